@@ -1,0 +1,58 @@
+.DEFAULT_GOAL := help
+.PHONY: help run test test-slow test-all lint format types setup lock clean
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+# Extra arguments, for example: make run ARGS="--preset smoke", make test ARGS="-k spans -x"
+ARGS ?=
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## Set up, then run the pipeline: data in, served generator out (ARGS="--preset smoke")
+	@scripts/setup.sh
+	@$(BIN)/python local_runner.py $(ARGS)
+
+test: ## Set up, then run the tests that are not marked slow (ARGS="-k spans")
+	@scripts/setup.sh dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-slow: ## Run the slow tests only
+	@scripts/setup.sh dev
+	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-all: ## Run every test
+	@scripts/setup.sh dev
+	@$(BIN)/python -m pytest -m "" $(ARGS)
+
+lint: ## Check style and formatting
+	@scripts/setup.sh dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: ## Format the code and fix what can be fixed
+	@scripts/setup.sh dev
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+types: ## Check types
+	@scripts/setup.sh dev
+	@$(BIN)/mypy pipeline components models local_runner.py
+
+setup: ## Make .venv with everything for development
+	@scripts/setup.sh dev
+
+# The locks hold versions and hashes, and no address: whoever installs them uses their own registry.
+COMPILE = uv pip compile --quiet --python "$$python" --python-version 3.10 \
+	--python-platform x86_64-manylinux2014 --generate-hashes --strip-extras --no-annotate \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(ARGS)
+
+lock: ## Make requirements/*.txt from *.in again; needs uv (ARGS=--upgrade for the newest versions)
+	@set -e; python=$$(scripts/setup.sh python); cd requirements; \
+	for name in base dev; do $(COMPILE) $$name.in -o $$name.txt; done; \
+	$(COMPILE) gpu.in | awk '/^[^ ]/ { keep = /^(#|nvidia-)/ } keep' > gpu.txt.new; \
+	grep -q '^nvidia-' gpu.txt.new; mv gpu.txt.new gpu.txt
+
+clean: ## Remove .venv and caches; keeps outputs/
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	@find . -name __pycache__ -type d -not -path './outputs/*' -prune -exec rm -rf {} +
