@@ -1,0 +1,1 @@
+"""Ingestion: MNIST's IDX files of a span become `tf.Example` records."""

@@ -1,0 +1,383 @@
+"""Reading and writing the IDX files in which MNIST is published.
+
+An IDX file is a header and then the raw values, row by row. The header is two zero bytes, one byte
+for the type of the values (8: unsigned bytes), one byte for the number of dimensions, and each
+dimension as a big-endian uint32. Source: Y. LeCun, C. Cortes and C. Burges, "The MNIST database of
+handwritten digits", http://yann.lecun.com/exdb/mnist/, section "File formats for the MNIST
+database".
+
+A reader returns an array or raises `IdxError`, whatever the file holds, and it allocates memory for
+the values only after it knows that the file can hold as many as its header claims.
+"""
+
+import contextlib
+import gzip
+import math
+import os
+import stat
+import struct
+import uuid
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+Uint8Array = npt.NDArray[np.uint8]
+
+IMAGE_SHAPE = (28, 28)
+MAX_LABEL = 9
+MAX_ITEMS = 10_000_000
+"""More items than this in one file are refused: 160 times the size of MNIST, 7.84 GB of pixels."""
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_DEFLATE_MAX_RATIO = 1032  # zlib's technical notes, https://zlib.net/zlib_tech.html
+_UINT8_CODE = 8
+_CHUNK_BYTES = 1 << 20
+_FETCH_AGAIN = "Replace it with a complete copy of the original file."
+
+
+class IdxError(ValueError):
+    """A file cannot be used as IDX.
+
+    The message says which file, what is wrong with it, what was expected, and what to do.
+    """
+
+
+class _Layout(NamedTuple):
+    """What the items of a file are, and the shape of each."""
+
+    noun: str
+    item_shape: tuple[int, ...]
+
+    @property
+    def item_bytes(self) -> int:
+        return math.prod(self.item_shape)
+
+    @property
+    def header_bytes(self) -> int:
+        return 4 + 4 * (1 + len(self.item_shape))
+
+
+_IMAGES = _Layout("images", IMAGE_SHAPE)
+_LABELS = _Layout("labels", ())
+
+
+def read_images(path: str) -> Uint8Array:
+    """Reads an IDX file of 28x28 images, gzip-compressed or plain.
+
+    Compression is recognised by the file's first two bytes (1f 8b), not by its name.
+
+    Args:
+        path: A local path, or an address with "://" that TensorFlow's file system can open.
+
+    Returns:
+        uint8 [n, 28, 28], n >= 1, each pixel in [0, 255], 0 the background.
+
+    Raises:
+        IdxError: The file cannot be read, or is anything other than such images.
+    """
+    return _read(path, _IMAGES)
+
+
+def read_labels(path: str) -> Uint8Array:
+    """Reads an IDX file of digit labels, gzip-compressed or plain.
+
+    Args:
+        path: As for `read_images`.
+
+    Returns:
+        uint8 [n], n >= 1, each label in [0, 9].
+
+    Raises:
+        IdxError: The file cannot be read, is anything other than labels, or holds a label above 9.
+    """
+    labels = _read(path, _LABELS)
+    above = labels > MAX_LABEL
+    if above.any():
+        row = int(above.argmax())
+        _fail(
+            path,
+            f"label {labels[row]} in row {row} (rows count from 0) is not a digit",
+            f"every label in 0..{MAX_LABEL}",
+            f"{int(above.sum()):,} of {len(labels):,} labels are too large: correct or remove "
+            "those rows, here and in the file of images.",
+        )
+    return labels
+
+
+def read_pair(images_path: str, labels_path: str) -> tuple[Uint8Array, Uint8Array]:
+    """Reads images and the labels that belong to them.
+
+    The labels are read first: they are the smaller file, so a mistake there is seen soonest.
+
+    Args:
+        images_path: As for `read_images`.
+        labels_path: As for `read_labels`.
+
+    Returns:
+        The images, uint8 [n, 28, 28], and their labels, uint8 [n].
+
+    Raises:
+        IdxError: Either file is bad, or their counts differ.
+    """
+    labels = read_labels(labels_path)
+    images = read_images(images_path)
+    if len(images) != len(labels):
+        _fail(
+            images_path,
+            f"{len(images):,} images, but {len(labels):,} labels in {labels_path}",
+            "one label for each image",
+            "Take both files from the same data set and the same split.",
+        )
+    return images, labels
+
+
+def write_images(path: str, images: Uint8Array) -> None:
+    """Writes images as a plain IDX file; the same images always give the same bytes.
+
+    Args:
+        path: A local path. The file appears there complete or not at all.
+        images: uint8 [n, 28, 28], n >= 1.
+
+    Raises:
+        IdxError: The array has another type or shape.
+        OSError: The file cannot be written.
+    """
+    _write(path, images, _IMAGES)
+
+
+def write_labels(path: str, labels: Uint8Array) -> None:
+    """Writes labels as a plain IDX file; the same labels always give the same bytes.
+
+    Args:
+        path: A local path. The file appears there complete or not at all.
+        labels: uint8 [n], n >= 1, each in [0, 9].
+
+    Raises:
+        IdxError: The array has another type or shape, or a label is above 9.
+        OSError: The file cannot be written.
+    """
+    if labels.size and labels.max() > MAX_LABEL:
+        _fail(path, f"a label is {labels.max()}", f"0..{MAX_LABEL}", "Nothing was written.")
+    _write(path, labels, _LABELS)
+
+
+@contextlib.contextmanager
+def open_binary(path: str) -> Iterator[tuple[BinaryIO, int]]:
+    """Opens a regular file for reading.
+
+    A path with "://" is opened through TensorFlow, which is imported only then.
+
+    Yields:
+        The stream, which has `read(n)` and `seek(0)`, and the file's size in bytes.
+
+    Raises:
+        IdxError: The file is missing, is a folder or a device, may not be read, or fails while it
+            is read.
+    """
+    remote = "://" in path
+    failures = _remote_failures() if remote else (OSError,)
+    try:
+        size = _remote_size(path) if remote else _local_size(path)
+        with _open_remote(path) if remote else open(path, "rb") as stream:
+            yield stream, size
+    except failures as error:
+        wrong, remedy = _explain(error)
+        raise _error(path, wrong, "a file that can be read", remedy) from error
+
+
+@contextlib.contextmanager
+def atomic_file(path: str) -> Iterator[BinaryIO]:
+    """Opens a local file for writing that appears under its name only when the block succeeds.
+
+    What is written goes to "<path>.<random>.tmp", which is flushed to disk and renamed, or removed
+    on any exception.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(temporary, "xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _error(path: str, wrong: str, expected: str, remedy: str) -> IdxError:
+    return IdxError(f"{path!r}: {wrong}. Expected {expected}. {remedy}")
+
+
+def _fail(path: str, wrong: str, expected: str, remedy: str) -> NoReturn:
+    raise _error(path, wrong, expected, remedy)
+
+
+def _local_size(path: str) -> int:
+    try:
+        status = os.stat(path)
+    except ValueError as error:  # a path that no file can have, such as one with a zero byte
+        raise FileNotFoundError(str(error)) from error
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError("is a directory")
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("is a pipe, a socket or a device")
+    return status.st_size
+
+
+def _remote_size(path: str) -> int:
+    from tensorflow.io import gfile
+
+    if not gfile.exists(path):
+        raise FileNotFoundError("not found")
+    if gfile.isdir(path):
+        raise IsADirectoryError("is a directory")
+    return int(gfile.stat(path).length)
+
+
+def _open_remote(path: str) -> BinaryIO:
+    from tensorflow.io import gfile
+
+    stream: BinaryIO = gfile.GFile(path, "rb")
+    return stream
+
+
+def _remote_failures() -> tuple[type[Exception], ...]:
+    import tensorflow as tf
+
+    return (OSError, UnicodeError, tf.errors.OpError)
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    """What an error of the file system means, and what to do about it."""
+    match error:
+        case FileNotFoundError() | NotADirectoryError():
+            return "there is no such file", "Check the path and that the copy is complete."
+        case IsADirectoryError():
+            return "it is a folder, not a file", "Move the file itself there."
+        case PermissionError():
+            return "this user may not read it", "Give this user read permission (chmod a+r)."
+        case _:
+            return f"it cannot be read ({error})", "Check the path and the storage it lies on."
+
+
+def _read(path: str, layout: _Layout) -> Uint8Array:
+    with open_binary(path) as (raw, size):
+        zipped = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        raw.seek(0)
+        if not zipped:
+            return _parse(raw, path, layout, size)
+        with _gzip_errors(path), gzip.GzipFile(fileobj=raw, mode="rb") as stream:
+            return _parse(stream, path, layout, size * _DEFLATE_MAX_RATIO)
+
+
+@contextlib.contextmanager
+def _gzip_errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except EOFError as error:
+        wrong = "its gzip data end too early: the file was cut short"
+        raise _error(path, wrong, "a complete gzip file", _FETCH_AGAIN) from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        wrong = f"its gzip data are corrupt ({error})"
+        raise _error(path, wrong, "an undamaged gzip file", _FETCH_AGAIN) from error
+
+
+def _parse(
+    stream: BinaryIO | gzip.GzipFile, path: str, layout: _Layout, most_bytes: int
+) -> Uint8Array:
+    """Reads header and values, and one byte more, of a stream that holds `most_bytes` at most."""
+    count = _read_count(stream, path, layout)
+    claim = f"its header claims {count:,} {layout.noun}, {count * layout.item_bytes:,} bytes"
+    most_values = most_bytes - layout.header_bytes
+    if count * layout.item_bytes > most_values:
+        wrong = f"{claim}, but a file of its size can hold at most {most_values:,}"
+        _fail(path, wrong, "all that the header claims", _FETCH_AGAIN)
+    values = _allocate(path, count * layout.item_bytes)
+    filled = _fill(stream, values)
+    if filled < values.nbytes:
+        wrong = f"{claim}, but only {filled:,} follow: the file was cut short"
+        _fail(path, wrong, "all that the header claims", _FETCH_AGAIN)
+    if stream.read(1):
+        wrong = f"{claim}, and more bytes follow after those"
+        _fail(path, wrong, "nothing after the last value", _FETCH_AGAIN)
+    return values.reshape(count, *layout.item_shape)
+
+
+def _read_count(stream: BinaryIO | gzip.GzipFile, path: str, layout: _Layout) -> int:
+    """Reads and checks the header, and returns the number of items it claims."""
+    header = stream.read(layout.header_bytes)
+    _check_magic(header[:4], path, layout)
+    if len(header) < layout.header_bytes:
+        wrong = f"it ends inside its header, after {len(header)} bytes: the file was cut short"
+        _fail(path, wrong, f"a header of {layout.header_bytes} bytes", _FETCH_AGAIN)
+    count, *item_shape = struct.unpack(f">{1 + len(layout.item_shape)}I", header[4:])
+    if tuple(item_shape) != layout.item_shape:
+        found, expected = ("x".join(map(str, shape)) for shape in (item_shape, layout.item_shape))
+        remedy = "Only images in MNIST's own size are supported: resize them first."
+        _fail(path, f"its images are {found} pixels", f"{expected} pixels", remedy)
+    if count == 0:
+        _fail(
+            path, f"it holds no {layout.noun}", f"at least one of the {layout.noun}", _FETCH_AGAIN
+        )
+    if count > MAX_ITEMS:
+        remedy = "Split the data into spans, or replace the file if it should be smaller."
+        _fail(path, f"its header claims {count:,} {layout.noun}", f"at most {MAX_ITEMS:,}", remedy)
+    return int(count)
+
+
+def _check_magic(magic: bytes, path: str, layout: _Layout) -> None:
+    dimensions = 1 + len(layout.item_shape)
+    expected = f"00 00 08 {dimensions:02x}, an IDX file of {layout.noun}"
+    if not magic:
+        _fail(path, "it is empty", expected, _FETCH_AGAIN)
+    if magic[:2] != b"\0\0"[: len(magic)]:
+        wrong = f"it is not an IDX file: it starts with {magic.hex(' ')} (wrong magic number)"
+        _fail(path, wrong, expected, "Check that this is the file you meant, then fetch it again.")
+    if len(magic) < 4:
+        wrong = f"it ends inside its header, after {len(magic)} bytes: the file was cut short"
+        _fail(path, wrong, expected, _FETCH_AGAIN)
+    if magic[2] != _UINT8_CODE:
+        wrong = f"its values have the IDX type code {magic[2]:02x}"
+        _fail(path, wrong, f"{_UINT8_CODE:02x} (unsigned bytes)", "Convert the values to uint8.")
+    if magic[3] != dimensions:
+        wrong = f"its values have {magic[3]} dimension(s), which {layout.noun} do not"
+        _fail(path, wrong, str(dimensions), "Check that images and labels are not swapped.")
+
+
+def _allocate(path: str, size: int) -> Uint8Array:
+    try:
+        return np.empty(size, np.uint8)
+    except MemoryError as error:
+        wrong = f"its values need {size:,} bytes of memory, which cannot be had"
+        raise _error(path, wrong, "enough memory", "Split the data into spans.") from error
+
+
+def _fill(stream: BinaryIO | gzip.GzipFile, values: Uint8Array) -> int:
+    """Reads until `values` is full or the stream ends; returns the number of bytes read."""
+    view = values.data
+    filled = 0
+    while filled < len(view):
+        chunk = stream.read(min(_CHUNK_BYTES, len(view) - filled))
+        if not chunk:
+            break
+        view[filled : filled + len(chunk)] = chunk
+        filled += len(chunk)
+    return filled
+
+
+def _write(path: str, values: Uint8Array, layout: _Layout) -> None:
+    expected_shape = (values.size // layout.item_bytes, *layout.item_shape)
+    if values.dtype != np.uint8 or values.shape != expected_shape or not values.size:
+        wrong = f"cannot write {values.dtype} {list(values.shape)} as {layout.noun}"
+        expected = f"uint8, one or more {layout.noun}, each of shape {list(layout.item_shape)}"
+        _fail(path, wrong, expected, "Nothing was written.")
+    header = struct.pack(f">4B{values.ndim}I", 0, 0, _UINT8_CODE, values.ndim, *values.shape)
+    with atomic_file(path) as stream:
+        stream.write(header)
+        stream.write(np.ascontiguousarray(values).data)

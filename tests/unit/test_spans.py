@@ -1,0 +1,200 @@
+"""Which files make up a span, and the fingerprint of their content."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.mnist_example_gen import spans
+from components.mnist_example_gen.idx import IdxError
+from components.mnist_example_gen.spans import SpanError, SpanFiles
+
+TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+EVAL = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+def fill(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(name.encode())
+    return folder
+
+
+def test_a_flat_folder_is_span_one(tmp_path: Path) -> None:
+    fill(tmp_path, *TRAIN, *EVAL, "README.md")
+    assert spans.list_spans(str(tmp_path)) == {1: str(tmp_path)}
+    for span in (None, 1):
+        assert spans.resolve_span(str(tmp_path), span) == SpanFiles(
+            1, str(tmp_path), *(str(tmp_path / name) for name in (*TRAIN, *EVAL))
+        )
+
+
+def test_the_real_folder(mnist_dir: Path) -> None:
+    files = spans.resolve_span(str(mnist_dir), None)
+    assert files.span == 1
+    assert files.eval_images is not None
+    assert len(spans.content_fingerprint(files)) == 64
+
+
+def test_span_folders_are_ordered_by_number(tmp_path: Path) -> None:
+    for name in ("span-10", "span-9", "span-0", "span-002"):
+        fill(tmp_path / name, *TRAIN)
+    fill(tmp_path / "span-11.incoming")
+    fill(tmp_path, "span-12", "notes.txt")
+    assert list(spans.list_spans(str(tmp_path)).items()) == [
+        (0, str(tmp_path / "span-0")),
+        (2, str(tmp_path / "span-002")),
+        (9, str(tmp_path / "span-9")),
+        (10, str(tmp_path / "span-10")),
+    ]
+    assert spans.resolve_span(str(tmp_path), None).span == 10
+    assert spans.resolve_span(str(tmp_path), 2).directory == str(tmp_path / "span-002")
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("mark", ["-", "."])
+def test_every_spelling_of_the_names(tmp_path: Path, mark: str, ending: str) -> None:
+    names = [f"{name.replace('-idx', mark + 'idx')}{ending}" for name in (*TRAIN, *EVAL)]
+    files = spans.resolve_span(str(fill(tmp_path, *names)), None)
+    assert files == SpanFiles(1, str(tmp_path), *(str(tmp_path / name) for name in names))
+
+
+def test_the_eval_pair_is_optional(tmp_path: Path) -> None:
+    files = spans.resolve_span(str(fill(tmp_path, *TRAIN)), None)
+    assert files.eval_images is None
+    assert files.eval_labels is None
+
+
+@pytest.mark.parametrize("missing", [*TRAIN, *EVAL])
+def test_a_missing_file_is_named_with_what_was_found(tmp_path: Path, missing: str) -> None:
+    fill(tmp_path, *(name for name in (*TRAIN, *EVAL) if name != missing), "other.txt")
+    with pytest.raises(SpanError, match=f"lacks {missing}, plain.*Found: other.txt, t"):
+        spans.resolve_span(str(tmp_path), None)
+
+
+def test_an_incomplete_latest_span_is_an_error(tmp_path: Path) -> None:
+    fill(tmp_path / "span-1", *TRAIN)
+    fill(tmp_path / "span-2", TRAIN[0])
+    with pytest.raises(SpanError, match=r"span-2' lacks train-labels.*Found: train-images"):
+        spans.resolve_span(str(tmp_path), None)
+    assert spans.resolve_span(str(tmp_path), 1).span == 1
+
+
+def test_no_such_span(tmp_path: Path) -> None:
+    for number in range(1, 16):
+        fill(tmp_path / f"span-{number}", *TRAIN)
+    with pytest.raises(SpanError, match=r"no span 99. Expected one of: 1, 2, .*12 and 3 more\."):
+        spans.resolve_span(str(tmp_path), 99)
+
+
+def test_a_folder_without_data(tmp_path: Path) -> None:
+    with pytest.raises(SpanError, match=r"holds no MNIST data.*Found: nothing"):
+        spans.list_spans(str(tmp_path))
+    fill(tmp_path, "photo.jpg")
+    fill(tmp_path / "span-x")
+    with pytest.raises(SpanError, match=r"span-<N> .*Found: photo.jpg, span-x\."):
+        spans.list_spans(str(tmp_path))
+
+
+def test_folders_that_cannot_be_listed(tmp_path: Path) -> None:
+    fill(tmp_path, "file")
+    for folder in (tmp_path / "none", tmp_path / "file", "", "zero\0byte"):
+        with pytest.raises(SpanError, match="cannot be listed"):
+            spans.list_spans(str(folder))
+
+
+def test_files_beside_span_folders_are_refused(tmp_path: Path) -> None:
+    fill(tmp_path, TRAIN[0])
+    fill(tmp_path / "span-2", *TRAIN)
+    with pytest.raises(SpanError, match=r"both IDX files .* and span folders \(span-2\)"):
+        spans.list_spans(str(tmp_path))
+
+
+def test_two_folders_of_one_number_are_refused(tmp_path: Path) -> None:
+    fill(tmp_path / "span-1", *TRAIN)
+    fill(tmp_path / "span-01", *TRAIN)
+    with pytest.raises(SpanError, match="two folders for span 1: span-01 and span-1"):
+        spans.list_spans(str(tmp_path))
+
+
+@pytest.mark.parametrize("twin", ["train-images-idx3-ubyte.gz", "train-images.idx3-ubyte"])
+def test_a_file_that_is_there_twice_is_refused(tmp_path: Path, twin: str) -> None:
+    fill(tmp_path, *TRAIN, twin)
+    with pytest.raises(SpanError, match=f"train-images more than once: {TRAIN[0]}, {twin}"):
+        spans.resolve_span(str(tmp_path), None)
+
+
+def test_a_folder_beside_the_file_does_not_count(tmp_path: Path) -> None:
+    """Archives of MNIST exist in which each file also lies in a folder of nearly its name."""
+    fill(tmp_path, "train-images.idx3-ubyte", TRAIN[1])
+    fill(tmp_path / TRAIN[0], TRAIN[0])
+    files = spans.resolve_span(str(tmp_path), None)
+    assert files.train_images == str(tmp_path / "train-images.idx3-ubyte")
+
+
+def test_addresses_go_through_tensorflow(tmp_path: Path) -> None:
+    fill(tmp_path / "span-3", *TRAIN)
+    fill(tmp_path / "span-4", *TRAIN, *EVAL)
+    fill(tmp_path, "span-5")
+    for address in (f"file://{tmp_path}", f"file://{tmp_path}/"):
+        assert sorted(spans.list_spans(address)) == [3, 4]
+        remote = spans.resolve_span(address, None)
+        assert remote.train_images == f"file://{tmp_path}/span-4/{TRAIN[0]}"
+        local = spans.resolve_span(str(tmp_path), None)
+        assert spans.content_fingerprint(remote) == spans.content_fingerprint(local)
+    for address in (f"file://{tmp_path}/none", "nosuchscheme://bucket"):
+        with pytest.raises(SpanError, match="cannot be listed"):
+            spans.list_spans(address)
+
+
+def test_the_fingerprint_follows_the_content_and_not_the_place(tmp_path: Path) -> None:
+    first = spans.resolve_span(str(fill(tmp_path / "a", *TRAIN, *EVAL)), None)
+    second = spans.resolve_span(str(fill(tmp_path / "b" / "span-7", *TRAIN, *EVAL).parent), 7)
+    assert spans.content_fingerprint(first) == spans.content_fingerprint(second)
+    os.utime(first.train_images, (0, 0))
+    assert spans.content_fingerprint(first) == spans.content_fingerprint(second)
+
+
+@pytest.mark.parametrize("name", [*TRAIN, *EVAL])
+def test_the_fingerprint_sees_a_change_of_equal_size_and_time(tmp_path: Path, name: str) -> None:
+    files = spans.resolve_span(str(fill(tmp_path, *TRAIN, *EVAL)), None)
+    before = spans.content_fingerprint(files)
+    times = (tmp_path / name).stat()
+    (tmp_path / name).write_bytes(b"X" + (tmp_path / name).read_bytes()[1:])
+    os.utime(tmp_path / name, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert spans.content_fingerprint(files) != before
+
+
+def test_the_fingerprint_tells_with_eval_from_without(tmp_path: Path) -> None:
+    with_eval = spans.resolve_span(str(fill(tmp_path / "a", *TRAIN, *EVAL)), None)
+    without = spans.resolve_span(str(fill(tmp_path / "b", *TRAIN)), None)
+    assert spans.content_fingerprint(with_eval) != spans.content_fingerprint(without)
+
+
+def test_bytes_moved_between_files_change_the_fingerprint(tmp_path: Path) -> None:
+    files = spans.resolve_span(str(fill(tmp_path, *TRAIN)), None)
+    Path(files.train_images).write_bytes(b"ab")
+    Path(files.train_labels).write_bytes(b"c")
+    before = spans.content_fingerprint(files)
+    Path(files.train_images).write_bytes(b"a")
+    Path(files.train_labels).write_bytes(b"bc")
+    assert spans.content_fingerprint(files) != before
+
+
+def test_the_fingerprint_of_a_vanished_file(tmp_path: Path) -> None:
+    files = spans.resolve_span(str(fill(tmp_path, *TRAIN)), None)
+    Path(files.train_labels).unlink()
+    with pytest.raises(IdxError, match="no such file"):
+        spans.content_fingerprint(files)
+
+
+@settings(max_examples=60, deadline=None)
+@given(numbers=st.sets(st.integers(0, 10**9 - 1), min_size=1, max_size=8))
+def test_any_set_of_numbers(tmp_path_factory: pytest.TempPathFactory, numbers: set[int]) -> None:
+    folder = tmp_path_factory.mktemp("spans")
+    for number in numbers:
+        fill(folder / f"span-{number}", *TRAIN)
+    assert list(spans.list_spans(str(folder))) == sorted(numbers)
+    assert spans.resolve_span(str(folder), None).span == max(numbers)
