@@ -1,0 +1,1 @@
+"""Networks, their training and their measures; no TFX here but the thin `run_fn`s."""

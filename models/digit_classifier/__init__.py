@@ -1,0 +1,1 @@
+"""The classifier whose features measure the generator."""

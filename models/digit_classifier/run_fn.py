@@ -1,0 +1,77 @@
+"""The TFX Trainer's entry point for the digit classifier."""
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from models.digit_classifier.settings import ClassifierSettings
+from models.digit_classifier.training import ClassifierTrainer, accuracy
+from models.examples import load_split
+
+_REPORT_SECONDS = 5.0
+
+_progress_log = logging.getLogger("mnist_gan.progress")
+
+
+class ClassifierTooWeakError(RuntimeError):
+    """The classifier's features would not measure anything."""
+
+
+def run_fn(fn_args: Any) -> None:
+    """Trains the classifier on the train split and exports it.
+
+    Args:
+      fn_args: TFX's FnArgs. `custom_config["classifier"]` holds the fields of
+        `ClassifierSettings`; `serving_model_dir` receives the SavedModel, whose signature takes
+        `image` uint8 [n, 28, 28, 1] and gives `features` float32 [n, 64] and `logits` float32
+        [n, 10]; `model_run_dir` receives `metrics.json`.
+
+    Raises:
+      ClassifierTooWeakError: when it misses `min_accuracy` on the eval split.
+    """
+    settings = ClassifierSettings.model_validate(fn_args.custom_config["classifier"])
+    images, labels = load_split(fn_args.train_files)
+    model = ClassifierTrainer(settings, images, labels).fit(_reporter(settings.steps))
+    seen = accuracy(model, *load_split(fn_args.eval_files))
+    if seen < settings.min_accuracy:
+        raise ClassifierTooWeakError(
+            f"the digit classifier is right on {seen:.2%} of the eval split, expected at least "
+            f"{settings.min_accuracy:.2%} (classifier.min_accuracy). Raise classifier.steps, or "
+            f"look at the data: {len(labels)} training digits."
+        )
+    _progress_log.info(f"accuracy on the eval split {seen:.2%}")
+    tf.io.gfile.makedirs(fn_args.model_run_dir)
+    with tf.io.gfile.GFile(os.path.join(fn_args.model_run_dir, "metrics.json"), "w") as file:
+        file.write(json.dumps({"accuracy": seen, **settings.model_dump()}, indent=2))
+    export_classifier(model, fn_args.serving_model_dir)
+
+
+def export_classifier(model: keras.Model, directory: str) -> None:
+    """Writes the SavedModel that `FeatureExtractor` reads."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 28, 28, 1], tf.uint8, "image")])
+    def classify(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        features, logits = model(image, training=False)
+        return {"features": features, "logits": logits}
+
+    module = tf.Module()
+    module.model = model
+    tf.saved_model.save(module, directory, signatures={"serving_default": classify})
+
+
+def _reporter(total: int) -> Callable[[int, float, float], None]:
+    reported = 0.0
+
+    def report(step: int, loss: float, seconds: float) -> None:
+        nonlocal reported
+        if seconds - reported >= _REPORT_SECONDS:
+            reported = seconds
+            left = seconds * (total - step) / step
+            _progress_log.info(f"step {step} of {total}  loss {loss:.3f}  {left:.0f} s left")
+
+    return report

@@ -1,0 +1,96 @@
+"""Training of the classifier, on data that stays on the device."""
+
+import time
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from models.digit_classifier.network import build_classifier
+from models.digit_classifier.settings import ClassifierSettings
+
+_SHIFT = 1
+_SMOOTHING = 0.05
+_STEPS_PER_CALL = 50
+_WARM_UP = 0.2
+
+
+class ClassifierTrainer:
+    """A classifier, its optimiser and its data; every random draw follows from seed and step."""
+
+    def __init__(self, settings: ClassifierSettings, images: np.ndarray, labels: np.ndarray):
+        """Puts the data on the device.
+
+        Args:
+          settings: amount and pace of the training.
+          images: uint8 [n, 28, 28, 1].
+          labels: int [n], 0..9.
+        """
+        self._settings = settings
+        self._images = tf.constant(images)
+        self._labels = tf.constant(labels, tf.int32)
+        self.model = build_classifier(settings.seed)
+        self._optimiser = keras.optimizers.Adam(settings.learning_rate)
+        self._optimiser.build(self.model.trainable_variables)
+        self._step = tf.Variable(0, dtype=tf.int32, trainable=False)
+
+    def fit(self, report: Callable[[int, float, float], None]) -> keras.Model:
+        """Trains for `settings.steps` updates.
+
+        Args:
+          report: called after each host call with the step, the mean loss, and seconds so far.
+        """
+        started = time.monotonic()
+        total = self._settings.steps
+        while (step := int(self._step)) < total:
+            steps = min(_STEPS_PER_CALL, total - step)
+            loss = float(self._steps(tf.constant(steps)))
+            report(step + steps, loss, time.monotonic() - started)
+        return self.model
+
+    @tf.function
+    def _steps(self, steps: tf.Tensor) -> tf.Tensor:
+        total = tf.constant(0.0)
+        for _ in tf.range(steps):
+            total += self._update()
+        return total / tf.cast(steps, tf.float32)
+
+    def _update(self) -> tf.Tensor:
+        images, labels = self._batch()
+        targets = tf.one_hot(labels, 10) * (1 - _SMOOTHING) + _SMOOTHING / 10
+        self._optimiser.learning_rate.assign(self._rate())
+        with tf.GradientTape() as tape:
+            _, logits = self.model(images, training=True)
+            losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+            loss = tf.reduce_mean(losses)
+        gradients = tape.gradient(loss, self.model.trainable_variables)
+        self._optimiser.apply(gradients)
+        self._step.assign_add(1)
+        return loss
+
+    def _rate(self) -> tf.Tensor:
+        """Up over the first fifth, then down to nothing (Smith and Topin 2017)."""
+        progress = tf.cast(self._step, tf.float32) / self._settings.steps
+        shape = tf.minimum(progress / _WARM_UP + 0.02, (1 - progress) / (1 - _WARM_UP))
+        return self._settings.learning_rate * tf.minimum(shape, 1.0)
+
+    def _batch(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """A random batch, shifted as a whole by up to a pixel each way."""
+        size, seed = self._settings.batch_size, self._settings.seed
+        rows = tf.random.stateless_uniform(
+            [size], [seed, 2 * self._step], 0, self._images.shape[0], tf.int32
+        )
+        offset = tf.random.stateless_uniform(
+            [2], [seed, 2 * self._step + 1], 0, 2 * _SHIFT + 1, tf.int32
+        )
+        edge = [_SHIFT, _SHIFT]
+        padded = tf.pad(tf.gather(self._images, rows), [[0, 0], edge, edge, [0, 0]])
+        shifted = padded[:, offset[0] : offset[0] + 28, offset[1] : offset[1] + 28]
+        return tf.ensure_shape(shifted, [size, 28, 28, 1]), tf.gather(self._labels, rows)
+
+
+def accuracy(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> float:
+    """Share, 0..1, of images uint8 [n, 28, 28, 1] whose label int [n] the model gives."""
+    _, logits = model.predict(images, batch_size=1000, verbose=0)
+    return float((logits.argmax(axis=1) == labels).mean())

@@ -1,0 +1,1 @@
+"""Figures of merit of a generator, as plain functions of arrays."""
