@@ -1,0 +1,1 @@
+"""Measures the generator and blesses it when it is good enough."""

@@ -1,0 +1,1 @@
+"""Puts a blessed model where TensorFlow Serving finds it."""

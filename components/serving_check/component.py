@@ -1,0 +1,34 @@
+"""ServingCheck: a model in, an InfraBlessing or a stopped run out."""
+
+from tfx import v1 as tfx
+from tfx.dsl.components.base import executor_spec
+from tfx.types import component_spec
+
+from components.serving_check import executor
+
+_types = tfx.types.standard_artifacts
+
+
+class ServingCheckSpec(component_spec.ComponentSpec):
+    """The contract of ServingCheck."""
+
+    PARAMETERS = {"timeout_seconds": component_spec.ExecutionParameter(type=float)}
+    INPUTS = {"model": component_spec.ChannelParameter(type=_types.Model)}
+    OUTPUTS = {"blessing": component_spec.ChannelParameter(type=_types.InfraBlessing)}
+
+
+class ServingCheck(tfx.types.BaseComponent):
+    """Stands in for TFX's InfraValidator, which Kubeflow Pipelines v2 does not run."""
+
+    SPEC_CLASS = ServingCheckSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
+
+    def __init__(self, *, model: tfx.types.BaseChannel, timeout_seconds: float) -> None:
+        """Takes the Trainer's model and the time that loading and calling it may take."""
+        super().__init__(
+            ServingCheckSpec(
+                model=model,
+                timeout_seconds=timeout_seconds,
+                blessing=tfx.dsl.Channel(type=_types.InfraBlessing),
+            )
+        )

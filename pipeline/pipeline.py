@@ -1,0 +1,114 @@
+"""The DAG, the same for every runner."""
+
+import os
+from pathlib import Path
+
+import tensorflow_data_validation as tfdv
+from tfx import v1 as tfx
+
+from components.data_gate.component import DataGate
+from components.generator_evaluator.component import GeneratorEvaluator
+from components.mnist_example_gen.component import MnistExampleGen
+from components.mnist_example_gen.features import FLOAT_FEATURES, INT_FEATURES
+from components.pusher.component import AtomicPusher
+from components.serving_check.component import ServingCheck
+from pipeline.config import Settings
+
+SCHEMA_FILE = str(Path(__file__).parent / "schema" / "schema.pbtxt")
+
+
+def create_pipeline(
+    settings: Settings,
+    *,
+    data_dir: str,
+    source: str,
+    pipeline_root: str,
+    serving_root: str,
+    metadata: tfx.orchestration.metadata.ConnectionConfigType | None = None,
+    beam_pipeline_args: list[str] | None = None,
+) -> tfx.dsl.Pipeline:
+    """Builds the pipeline from ingestion to push.
+
+    Args:
+      settings: all settings of the run.
+      data_dir: folder or URI with the digits.
+      source: one sentence on where they are from.
+      pipeline_root: folder or URI for the artifacts.
+      serving_root: folder or URI under which `<model name>/<version>/` is pushed.
+      metadata: connection to ML Metadata; None where the orchestrator has its own.
+      beam_pipeline_args: for the Beam components.
+    """
+    # Resolves its span while it runs, so it needs nothing of the orchestrator.
+    example_gen = MnistExampleGen(
+        data_dir=data_dir,
+        span=settings.data.span,
+        eval_share=settings.data.eval_share,
+        shards=settings.data.shards,
+        source=source,
+    )
+    # The pixels themselves say nothing to TFDV; the scalars derived from them do.
+    statistics_gen = tfx.components.StatisticsGen(
+        examples=example_gen.outputs["examples"],
+        stats_options=tfdv.StatsOptions(feature_allowlist=[*INT_FEATURES, *FLOAT_FEATURES]),
+    )
+    # A curated schema: one inferred from the data would agree with any data.
+    schema_gen = tfx.components.ImportSchemaGen(schema_file=SCHEMA_FILE)
+    validator = tfx.components.ExampleValidator(
+        statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]
+    )
+    # The validator reports anomalies and lets the run go on; the gate stops it.
+    gate = DataGate(
+        statistics=statistics_gen.outputs["statistics"], anomalies=validator.outputs["anomalies"]
+    )
+    # Its features measure the generator.
+    classifier = tfx.components.Trainer(
+        run_fn="models.digit_classifier.run_fn.run_fn",
+        examples=example_gen.outputs["examples"],
+        custom_config={"classifier": settings.classifier.model_dump(mode="json")},
+    ).with_id("DigitClassifier")
+    classifier.add_upstream_node(gate)
+    trainer = tfx.components.Trainer(
+        run_fn="models.gan.run_fn.run_fn",
+        examples=example_gen.outputs["examples"],
+        custom_config={"train": settings.train.model_dump(mode="json")},
+    )
+    trainer.add_upstream_node(gate)
+    evaluator = GeneratorEvaluator(
+        model=trainer.outputs["model"],
+        classifier=classifier.outputs["model"],
+        examples=example_gen.outputs["examples"],
+        settings=settings.evaluation.model_dump_json(),
+    )
+    serving_check = ServingCheck(
+        model=trainer.outputs["model"],
+        timeout_seconds=settings.serving_check.timeout_seconds,
+    )
+    pusher = AtomicPusher(
+        model=trainer.outputs["model"],
+        model_blessing=evaluator.outputs["blessing"],
+        infra_blessing=serving_check.outputs["blessing"],
+        push_destination=tfx.proto.PushDestination(
+            filesystem=tfx.proto.PushDestination.Filesystem(
+                base_directory=os.path.join(serving_root, settings.push.model_name)
+            )
+        ),
+    ).with_id("Pusher")
+    return tfx.dsl.Pipeline(
+        pipeline_name=settings.pipeline_name,
+        pipeline_root=pipeline_root,
+        components=[
+            example_gen,
+            statistics_gen,
+            schema_gen,
+            validator,
+            gate,
+            classifier,
+            trainer,
+            evaluator,
+            serving_check,
+            pusher,
+        ],
+        enable_cache=True,
+        metadata_connection_config=metadata,
+        beam_pipeline_args=beam_pipeline_args,
+    )
