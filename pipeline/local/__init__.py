@@ -1,0 +1,1 @@
+"""Running the pipeline on one machine, and looking at what it did."""

@@ -1,0 +1,133 @@
+"""What ML Metadata knows of the runs; needs neither TFX nor TensorFlow."""
+
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ml_metadata
+from ml_metadata.proto import metadata_store_pb2
+
+_State = metadata_store_pb2.Execution.State
+
+
+@dataclass
+class RunRecord:
+    """One run.
+
+    Attributes:
+      run_id: when it started, ISO 8601 in local time.
+      preset: by name; "" when not recorded.
+      span: ingested; None when the run did not get there.
+      nodes: state by node, in the order they ran: complete, cached, failed or running.
+      figures: of the evaluation, by name.
+      blessed: by the evaluator; None when it did not get there.
+      pushed_version: None when nothing was pushed.
+      pushed_destination: the version's folder.
+      evaluation_uri: folder of the evaluation's files.
+    """
+
+    run_id: str
+    preset: str = ""
+    span: int | None = None
+    nodes: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, float] = field(default_factory=dict)
+    blessed: bool | None = None
+    pushed_version: str | None = None
+    pushed_destination: str | None = None
+    evaluation_uri: str | None = None
+    failed_bounds: str = ""
+
+    @property
+    def started(self) -> datetime.datetime:
+        """When the run started, local time."""
+        return datetime.datetime.fromisoformat(self.run_id)
+
+
+def open_store(database: Path) -> ml_metadata.MetadataStore:
+    """Connects to the SQLite database of an output folder, which must exist."""
+    config = metadata_store_pb2.ConnectionConfig()
+    config.sqlite.filename_uri = str(database)
+    config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE
+    return ml_metadata.MetadataStore(config)
+
+
+def read_runs(database: Path, limit: int) -> list[RunRecord]:
+    """The last runs, newest first."""
+    store = open_store(database)
+    contexts = sorted(store.get_contexts_by_type("pipeline_run"), key=lambda c: c.name)
+    return [_read_run(store, context) for context in reversed(contexts[-limit:])]
+
+
+def read_run(database: Path, run_id: str) -> RunRecord:
+    """One run, by its id.
+
+    Raises:
+      KeyError: when there is no such run.
+    """
+    store = open_store(database)
+    for context in store.get_contexts_by_type("pipeline_run"):
+        if context.name == run_id:
+            return _read_run(store, context)
+    raise KeyError(run_id)
+
+
+def pushed_destinations(database: Path) -> list[str]:
+    """Folders of all versions that a run has pushed, oldest first."""
+    artifacts = open_store(database).get_artifacts_by_type("PushedModel")
+    texts = (_property(artifact, "pushed_destination") for artifact in artifacts)
+    return [text for text in texts if text]
+
+
+def _read_run(store: ml_metadata.MetadataStore, context: Any) -> RunRecord:
+    record = RunRecord(context.name, preset=context.custom_properties["preset"].string_value)
+    executions = sorted(store.get_executions_by_context(context.id), key=lambda e: e.id)
+    types = {kind.id: kind.name for kind in store.get_execution_types()}
+    for execution in executions:
+        record.nodes[_node_id(execution, types)] = _State.Name(execution.last_known_state).lower()
+    for type_name, artifact in _outputs(store, executions):
+        _note(record, type_name, artifact)
+    return record
+
+
+def _node_id(execution: Any, types: dict[int, str]) -> str:
+    named = execution.custom_properties.get("component_id")
+    return named.string_value if named else types[execution.type_id].rpartition(".")[2]
+
+
+def _outputs(store: ml_metadata.MetadataStore, executions: list[Any]) -> Iterator[tuple[str, Any]]:
+    ids = [execution.id for execution in executions]
+    if not ids:
+        return
+    events = store.get_events_by_execution_ids(ids)
+    outputs = [e.artifact_id for e in events if e.type == metadata_store_pb2.Event.OUTPUT]
+    types = {kind.id: kind.name for kind in store.get_artifact_types()}
+    for artifact in store.get_artifacts_by_id(sorted(set(outputs))):
+        yield types[artifact.type_id], artifact
+
+
+def _note(record: RunRecord, type_name: str, artifact: Any) -> None:
+    if type_name == "Examples":
+        record.span = int(_property(artifact, "span") or 0)
+    elif type_name == "ModelBlessing":
+        record.blessed = _property(artifact, "blessed") == 1
+        record.failed_bounds = _property(artifact, "failed_bounds") or ""
+    elif type_name == "ModelEvaluation":
+        record.evaluation_uri = artifact.uri
+        record.figures = {
+            key: value.double_value
+            for key, value in artifact.custom_properties.items()
+            if value.WhichOneof("value") == "double_value"
+        }
+    elif type_name == "PushedModel" and _property(artifact, "pushed") == 1:
+        record.pushed_version = _property(artifact, "pushed_version")
+        record.pushed_destination = _property(artifact, "pushed_destination")
+
+
+def _property(artifact: Any, name: str) -> Any:
+    for properties in (artifact.properties, artifact.custom_properties):
+        if name in properties:
+            value = properties[name]
+            return getattr(value, value.WhichOneof("value"))
+    return None

@@ -1,0 +1,163 @@
+"""One run of the pipeline on this machine, from finding the data to the verdict."""
+
+import datetime
+import enum
+import os
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import filelock
+from rich.console import Console
+from rich.markup import escape
+
+from components.mnist_example_gen.spans import content_fingerprint, resolve_span
+from pipeline.config import Resolved
+from pipeline.data_source import DataSource, default_cache_dir, locate
+from pipeline.local import history
+from pipeline.local.console import DownloadLine, RunConsole, quiet_terminal
+from pipeline.local.places import Places, UsageError
+
+
+class Outcome(enum.IntEnum):
+    """How a run ended; the exit status of `local_runner.py run`."""
+
+    PUSHED = 0
+    FAILED = 1
+    BAD_USAGE = 2
+    NOT_BLESSED = 3
+
+
+def run(resolved: Resolved, *, from_node: str | None, use_cache: bool, verbose: bool) -> Outcome:
+    """Runs the pipeline and shows how it goes.
+
+    Args:
+      resolved: the settings.
+      from_node: run this node and all that depend on it even where the cache has an answer.
+      use_cache: whether the cache is used at all.
+      verbose: leave TFX's own log on the terminal.
+
+    Raises:
+      UsageError: when the output folder cannot be used, or there is no node `from_node`.
+      DataSourceError, SpanError: when the data asked for cannot be had.
+    """
+    places = Places(Path(resolved.settings.output_dir).absolute())
+    try:
+        places.logs.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(places.root / ".lock", timeout=0)
+        with lock:
+            return _run_alone(resolved, places, from_node, use_cache, verbose)
+    except filelock.Timeout:
+        raise UsageError(
+            f"another run is using {places.root}. Wait for it to end, or choose another folder "
+            "with --output-dir."
+        ) from None
+    except OSError as error:
+        if error.filename and Path(error.filename).is_relative_to(places.root):
+            raise UsageError(f"cannot write to the output folder: {error}") from error
+        raise
+
+
+def _run_alone(
+    resolved: Resolved, places: Places, from_node: str | None, use_cache: bool, verbose: bool
+) -> Outcome:
+    screen = Console()
+    source = _locate(resolved, screen)
+    files = resolve_span(source.directory, resolved.settings.data.span)
+    log_file = None if verbose else _new_log(places.logs)
+    screen.print(f"[bold]MNIST GAN[/]  preset {resolved.preset}, span {files.span}")
+    screen.print(f"  data    {escape(source.description)}", soft_wrap=True, highlight=False)
+    screen.print(f"  output  {escape(_short(places.root))}", soft_wrap=True, highlight=False)
+    if log_file:
+        screen.print(f"  log     {escape(_short(log_file))}", soft_wrap=True, highlight=False)
+    with quiet_terminal(log_file) as console:
+        run_console = RunConsole(console)
+        with console.status("loading TensorFlow and TFX"):
+            # Only here, since it takes seconds.
+            from pipeline.local.session import NodeFailedError, Session
+        session = Session(
+            resolved,
+            source=source,
+            places=places,
+            data_content=content_fingerprint(files),
+            from_node=from_node,
+            use_cache=use_cache,
+            listener=run_console,
+        )
+        try:
+            with run_console.listening():
+                run_id = session.run()
+        except NodeFailedError as error:
+            traceback.print_exception(error)
+            _show_failure(console, error, log_file)
+            return Outcome.FAILED
+        return Outcome.PUSHED if run_id is None else _conclude(console, places, run_id)
+
+
+def _locate(resolved: Resolved, screen: Console) -> DataSource:
+    data = resolved.settings.data
+    return locate(
+        source=data.source,
+        data_dir=_absolute(data.dir),
+        cache_dir=Path(data.cache_dir) if data.cache_dir else default_cache_dir(),
+        mirrors=data.mirrors,
+        timeout_seconds=data.timeout_seconds,
+        attempts=data.attempts,
+        progress=DownloadLine(screen),
+    )
+
+
+def _absolute(address: str | None) -> str | None:
+    return address if address is None or "://" in address else os.path.abspath(address)
+
+
+def _new_log(directory: Path) -> Path:
+    now = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
+    return directory / f"{now}.log"
+
+
+def _short(path: Path) -> str:
+    """Relative to the working directory where that is shorter."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _show_failure(console: Console, error: Exception, log_file: Path | None) -> None:
+    console.print()
+    console.print(f"[bold red]Failed[/] {escape(str(error))}", soft_wrap=True)
+    console.print(f"  {escape(str(error.__cause__))}", soft_wrap=True, highlight=False)
+    if log_file:
+        console.print(f"  The whole log is in {escape(_short(log_file))}", soft_wrap=True)
+
+
+def _conclude(console: Console, places: Places, run_id: str) -> Outcome:
+    """Shows what came of a run that went through."""
+    record = history.read_run(places.database, run_id)
+    console.print()
+    if record.pushed_version:
+        destination = _short(Path(record.pushed_destination or ""))
+        console.print(f"[bold green]Pushed[/] {escape(destination)}", soft_wrap=True)
+    else:
+        console.print(
+            f"[bold yellow]Not blessed, so not pushed[/] {escape(record.failed_bounds)}",
+            soft_wrap=True,
+        )
+    for line in figure_lines(record.figures):
+        console.print(f"  {line}", soft_wrap=True, highlight=False)
+    if record.evaluation_uri:
+        samples = _short(Path(record.evaluation_uri) / "samples.png")
+        console.print(f"  samples: {escape(samples)}", soft_wrap=True, highlight=False)
+    return Outcome.PUSHED if record.pushed_version else Outcome.NOT_BLESSED
+
+
+def figure_lines(figures: Mapping[str, float]) -> Iterator[str]:
+    """The main figures in words."""
+    if "fid" in figures:
+        yield (
+            f"FID {figures['fid']:.2f} ({figures['fid_low']:.2f} to {figures['fid_high']:.2f}), "
+            f"real against real {figures['fid_floor']:.2f}"
+        )
+    if "agreement" in figures:
+        yield f"asked digit seen in {figures['agreement']:.1%}"

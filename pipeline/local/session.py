@@ -1,0 +1,115 @@
+"""One run as TFX sees it; importing this imports TFX, which takes seconds."""
+
+from pathlib import Path
+
+from absl import logging
+from tfx import v1 as tfx
+
+from pipeline.config import Resolved
+from pipeline.data_source import DataSource
+from pipeline.local import history
+from pipeline.local.places import Places, UsageError
+from pipeline.local.runner import NodeFailedError, NodeListener, ReportingRunner
+from pipeline.pipeline import create_pipeline
+
+__all__ = ["NodeFailedError", "Session"]
+
+# Beam's own local runner, in this process; the image is never used but spares each Beam node the
+# packaging of TFX that any other argument sets off.
+_BEAM_ARGS = [
+    "--runner=apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner",
+    "--sdk_container_image=unused",
+]
+
+
+class Session:
+    """A pipeline and the runner for it."""
+
+    def __init__(
+        self,
+        resolved: Resolved,
+        *,
+        source: DataSource,
+        places: Places,
+        data_content: str,
+        from_node: str | None,
+        use_cache: bool,
+        listener: NodeListener,
+    ) -> None:
+        """Builds the pipeline; see `pipeline.local.run.run`.
+
+        Args:
+          resolved: the settings.
+          source: the digits.
+          places: where the run's files go.
+          data_content: fingerprint of the data's files.
+          from_node: run this node and all that depend on it whatever the cache has.
+          use_cache: whether the cache is used at all.
+          listener: told of each node.
+
+        Raises:
+          UsageError: when there is no node `from_node`.
+        """
+        logging.set_verbosity(logging.INFO)
+        self._pipeline = create_pipeline(
+            resolved.settings,
+            data_dir=source.directory,
+            source=source.provenance,
+            pipeline_root=str(places.artifacts),
+            serving_root=str(places.serving),
+            metadata=tfx.orchestration.metadata.sqlite_metadata_connection_config(
+                str(places.database)
+            ),
+            beam_pipeline_args=_BEAM_ARGS,
+        )
+        self._runner = ReportingRunner(
+            listener,
+            run_properties={"preset": resolved.preset},
+            node_content={"MnistExampleGen": data_content},
+            uncached_nodes=self._uncached(places, from_node, use_cache),
+        )
+
+    def run(self) -> str | None:
+        """Runs the pipeline.
+
+        Returns:
+          The run's id; None when TFX's command line only compiles the pipeline.
+
+        Raises:
+          NodeFailedError: when a node fails.
+        """
+        self._runner.run(self._pipeline)
+        return self._runner.run_id if self._runner.started else None
+
+    def _uncached(self, places: Places, from_node: str | None, use_cache: bool) -> set[str]:
+        followers = {
+            node.id: [follower.id for follower in node.downstream_nodes]
+            for node in self._pipeline.components
+        }
+        if not use_cache:
+            return set(followers)
+        if from_node is not None and from_node not in followers:
+            raise UsageError(f"there is no node {from_node!r}; nodes are {', '.join(followers)}")
+        start = [from_node] if from_node else []
+        if _a_push_is_gone(places):
+            start.append("Pusher")
+        return _reachable(start, followers)
+
+
+def _reachable(start: list[str], followers: dict[str, list[str]]) -> set[str]:
+    found: set[str] = set()
+    waiting = list(start)
+    while waiting:
+        current = waiting.pop()
+        if current not in found:
+            found.add(current)
+            waiting.extend(followers[current])
+    return found
+
+
+def _a_push_is_gone(places: Places) -> bool:
+    """Whether the last version that was pushed has been deleted since."""
+    if not places.database.exists():
+        return False
+    pushed = history.pushed_destinations(places.database)
+    return bool(pushed) and not Path(pushed[-1]).is_dir()
