@@ -61,6 +61,8 @@ def run(
 
     Exit status: 0 pushed, 1 failed, 2 bad usage, 3 not blessed and so not pushed.
     """
+    from components.mnist_example_gen.idx import IdxError
+    from components.mnist_example_gen.spans import SpanError
     from pipeline.data_source import DataSourceError
     from pipeline.local.places import UsageError
     from pipeline.local.run import Outcome
@@ -71,7 +73,7 @@ def run(
         outcome = run_pipeline(
             resolved, from_node=from_node, use_cache=not no_cache, verbose=verbose
         )
-    except (UsageError, DataSourceError) as error:
+    except (UsageError, DataSourceError, SpanError, IdxError) as error:
         _fail(str(error), Outcome.BAD_USAGE)
     raise typer.Exit(outcome)
 

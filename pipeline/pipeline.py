@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import tensorflow_data_validation as tfdv
 from tfx import v1 as tfx
@@ -15,6 +16,43 @@ from components.serving_check.component import ServingCheck
 from pipeline.config import Settings
 
 SCHEMA_FILE = str(Path(__file__).parent / "schema" / "schema.pbtxt")
+
+
+class DataNodes(NamedTuple):
+    """What stands between the files and the training."""
+
+    example_gen: MnistExampleGen
+    statistics_gen: tfx.components.StatisticsGen
+    schema_gen: tfx.components.ImportSchemaGen
+    validator: tfx.components.ExampleValidator
+    gate: DataGate
+
+
+def create_data_nodes(settings: Settings, *, data_dir: str, source: str) -> DataNodes:
+    """Builds ingestion and validation; see `create_pipeline` for the arguments."""
+    # Resolves its span while it runs, so it needs nothing of the orchestrator.
+    example_gen = MnistExampleGen(
+        data_dir=data_dir,
+        span=settings.data.span,
+        eval_share=settings.data.eval_share,
+        shards=settings.data.shards,
+        source=source,
+    )
+    # The pixels themselves say nothing to TFDV; the scalars derived from them do.
+    statistics_gen = tfx.components.StatisticsGen(
+        examples=example_gen.outputs["examples"],
+        stats_options=tfdv.StatsOptions(feature_allowlist=[*INT_FEATURES, *FLOAT_FEATURES]),
+    )
+    # A curated schema: one inferred from the data would agree with any data.
+    schema_gen = tfx.components.ImportSchemaGen(schema_file=SCHEMA_FILE)
+    validator = tfx.components.ExampleValidator(
+        statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]
+    )
+    # The validator reports anomalies and lets the run go on; the gate stops it.
+    gate = DataGate(
+        statistics=statistics_gen.outputs["statistics"], anomalies=validator.outputs["anomalies"]
+    )
+    return DataNodes(example_gen, statistics_gen, schema_gen, validator, gate)
 
 
 def create_pipeline(
@@ -38,45 +76,25 @@ def create_pipeline(
       metadata: connection to ML Metadata; None where the orchestrator has its own.
       beam_pipeline_args: for the Beam components.
     """
-    # Resolves its span while it runs, so it needs nothing of the orchestrator.
-    example_gen = MnistExampleGen(
-        data_dir=data_dir,
-        span=settings.data.span,
-        eval_share=settings.data.eval_share,
-        shards=settings.data.shards,
-        source=source,
-    )
-    # The pixels themselves say nothing to TFDV; the scalars derived from them do.
-    statistics_gen = tfx.components.StatisticsGen(
-        examples=example_gen.outputs["examples"],
-        stats_options=tfdv.StatsOptions(feature_allowlist=[*INT_FEATURES, *FLOAT_FEATURES]),
-    )
-    # A curated schema: one inferred from the data would agree with any data.
-    schema_gen = tfx.components.ImportSchemaGen(schema_file=SCHEMA_FILE)
-    validator = tfx.components.ExampleValidator(
-        statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]
-    )
-    # The validator reports anomalies and lets the run go on; the gate stops it.
-    gate = DataGate(
-        statistics=statistics_gen.outputs["statistics"], anomalies=validator.outputs["anomalies"]
-    )
+    data = create_data_nodes(settings, data_dir=data_dir, source=source)
+    examples = data.example_gen.outputs["examples"]
     # Its features measure the generator.
     classifier = tfx.components.Trainer(
         run_fn="models.digit_classifier.run_fn.run_fn",
-        examples=example_gen.outputs["examples"],
+        examples=examples,
         custom_config={"classifier": settings.classifier.model_dump(mode="json")},
     ).with_id("DigitClassifier")
-    classifier.add_upstream_node(gate)
+    classifier.add_upstream_node(data.gate)
     trainer = tfx.components.Trainer(
         run_fn="models.gan.run_fn.run_fn",
-        examples=example_gen.outputs["examples"],
+        examples=examples,
         custom_config={"train": settings.train.model_dump(mode="json")},
     )
-    trainer.add_upstream_node(gate)
+    trainer.add_upstream_node(data.gate)
     evaluator = GeneratorEvaluator(
         model=trainer.outputs["model"],
         classifier=classifier.outputs["model"],
-        examples=example_gen.outputs["examples"],
+        examples=examples,
         settings=settings.evaluation.model_dump_json(),
     )
     serving_check = ServingCheck(
@@ -97,11 +115,7 @@ def create_pipeline(
         pipeline_name=settings.pipeline_name,
         pipeline_root=pipeline_root,
         components=[
-            example_gen,
-            statistics_gen,
-            schema_gen,
-            validator,
-            gate,
+            *data,
             classifier,
             trainer,
             evaluator,

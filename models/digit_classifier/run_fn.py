@@ -28,7 +28,7 @@ def run_fn(fn_args: Any) -> None:
     Args:
       fn_args: TFX's FnArgs. `custom_config["classifier"]` holds the fields of
         `ClassifierSettings`; `serving_model_dir` receives the SavedModel, whose signature takes
-        `image` uint8 [n, 28, 28, 1] and gives `features` float32 [n, 64] and `logits` float32
+        `image` uint8 [n, 28, 28, 1] and gives `features` float32 [n, 96] and `logits` float32
         [n, 10]; `model_run_dir` receives `metrics.json`.
 
     Raises:

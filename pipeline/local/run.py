@@ -39,7 +39,7 @@ def run(resolved: Resolved, *, from_node: str | None, use_cache: bool, verbose: 
 
     Raises:
       UsageError: when the output folder cannot be used, or there is no node `from_node`.
-      DataSourceError, SpanError: when the data asked for cannot be had.
+      DataSourceError, SpanError, IdxError: when the data asked for cannot be had.
     """
     places = Places(Path(resolved.settings.output_dir).absolute())
     try:
@@ -138,7 +138,9 @@ def _conclude(console: Console, places: Places, run_id: str) -> Outcome:
     console.print()
     if record.pushed_version:
         destination = _short(Path(record.pushed_destination or ""))
-        console.print(f"[bold green]Pushed[/] {escape(destination)}", soft_wrap=True)
+        unchanged = record.nodes["Pusher"] == "cached"
+        verdict = "Nothing changed; already pushed" if unchanged else "Pushed"
+        console.print(f"[bold green]{verdict}[/] {escape(destination)}", soft_wrap=True)
     else:
         console.print(
             f"[bold yellow]Not blessed, so not pushed[/] {escape(record.failed_bounds)}",

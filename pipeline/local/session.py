@@ -16,7 +16,7 @@ __all__ = ["NodeFailedError", "Session"]
 
 # Beam's own local runner, in this process; the image is never used but spares each Beam node the
 # packaging of TFX that any other argument sets off.
-_BEAM_ARGS = [
+BEAM_ARGS = [
     "--runner=apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner",
     "--sdk_container_image=unused",
 ]
@@ -60,7 +60,7 @@ class Session:
             metadata=tfx.orchestration.metadata.sqlite_metadata_connection_config(
                 str(places.database)
             ),
-            beam_pipeline_args=_BEAM_ARGS,
+            beam_pipeline_args=BEAM_ARGS,
         )
         self._runner = ReportingRunner(
             listener,

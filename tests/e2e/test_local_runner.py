@@ -1,0 +1,256 @@
+"""The local command line as a user meets it: real digits in, a served generator out."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+NODES = [
+    "MnistExampleGen",
+    "StatisticsGen",
+    "ImportSchemaGen",
+    "ExampleValidator",
+    "DataGate",
+    "DigitClassifier",
+    "Trainer",
+    "GeneratorEvaluator",
+    "ServingCheck",
+    "Pusher",
+]
+
+Command = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("e2e")
+
+
+@pytest.fixture(scope="module")
+def arguments(workspace: Path) -> list[str]:
+    """A smoke run on the 5,000 bundled digits."""
+    return [
+        *("run", "--preset", "smoke", "--output-dir", str(workspace / "outputs")),
+        *("--set", "data.source=bundled", "--set", f"data.cache_dir={workspace / 'cache'}"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def pushed(arguments: list[str]) -> subprocess.CompletedProcess:
+    """The first run, which pushes version 1 of everything."""
+    return local_runner(*arguments)
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, str(ROOT / "local_runner.py"), *arguments]
+
+
+def environment() -> dict[str, str]:
+    names = {name for name in os.environ if name.startswith("MNIST_")}
+    return {name: value for name, value in os.environ.items() if name not in names}
+
+
+def local_runner(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, env=environment(), check=False
+    )
+
+
+def versions(workspace: Path) -> list[Path]:
+    return sorted((workspace / "outputs" / "serving" / "mnist_gan").iterdir())
+
+
+def test_a_first_run_pushes_a_generator(pushed, workspace):
+    assert pushed.returncode == 0, pushed.stdout + pushed.stderr
+    assert pushed.stderr == ""
+    for node in NODES:
+        assert f"{node} " in pushed.stdout
+    assert "5,000 real MNIST training digits" in pushed.stdout
+    assert "Pushed " in pushed.stdout
+    assert "FID " in pushed.stdout
+    [version] = versions(workspace)
+    assert version.name.isdecimal()
+    record = json.loads((version / "assets.extra" / "push.json").read_text())
+    assert set(record) == {"model_fingerprint", "pushed_at"}
+
+
+CALL_ALL_SIGNATURES = """
+import sys
+import tensorflow as tf
+signatures = tf.saved_model.load(sys.argv[1]).signatures
+seed, digit = tf.constant([7, 8], tf.int64), tf.constant([3, -1], tf.int64)
+served = signatures["serving_default"](seed=seed, digit=digit)
+pixels = signatures["generate_pixels"](seed=seed, digit=digit)
+latent_dim = signatures["from_latent"].structured_input_signature[1]["latent"].shape[1]
+floats = signatures["from_latent"](latent=tf.zeros([2, latent_dim]), digit=digit)
+assert served["digit"].numpy()[0] == 3 and 0 <= served["digit"].numpy()[1] <= 9
+decoded = tf.io.decode_png(served["image_bytes"][0])
+tf.debugging.assert_equal(decoded, pixels["image"][0])
+assert pixels["image"].shape == (2, 28, 28, 1) and pixels["image"].dtype == tf.uint8
+assert floats["image"].shape == (2, 28, 28, 1) and floats["image"].dtype == tf.float32
+print("all signatures answered")
+"""
+
+
+def test_the_pushed_model_answers_in_a_fresh_process(pushed, workspace):
+    [version] = versions(workspace)
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", CALL_ALL_SIGNATURES, str(version)],
+        capture_output=True,
+        text=True,
+        cwd=workspace,
+        check=False,
+    )
+    assert "all signatures answered" in result.stdout, result.stderr
+
+
+def test_a_rerun_with_nothing_changed_skips_every_node(pushed, arguments, workspace):
+    before = versions(workspace)
+    result = local_runner(*arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("unchanged, from the cache") == len(NODES)
+    assert versions(workspace) == before
+
+
+def test_status_shows_the_runs(pushed, workspace):
+    result = local_runner("status", "--output-dir", str(workspace / "outputs"))
+    assert result.returncode == 0, result.stderr
+    assert "smoke" in result.stdout
+    assert versions(workspace)[-1].name in result.stdout
+
+
+def test_a_model_that_is_not_blessed_is_not_pushed(pushed, arguments, workspace):
+    before = versions(workspace)
+    result = local_runner(*arguments, "--set", "evaluation.thresholds.fid.max=0.001")
+    assert result.returncode == 3, result.stdout + result.stderr
+    assert "Not blessed, so not pushed" in result.stdout
+    assert "must be at most 0.001" in result.stdout
+    assert versions(workspace) == before
+
+
+def test_a_deleted_version_is_pushed_again(pushed, arguments, workspace):
+    [version] = versions(workspace)
+    subprocess.run(["rm", "-r", str(version)], check=True)
+    result = local_runner(*arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("unchanged, from the cache") == len(NODES) - 1
+    assert len(versions(workspace)) == 1
+
+
+def test_changed_data_under_the_same_path_is_seen(span_dir, tmp_path, digits, write_span):
+    arguments = [
+        *("run", "--preset", "smoke", "--output-dir", str(tmp_path / "out")),
+        *("--data-dir", str(span_dir), "--set", "classifier.min_accuracy=1"),
+    ]
+    first = local_runner(*arguments)
+    assert first.returncode == 1
+    assert "classifier.min_accuracy" in first.stdout
+    images, labels = digits
+    write_span(span_dir, images[::-1], labels[::-1], train=700)
+    second = local_runner(*arguments)
+    ingestion = [line for line in second.stdout.splitlines() if "MnistExampleGen  " in line]
+    assert "from the cache" not in ingestion[0], second.stdout
+
+
+def test_a_killed_run_is_finished_by_the_next(tmp_path, span_dir):
+    """SIGKILL in the middle of training; the next run takes up where the cache ends."""
+    output = tmp_path / "out"
+    arguments = ["run", "--preset", "smoke", "--output-dir", str(output)]
+    arguments += ["--data-dir", str(span_dir), "--set", "classifier.min_accuracy=0"]
+    with open(tmp_path / "first.txt", "w") as log:
+        process = subprocess.Popen(
+            command(*arguments), stdout=log, env=environment(), start_new_session=True
+        )
+        wait_for(tmp_path / "first.txt", "Trainer ...", process)
+        time.sleep(2)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (output / "serving").exists()
+    result = local_runner(*arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("unchanged, from the cache") == NODES.index("Trainer")
+    assert len(list((output / "serving" / "mnist_gan").iterdir())) == 1
+
+
+def wait_for(log: Path, text: str, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 300
+    while text not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--preset", "nix"], "there is no preset 'nix'"),
+        (["run", "--set", "train.max_secnds=1"], "the nearest is train.max_seconds"),
+        (["run", "--data-dir", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["run", "--frobnicate"], "frobnicate"),
+        (["run", "--output-dir", "/proc/nothing/here"], "/proc/nothing"),
+    ],
+)
+def test_bad_usage_is_one_message_and_status_2(arguments, said, tmp_path):
+    if "--output-dir" not in arguments:
+        arguments = [*arguments, "--output-dir", str(tmp_path / "out")]
+    result = local_runner(*arguments)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert said in result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    assert not (tmp_path / "out" / "artifacts").exists()
+
+
+def test_bad_data_fails_with_one_message_and_status_1(tmp_path, span_dir):
+    path = span_dir / "train-labels-idx1-ubyte"
+    path.write_bytes(path.read_bytes()[:-5])
+    output = tmp_path / "out"
+    result = local_runner(
+        "run", "--preset", "smoke", "--data-dir", str(span_dir), "--output-dir", str(output)
+    )
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "train-labels-idx1-ubyte" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
+    assert not list(output.rglob("*.gz"))
+
+
+def test_config_is_yaml_with_origins():
+    result = local_runner("config", "--preset", "smoke", "--set", "train.batch_size=8")
+    settings = yaml.safe_load(result.stdout)
+    assert settings["train"]["batch_size"] == 8
+    assert "batch_size: 8  # --set" in result.stdout
+    assert "# preset smoke" in result.stdout
+
+
+def test_help_does_not_import_tensorflow():
+    code = (
+        "import sys, local_runner\n"
+        "try: local_runner.app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('tensorflow', 'tfx', 'apache_beam', 'numpy') if m in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert result.stdout.rstrip().endswith("[]"), result.stdout
+
+
+def test_tfx_command_line_compiles_the_pipeline(tmp_path):
+    tfx = str(Path(sys.executable).with_name("tfx"))
+    result = subprocess.run(
+        [tfx, "pipeline", "compile", "--engine", "local", "--pipeline-path", "local_runner.py"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**environment(), "MNIST_GAN_OUTPUT_DIR": str(tmp_path / "out"), "HOME": str(tmp_path)},
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Pipeline compiled successfully" in result.stdout

@@ -1,0 +1,132 @@
+"""Ingestion, statistics, schema, validation and gate as TFX runs them, on real digits."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_metadata.proto import metadata_store_pb2
+from tfx import v1 as tfx
+
+from components.data_gate.executor import DataRejectedError
+from components.mnist_example_gen.idx import IdxError
+from models.examples import load_split
+from pipeline.config import resolve
+from pipeline.local import history
+from pipeline.pipeline import create_data_nodes
+
+
+def run_data_nodes(data_dir: Path, root: Path, *assignments: str) -> None:
+    """Runs the data nodes of the pipeline with TFX's own local runner."""
+    nodes = create_data_nodes(
+        resolve(environ={}, assignments=assignments).settings,
+        data_dir=str(data_dir),
+        source="a test",
+    )
+    metadata = tfx.orchestration.metadata.sqlite_metadata_connection_config(str(root / "db"))
+    tfx.orchestration.LocalDagRunner().run(
+        tfx.dsl.Pipeline(
+            pipeline_name="data",
+            pipeline_root=str(root / "artifacts"),
+            components=list(nodes),
+            metadata_connection_config=metadata,
+        )
+    )
+
+
+def records(root: Path) -> dict[str, str]:
+    """Digest of each TFRecord file by its name within the artifact."""
+    [artifact] = (root / "artifacts" / "MnistExampleGen" / "examples").iterdir()
+    return {
+        str(path.relative_to(artifact)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(artifact.rglob("*.gz"))
+    }
+
+
+def test_good_data_passes_and_is_described(tmp_path, span_dir, digits):
+    run_data_nodes(span_dir, tmp_path)
+    store = history.open_store(tmp_path / "db")
+    [examples] = store.get_artifacts_by_type("Examples")
+    properties = examples.custom_properties
+    assert examples.properties["span"].int_value == 1
+    assert properties["train_count"].int_value == 700
+    assert properties["eval_count"].int_value == 300
+    assert properties["source"].string_value == "a test"
+    [blessing] = store.get_artifacts_by_type("components.DataBlessing")
+    blessed = json.loads((Path(blessing.uri) / "data_blessing.json").read_text())
+    assert blessed == {"span": 1, "examples": {"train": 700, "eval": 300}}
+    images, labels = load_split([f"{examples.uri}/Split-train/*"])
+    np.testing.assert_array_equal(images[..., 0], digits[0][:700])
+    np.testing.assert_array_equal(labels, digits[1][:700])
+
+
+def test_same_data_gives_the_same_bytes(tmp_path, span_dir):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        run_data_nodes(span_dir, tmp_path / name)
+    first, second = records(tmp_path / "one"), records(tmp_path / "two")
+    assert len(first) == 4 + 2
+    assert first == second
+
+
+def noise(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    drawn = np.random.default_rng(0).normal(128, 60, images.shape)
+    return np.clip(drawn, 0, 255).astype(np.uint8), labels
+
+
+def inverted(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return 255 - images, labels
+
+
+def one_blank(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.concatenate([images[:-1], np.zeros_like(images[:1])]), labels
+
+
+@pytest.mark.parametrize(
+    ("spoil", "feature", "split"),
+    [
+        (noise, "box_height", "train"),
+        (inverted, "pixel_mean", "train"),
+        (one_blank, "box_height", "eval"),
+    ],
+)
+def test_gate_stops_the_run_and_names_the_feature(
+    tmp_path, digits, write_span, spoil, feature, split
+):
+    write_span(tmp_path / "data", *spoil(*digits), train=700)
+    with pytest.raises(DataRejectedError) as failure:
+        run_data_nodes(tmp_path / "data", tmp_path)
+    message = str(failure.value)
+    assert f"{split}: {feature}: " in message
+    assert "Expected: " in message
+    assert "schema.pbtxt" in message
+    store = history.open_store(tmp_path / "db")
+    states = [execution.last_known_state for execution in store.get_executions()]
+    assert states.count(metadata_store_pb2.Execution.FAILED) == 1
+    assert not store.get_artifacts_by_type("components.DataBlessing")
+
+
+def test_too_few_examples_are_an_anomaly_of_the_data_set(tmp_path, digits, write_span):
+    images, labels = digits
+    write_span(tmp_path / "data", images[:150], labels[:150], train=80)
+    with pytest.raises(DataRejectedError, match="train: the data set: "):
+        run_data_nodes(tmp_path / "data", tmp_path)
+
+
+def test_bad_files_fail_ingestion_and_leave_no_record(tmp_path, span_dir):
+    path = span_dir / "train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(IdxError, match="train-images-idx3-ubyte"):
+        run_data_nodes(span_dir, tmp_path)
+    assert not list((tmp_path / "artifacts").rglob("*.gz"))
+
+
+def test_digits_are_held_out_where_there_are_no_eval_files(tmp_path, span_dir):
+    for path in span_dir.glob("t10k-*"):
+        path.unlink()
+    run_data_nodes(span_dir, tmp_path, "data.eval_share=0.3")
+    [examples] = history.open_store(tmp_path / "db").get_artifacts_by_type("Examples")
+    counts = [examples.custom_properties[f"{split}_count"].int_value for split in ("train", "eval")]
+    assert sum(counts) == 700
+    assert 160 <= counts[1] <= 260
