@@ -47,8 +47,9 @@ def measure(
 
     Returns:
       `fid` against the eval split with its 95 % interval `fid_low`..`fid_high`; `fid_floor`, that
-      of as many real training digits; `lowest_digit_share` and `highest_digit_share`; and, when
-      digits were asked for, `agreement`.
+      of as many real training digits, and `fid_ratio`, the one over the other, which does not
+      depend on the scale of the classifier's features; `lowest_digit_share` and
+      `highest_digit_share`; and, when digits were asked for, `agreement`.
     """
     reference, _ = extractor(real.eval)
     features, logits = extractor(samples.images)
@@ -56,11 +57,13 @@ def measure(
     rows = np.random.default_rng(seed).permutation(len(real.train))[: len(samples.images)]
     floor_features, _ = extractor(real.train[np.sort(rows)])
     shares = digit_shares(logits)
+    fid, floor = (frechet_distance(x, reference) for x in (features, floor_features))
     figures = {
-        "fid": frechet_distance(features, reference),
+        "fid": fid,
         "fid_low": interval.low,
         "fid_high": interval.high,
-        "fid_floor": frechet_distance(floor_features, reference),
+        "fid_floor": floor,
+        "fid_ratio": fid / max(floor, 1e-12),
         "lowest_digit_share": float(shares.min()),
         "highest_digit_share": float(shares.max()),
     }

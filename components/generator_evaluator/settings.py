@@ -27,7 +27,10 @@ class Bounds(_Section):
 class Thresholds(_Section):
     """Bounds that a generator must keep to be blessed, by figure."""
 
-    fid: Bounds = Field(Bounds(max=12.0), description="Frechet distance to the eval split")
+    fid: Bounds = Field(Bounds(), description="Frechet distance to the eval split")
+    fid_ratio: Bounds = Field(
+        Bounds(max=10.0), description="that distance as a multiple of real training digits' own"
+    )
     agreement: Bounds = Field(
         Bounds(min=0.95), description="share of samples seen as the digit that was asked for"
     )

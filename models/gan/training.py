@@ -21,6 +21,7 @@ from models.gan.settings import TrainSettings
 
 # What a random draw of one update is for; each has its own stream of the stateless generator.
 _BATCH, _LATENT, _NOISE_REAL, _NOISE_FAKE = range(4)
+_CALL_SECONDS = 2.0
 _SCALARS = ("discriminator_loss", "generator_loss", "real_logit", "fake_logit")
 
 
@@ -91,11 +92,14 @@ class GanTrainer:
           NonFiniteLossError: when a loss is no longer finite.
         """
         settings, started = self.settings, time.monotonic()
-        last_step, last_report, fraction = int(self.step), started, 0.0
+        now, last_step, last_report, fraction = started, int(self.step), started, 0.0
+        steps = 1 if settings.max_seconds else settings.steps_per_call
         while fraction < 1.0:
-            scalars = self._run(fraction)
+            called_at = now
+            scalars = self._run(steps, fraction)
             now = time.monotonic()
             fraction = self._fraction(now - started)
+            steps = self._next_steps(steps, now - called_at)
             if fraction >= 1.0 or now - last_report >= settings.report_seconds:
                 step = int(self.step)
                 rate = (step - last_step) / (now - last_report)
@@ -138,8 +142,18 @@ class GanTrainer:
         by_step = int(self.step) / self.settings.max_steps if self.settings.max_steps else 0.0
         return min(max(by_time, by_step), 1.0)
 
-    def _run(self, fraction: float) -> dict[str, float]:
-        steps = self.settings.steps_per_call
+    def _next_steps(self, steps: int, seconds: float) -> int:
+        """Updates for the next call: `steps_per_call`, or what fits into `_CALL_SECONDS`.
+
+        Short calls keep a busy or slow machine from overrunning the budget; the count does not
+        change what is computed, but for where in a call the learning rate is set.
+        """
+        if self.settings.max_seconds is None:
+            return self.settings.steps_per_call
+        fitting = int(steps * _CALL_SECONDS / max(seconds, 1e-6))
+        return min(max(fitting, 1), 4 * steps, self.settings.steps_per_call)
+
+    def _run(self, steps: int, fraction: float) -> dict[str, float]:
         if self.settings.max_steps:
             steps = min(steps, self.settings.max_steps - int(self.step))
         means = self._steps(tf.constant(steps), tf.constant(fraction, tf.float32)).numpy()

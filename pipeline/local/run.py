@@ -16,6 +16,7 @@ from pipeline.config import Resolved
 from pipeline.data_source import DataSource, default_cache_dir, locate
 from pipeline.local import history
 from pipeline.local.console import DownloadLine, RunConsole, quiet_terminal
+from pipeline.local.imports import quick_tfx_import
 from pipeline.local.places import Places, UsageError
 
 
@@ -72,7 +73,7 @@ def _run_alone(
         screen.print(f"  log     {escape(_short(log_file))}", soft_wrap=True, highlight=False)
     with quiet_terminal(log_file) as console:
         run_console = RunConsole(console)
-        with console.status("loading TensorFlow and TFX"):
+        with console.status("loading TensorFlow and TFX"), quick_tfx_import():
             # Only here, since it takes seconds.
             from pipeline.local.session import NodeFailedError, Session
         session = Session(
@@ -158,8 +159,8 @@ def figure_lines(figures: Mapping[str, float]) -> Iterator[str]:
     """The main figures in words."""
     if "fid" in figures:
         yield (
-            f"FID {figures['fid']:.2f} ({figures['fid_low']:.2f} to {figures['fid_high']:.2f}), "
-            f"real against real {figures['fid_floor']:.2f}"
+            f"FID {figures['fid']:.3f} ({figures['fid_low']:.3f} to {figures['fid_high']:.3f}), "
+            f"{figures['fid_ratio']:.2f} times real digits' own {figures['fid_floor']:.3f}"
         )
     if "agreement" in figures:
         yield f"asked digit seen in {figures['agreement']:.1%}"

@@ -129,7 +129,7 @@ def test_status_shows_the_runs(pushed, workspace):
 
 def test_a_model_that_is_not_blessed_is_not_pushed(pushed, arguments, workspace):
     before = versions(workspace)
-    result = local_runner(*arguments, "--set", "evaluation.thresholds.fid.max=0.001")
+    result = local_runner(*arguments, "--set", "evaluation.thresholds.fid_ratio.max=0.001")
     assert result.returncode == 3, result.stdout + result.stderr
     assert "Not blessed, so not pushed" in result.stdout
     assert "must be at most 0.001" in result.stdout
