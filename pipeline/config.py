@@ -249,7 +249,7 @@ def _parse_assignment(text: str) -> tuple[str, Any, str]:
 def _parse_value(key: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
         raise ConfigError(f"{key}: {text!r} is not YAML: {error}") from None
 
 

@@ -48,7 +48,8 @@ def _extent(profile: np.ndarray) -> np.ndarray:
 
 
 def _centre(profile: np.ndarray, mass: np.ndarray) -> np.ndarray:
-    moment = profile @ np.arange(_SIDE, dtype=np.float32)
+    # Not a product of matrices: its last bit depends on how many rows there are.
+    moment = (profile * np.arange(_SIDE, dtype=np.float32)).sum(axis=1)
     blank = mass == 0
     return np.where(blank, (_SIDE - 1) / 2, moment / np.where(blank, 1, mass)).astype(np.float32)
 

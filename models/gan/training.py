@@ -92,7 +92,8 @@ class GanTrainer:
           NonFiniteLossError: when a loss is no longer finite.
         """
         settings, started = self.settings, time.monotonic()
-        now, last_step, last_report, fraction = started, int(self.step), started, 0.0
+        now, last_step, last_report = started, int(self.step), started
+        fraction = self._fraction(0.0)
         steps = 1 if settings.max_seconds else settings.steps_per_call
         while fraction < 1.0:
             called_at = now

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +39,9 @@ def _closure(module: str) -> dict[str, Path]:
         path = _path(name)
         if name not in found and path is not None:
             found[name] = path
-            waiting.extend(_imports(path))
+            waiting.extend(_imports(name, path))
+            if "." in name:
+                waiting.append(name.rpartition(".")[0])
     return found
 
 
@@ -50,11 +53,14 @@ def _path(module: str) -> Path | None:
     return None
 
 
-def _imports(path: Path) -> Iterator[str]:
+def _imports(module: str, path: Path) -> Iterator[str]:
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_bytes())):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.ImportFrom):
+            relative = "." * node.level + (node.module or "")
+            source = importlib.util.resolve_name(relative, package)
+            names = [source, *(f"{source}.{alias.name}" for alias in node.names)]
         yield from (name for name in names if name.split(".")[0] in _PROJECT_PACKAGES)

@@ -83,17 +83,17 @@ def pushed_destinations(database: Path) -> list[str]:
 def _read_run(store: ml_metadata.MetadataStore, context: Any) -> RunRecord:
     record = RunRecord(context.name, preset=context.custom_properties["preset"].string_value)
     executions = sorted(store.get_executions_by_context(context.id), key=lambda e: e.id)
-    types = {kind.id: kind.name for kind in store.get_execution_types()}
     for execution in executions:
-        record.nodes[_node_id(execution, types)] = _State.Name(execution.last_known_state).lower()
+        record.nodes[_node_id(store, execution)] = _State.Name(execution.last_known_state).lower()
     for type_name, artifact in _outputs(store, executions):
         _note(record, type_name, artifact)
     return record
 
 
-def _node_id(execution: Any, types: dict[int, str]) -> str:
-    named = execution.custom_properties.get("component_id")
-    return named.string_value if named else types[execution.type_id].rpartition(".")[2]
+def _node_id(store: ml_metadata.MetadataStore, execution: Any) -> str:
+    contexts = store.get_contexts_by_execution(execution.id)
+    [name] = [context.name for context in contexts if context.type == "node"]
+    return name.rpartition(".")[2]
 
 
 def _outputs(store: ml_metadata.MetadataStore, executions: list[Any]) -> Iterator[tuple[str, Any]]:

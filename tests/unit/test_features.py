@@ -1,0 +1,166 @@
+"""The scalars of a picture, and examples that are the same bytes wherever they are made."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from scipy import ndimage
+
+from components.mnist_example_gen.features import (
+    FLOAT_FEATURES,
+    IMAGE_FEATURE,
+    INT_FEATURES,
+    derive_scalars,
+    serialize_examples,
+)
+
+REPOSITORY = Path(__file__).parents[2]
+BLANK = np.zeros((28, 28), np.uint8)
+FULL = np.full((28, 28), 255, np.uint8)
+
+
+@st.composite
+def pictures(draw: st.DrawFn) -> np.ndarray:
+    """Ink of any strength in any box of a black picture, or nothing at all."""
+    top, left = draw(st.integers(0, 27)), draw(st.integers(0, 27))
+    shape = draw(st.integers(1, 28 - top)), draw(st.integers(1, 28 - left))
+    ink = draw(arrays.arrays(np.uint8, shape, elements=st.integers(0, 255), fill=st.just(0)))
+    picture = BLANK.copy()
+    picture[top : top + shape[0], left : left + shape[1]] = ink
+    return picture
+
+
+def by_hand(picture: np.ndarray) -> dict[str, float]:
+    pixels = [[int(value) for value in row] for row in picture]
+    flat = [value / 255 for row in pixels for value in row]
+    mean = sum(flat) / 784
+    inked = [(y, x) for y in range(28) for x in range(28) if pixels[y][x]]
+    rows, columns = [y for y, _ in inked], [x for _, x in inked]
+    centre = ndimage.center_of_mass(picture.astype(np.float64)) if inked else (13.5, 13.5)
+    return {
+        "pixel_mean": mean,
+        "pixel_std": (sum((value - mean) ** 2 for value in flat) / 784) ** 0.5,
+        "ink_fraction": sum(value >= 128 for row in pixels for value in row) / 784,
+        "box_height": max(rows) - min(rows) + 1 if inked else 0,
+        "box_width": max(columns) - min(columns) + 1 if inked else 0,
+        "center_y": centre[0],
+        "center_x": centre[1],
+    }
+
+
+def assert_as_by_hand(picture: np.ndarray) -> None:
+    derived = derive_scalars(picture[np.newaxis])
+    expected = by_hand(picture)
+    assert derived.keys() == expected.keys()
+    for name, value in expected.items():
+        assert derived[name].shape == (1,)
+        assert derived[name].dtype == (np.int64 if name in INT_FEATURES else np.float32)
+        assert derived[name][0] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+
+
+@settings(max_examples=60, deadline=None)
+@given(pictures())
+def test_scalars_of_any_picture(picture: np.ndarray) -> None:
+    assert_as_by_hand(picture)
+
+
+def test_scalars_of_real_digits(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    for picture in digits[0][:50]:
+        assert_as_by_hand(picture)
+
+
+def test_a_blank_picture() -> None:
+    derived = {name: values.tolist() for name, values in derive_scalars(BLANK[np.newaxis]).items()}
+    assert derived == {
+        **dict.fromkeys(("pixel_mean", "pixel_std", "ink_fraction"), [0.0]),
+        **dict.fromkeys(("box_height", "box_width"), [0]),
+        **dict.fromkeys(("center_x", "center_y"), [13.5]),
+    }
+
+
+def test_a_full_picture() -> None:
+    derived = {name: values.tolist() for name, values in derive_scalars(FULL[np.newaxis]).items()}
+    assert derived == {
+        **dict.fromkeys(("pixel_mean", "ink_fraction"), [1.0]),
+        "pixel_std": [0.0],
+        **dict.fromkeys(("box_height", "box_width"), [28]),
+        **dict.fromkeys(("center_x", "center_y"), [13.5]),
+    }
+
+
+@pytest.mark.parametrize(("value", "fraction"), [(127, 0.0), (128, 1 / 784)])
+def test_ink_starts_at_128(value: int, fraction: float) -> None:
+    picture = BLANK.copy()
+    picture[3, 20] = value
+    derived = derive_scalars(picture[np.newaxis])
+    assert derived["ink_fraction"][0] == pytest.approx(fraction)
+    assert derived["box_height"][0] == derived["box_width"][0] == 1
+    assert (derived["center_y"][0], derived["center_x"][0]) == (3, 20)
+
+
+def test_no_pictures() -> None:
+    assert {len(values) for values in derive_scalars(BLANK[np.newaxis][:0]).values()} == {0}
+    assert list(serialize_examples(BLANK[np.newaxis][:0], np.zeros(0, np.uint8))) == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.lists(st.integers(0, 999), min_size=1, max_size=40))
+def test_an_example_does_not_depend_on_its_neighbours(
+    digits: tuple[np.ndarray, np.ndarray], rows: list[int]
+) -> None:
+    images, labels = digits[0][rows], digits[1][rows]
+    together = list(serialize_examples(images, labels))
+    alone = [
+        next(serialize_examples(images[i : i + 1], labels[i : i + 1])) for i in range(len(rows))
+    ]
+    assert together == alone
+
+
+def test_examples_parse_to_what_went_in(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    images = np.concatenate([[BLANK, FULL], digits[0][:30]])
+    labels = np.concatenate([[0, 9], digits[1][:30]]).astype(np.uint8)
+    kinds = {IMAGE_FEATURE: tf.string}
+    kinds |= dict.fromkeys(INT_FEATURES, tf.int64) | dict.fromkeys(FLOAT_FEATURES, tf.float32)
+    serialized = list(serialize_examples(images, labels))
+    parsed = tf.io.parse_example(
+        serialized, {name: tf.io.FixedLenFeature([], kind) for name, kind in kinds.items()}
+    )
+    assert set(tf.train.Example.FromString(serialized[0]).features.feature) == set(kinds)
+    for name, values in {"label": labels, **derive_scalars(images)}.items():
+        np.testing.assert_array_equal(parsed[name].numpy(), values)
+    pixels = tf.io.decode_raw(parsed[IMAGE_FEATURE], tf.uint8).numpy()
+    np.testing.assert_array_equal(pixels.reshape(-1, 28, 28), images)
+
+
+def test_processes_agree_on_the_bytes(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    script = (
+        "import hashlib, sys\n"
+        "import numpy as np\n"
+        "from components.mnist_example_gen.features import serialize_examples\n"
+        "data = np.frombuffer(sys.stdin.buffer.read(), np.uint8).reshape(-1, 785)\n"
+        "examples = serialize_examples(data[:, 1:].reshape(-1, 28, 28), data[:, 0])\n"
+        "print(hashlib.sha256(b''.join(examples)).hexdigest())\n"
+    )
+    images, labels = digits[0][:100], digits[1][:100]
+    content = np.concatenate([labels[:, np.newaxis], images.reshape(-1, 784)], axis=1).tobytes()
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", script],
+            cwd=REPOSITORY,
+            env={**os.environ, "PYTHONHASHSEED": seed, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for seed in ("1", "2")
+    ]
+    here = hashlib.sha256(b"".join(serialize_examples(images, labels))).hexdigest()
+    for process in running:
+        assert process.communicate(content)[0].decode().strip() == here
