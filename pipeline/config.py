@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import annotated_types
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from components.generator_evaluator.settings import EvaluationSettings
@@ -101,6 +101,15 @@ class Settings(_Section):
     evaluation: EvaluationSettings = EvaluationSettings()
     serving_check: ServingCheckSettings = ServingCheckSettings()
     push: PushSettings = PushSettings()
+
+    @model_validator(mode="after")
+    def _refuse_what_could_never_be_blessed(self) -> "Settings":
+        if not self.train.conditional and str(self.evaluation.thresholds.agreement):
+            raise ValueError(
+                "train.conditional=false leaves no digit to ask for, so evaluation.thresholds."
+                "agreement can never hold; set its min and max to null"
+            )
+        return self
 
 
 @dataclass(frozen=True)

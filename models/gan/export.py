@@ -18,7 +18,8 @@ class ServedGenerator(tf.Module):
     """The serving contract around a generator; see `docs/serving-contract.md`.
 
     Each signature takes N rows, N from 0 up. A digit outside -1..9 is an InvalidArgumentError that
-    names the row and the value; so is a digit asked of an unconditional generator.
+    names the row and the value; so is a digit asked of an unconditional generator, and inputs of
+    unequal numbers of rows.
     """
 
     def __init__(self, generator: keras.Model, settings: TrainSettings) -> None:
@@ -62,7 +63,7 @@ class ServedGenerator(tf.Module):
     )
     def generate_pixels(self, seed: tf.Tensor, digit: tf.Tensor) -> dict[str, tf.Tensor]:
         """Draws pixels: `image` uint8 [N, 28, 28, 1] and `digit` int64 [N]; see `serve_png`."""
-        digit = self._checked(digit)
+        digit = self._checked(digit, seed)
         if self._settings.conditional:
             digit = tf.where(digit == ANY_DIGIT, tf.map_fn(_any_digit, seed), digit)
         latent = tf.map_fn(self._latent, seed, fn_output_signature=tf.float32)
@@ -78,7 +79,7 @@ class ServedGenerator(tf.Module):
         Returns:
           `image` float32 [N, 28, 28, 1] in [-1, 1] and `digit` int64 [N].
         """
-        digit = self._checked(digit)
+        digit = self._checked(digit, latent)
         if self._settings.conditional:
             follows = tf.cast(tf.bitcast(tf.reduce_sum(latent, axis=1), tf.int32), tf.int64)
             digit = tf.where(digit == ANY_DIGIT, tf.map_fn(_any_digit, follows), digit)
@@ -108,14 +109,23 @@ class ServedGenerator(tf.Module):
         )
         return tf.reshape(images, [-1, *IMAGE_SHAPE])[:count]
 
-    def _checked(self, digit: tf.Tensor) -> tf.Tensor:
+    def _checked(self, digit: tf.Tensor, beside: tf.Tensor) -> tf.Tensor:
+        """The digits, once they are as many as the rows `beside` them, and each is allowed."""
+        rows = tf.shape(beside)[0]
+        unequal = tf.strings.format(
+            "digit has {} rows, and what it goes with has {}", (tf.size(digit), rows)
+        )
         highest = CLASSES - 1 if self._settings.conditional else ANY_DIGIT
         wrong = tf.where((digit < ANY_DIGIT) | (digit > highest))[:1, 0]
         expected = "-1..9" if self._settings.conditional else "-1: this generator takes no digit"
         message = tf.strings.format(
             f"digit must be {expected}; row {{}} has {{}}", (wrong, tf.gather(digit, wrong))
         )
-        with tf.control_dependencies([tf.debugging.Assert(tf.size(wrong) == 0, [message])]):
+        checks = [
+            tf.debugging.Assert(tf.size(digit) == rows, [unequal]),
+            tf.debugging.Assert(tf.size(wrong) == 0, [message]),
+        ]
+        with tf.control_dependencies(checks):
             return tf.identity(digit)
 
 

@@ -232,9 +232,11 @@ def test_any_assignment_is_taken_or_refused(key: str, value: str) -> None:
     try:
         resolved = resolve(environ={}, assignments=[f"{key}={value}"])
     except ConfigError as error:
-        assert key.partition("=")[0].strip() in str(error)
+        message = str(error)
     else:
+        message = f"{key} is taken"
         assert resolved.origins == {key.strip(): "--set"}
+    assert key.partition("=")[0].strip() in message
 
 
 @pytest.mark.parametrize(
@@ -301,3 +303,13 @@ def test_any_text_and_number_survives_being_shown(
     with contextlib.redirect_stdout(io.StringIO()) as shown:
         show_settings(resolved)
     assert Settings.model_validate(yaml.safe_load(shown.getvalue())) == resolved.settings
+
+
+def test_an_unconditional_generator_cannot_be_asked_to_agree():
+    with pytest.raises(ConfigError, match="agreement can never hold"):
+        resolve(environ={}, assignments=["train.conditional=false"])
+    settings = resolve(
+        environ={},
+        assignments=["train.conditional=false", "evaluation.thresholds.agreement.min=null"],
+    ).settings
+    assert not settings.train.conditional

@@ -77,22 +77,17 @@ def test_scalars_of_real_digits(digits: tuple[np.ndarray, np.ndarray]) -> None:
         assert_as_by_hand(picture)
 
 
-def test_a_blank_picture() -> None:
-    derived = {name: values.tolist() for name, values in derive_scalars(BLANK[np.newaxis]).items()}
+@pytest.mark.parametrize(("picture", "level", "side"), [(BLANK, 0, 0), (FULL, 1, 28)])
+def test_blank_and_full_pictures(picture: np.ndarray, level: float, side: int) -> None:
+    derived = {name: values.item() for name, values in derive_scalars(picture[np.newaxis]).items()}
     assert derived == {
-        **dict.fromkeys(("pixel_mean", "pixel_std", "ink_fraction"), [0.0]),
-        **dict.fromkeys(("box_height", "box_width"), [0]),
-        **dict.fromkeys(("center_x", "center_y"), [13.5]),
-    }
-
-
-def test_a_full_picture() -> None:
-    derived = {name: values.tolist() for name, values in derive_scalars(FULL[np.newaxis]).items()}
-    assert derived == {
-        **dict.fromkeys(("pixel_mean", "ink_fraction"), [1.0]),
-        "pixel_std": [0.0],
-        **dict.fromkeys(("box_height", "box_width"), [28]),
-        **dict.fromkeys(("center_x", "center_y"), [13.5]),
+        "pixel_mean": level,
+        "pixel_std": 0,
+        "ink_fraction": level,
+        "box_height": side,
+        "box_width": side,
+        "center_x": 13.5,
+        "center_y": 13.5,
     }
 
 
