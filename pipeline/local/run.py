@@ -45,18 +45,16 @@ def run(resolved: Resolved, *, from_node: str | None, use_cache: bool, verbose: 
     places = Places(Path(resolved.settings.output_dir).absolute())
     try:
         places.logs.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(places.root / ".lock", timeout=0)
-        with lock:
-            return _run_alone(resolved, places, from_node, use_cache, verbose)
+        lock = filelock.FileLock(places.root / ".lock", timeout=0).acquire()
     except filelock.Timeout:
         raise UsageError(
             f"another run is using {places.root}. Wait for it to end, or choose another folder "
             "with --output-dir."
         ) from None
     except OSError as error:
-        if error.filename and Path(error.filename).is_relative_to(places.root):
-            raise UsageError(f"cannot write to the output folder: {error}") from error
-        raise
+        raise UsageError(f"cannot write to the output folder {places.root}: {error}") from None
+    with lock:
+        return _run_alone(resolved, places, from_node, use_cache, verbose)
 
 
 def _run_alone(

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,8 +24,6 @@ NODES = [
     "ServingCheck",
     "Pusher",
 ]
-
-Command = Callable[..., subprocess.CompletedProcess]
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +117,15 @@ def test_a_rerun_with_nothing_changed_skips_every_node(pushed, arguments, worksp
     assert versions(workspace) == before
 
 
+def test_a_push_that_is_run_again_pushes_nothing_twice(pushed, arguments, workspace):
+    """As after a kill between the push and its record in ML Metadata."""
+    before = versions(workspace)
+    result = local_runner(*arguments, "--from", "Pusher")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("unchanged, from the cache") == len(NODES) - 1
+    assert versions(workspace) == before
+
+
 def test_status_shows_the_runs(pushed, workspace):
     result = local_runner("status", "--output-dir", str(workspace / "outputs"))
     assert result.returncode == 0, result.stderr
@@ -148,7 +154,8 @@ def test_a_deleted_version_is_pushed_again(pushed, arguments, workspace):
 def test_changed_data_under_the_same_path_is_seen(span_dir, tmp_path, digits, write_span):
     arguments = [
         *("run", "--preset", "smoke", "--output-dir", str(tmp_path / "out")),
-        *("--data-dir", str(span_dir), "--set", "classifier.min_accuracy=1"),
+        *("--data-dir", str(span_dir)),
+        *("--set", "classifier.min_accuracy=1", "--set", "classifier.steps=1"),
     ]
     first = local_runner(*arguments)
     assert first.returncode == 1
@@ -164,7 +171,8 @@ def test_a_killed_run_is_finished_by_the_next(tmp_path, span_dir):
     """SIGKILL in the middle of training; the next run takes up where the cache ends."""
     output = tmp_path / "out"
     arguments = ["run", "--preset", "smoke", "--output-dir", str(output)]
-    arguments += ["--data-dir", str(span_dir), "--set", "classifier.min_accuracy=0"]
+    arguments += ["--data-dir", str(span_dir)]
+    arguments += ["--set", "classifier.min_accuracy=0", "--set", "classifier.steps=1"]
     with open(tmp_path / "first.txt", "w") as log:
         process = subprocess.Popen(
             command(*arguments), stdout=log, env=environment(), start_new_session=True
@@ -194,6 +202,7 @@ def wait_for(log: Path, text: str, process: subprocess.Popen) -> None:
         (["run", "--preset", "nix"], "there is no preset 'nix'"),
         (["run", "--set", "train.max_secnds=1"], "the nearest is train.max_seconds"),
         (["run", "--data-dir", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["run", "--data-dir", ".", "--set", "data.span=7"], "holds no MNIST data"),
         (["run", "--frobnicate"], "frobnicate"),
         (["run", "--output-dir", "/proc/nothing/here"], "/proc/nothing"),
     ],
