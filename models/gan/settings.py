@@ -68,7 +68,7 @@ class TrainSettings(BaseModel):
         le=2,
         description="standard deviation of noise on the discriminator's input, falling to 0",
     )
-    r1_weight: float = Field(2.0, ge=0, le=1000, description="weight of the R1 gradient penalty")
+    r1_weight: float = Field(0.25, ge=0, le=1000, description="weight of the R1 gradient penalty")
     r1_interval: int = Field(16, ge=1, le=1000, description="updates between R1 penalties")
 
     optimiser: Literal["sgd", "momentum", "adam", "rmsprop"] = Field(
