@@ -28,7 +28,7 @@ def show_runs(output_dir: str, last: int) -> None:
             record.preset,
             "" if record.span is None else str(record.span),
             _nodes(record.nodes),
-            f"{record.figures['fid']:.2f}" if "fid" in record.figures else "",
+            f"{record.figures['fid']:.3f}" if "fid" in record.figures else "",
             {True: "yes", False: "no", None: ""}[record.blessed],
             record.pushed_version or "",
         )
