@@ -2,9 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from pipeline.config import Resolved
 
 app = typer.Typer(
     help="Turns MNIST into a served digit generator, and keeps it fresh.\n\n"
@@ -89,7 +92,7 @@ def status(
     """
     from pipeline.local.report import show_runs
 
-    show_runs(_resolve("default", None, output_dir, None).settings.output_dir, last)
+    show_runs(_resolve("default", None, output_dir).settings.output_dir, last)
 
 
 @app.command()
@@ -104,10 +107,15 @@ def config(
     """
     from pipeline.local.report import show_settings
 
-    show_settings(_resolve(preset, assignments, output_dir, None))
+    show_settings(_resolve(preset, assignments, output_dir))
 
 
-def _resolve(preset, assignments, output_dir, data_dir):  # type: ignore[no-untyped-def]
+def _resolve(
+    preset: str,
+    assignments: list[str] | None,
+    output_dir: str | None,
+    data_dir: str | None = None,
+) -> "Resolved":
     from pipeline.config import ConfigError, resolve
 
     options = {
@@ -124,7 +132,7 @@ def _resolve(preset, assignments, output_dir, data_dir):  # type: ignore[no-unty
         _fail(str(error), 2)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     typer.echo(f"error: {message}", err=True)
     raise typer.Exit(code)
 
