@@ -8,6 +8,7 @@ defined beside the code they steer, in `models/gan/settings.py`,
 
 import difflib
 import os
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -298,8 +299,18 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
                 f"it takes {allowed(known[key])}"
             )
         else:
-            lines.append(f"{key}: {reason}")
+            lines.append(_name_keys(key, reason, origins) if key else reason)
     return "\n".join(lines)
+
+
+def _name_keys(section: str, reason: str, origins: Mapping[str, str]) -> str:
+    """The reason for which settings of a section do not go together, each by its whole key."""
+    prefix = f"{section}."
+    names = {key.removeprefix(prefix) for key in known_keys() if key.startswith(prefix)}
+    words = re.compile(r"\b(" + "|".join(sorted(names, key=len, reverse=True)) + r")\b")
+    keys = dict.fromkeys(f"{section}.{name}" for name in words.findall(reason))
+    places = ", ".join(f"{key} from {origins.get(key, 'default')}" for key in keys)
+    return words.sub(rf"{section}.\1", reason) + (f" ({places})" if places else "")
 
 
 def _is_section(key: str) -> bool:

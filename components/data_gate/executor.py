@@ -28,7 +28,7 @@ class Executor(base_executor.BaseExecutor):
         output_dict: dict[str, list[Any]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Reads the files themselves, not the `blessed` property (see docs on Kubeflow).
+        """Judges from the files: a property set by an executor does not survive every backend.
 
         Args:
           input_dict: `statistics` and `anomalies`, one artifact each.

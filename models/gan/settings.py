@@ -92,5 +92,5 @@ class TrainSettings(BaseModel):
         if min(*self.generator_channels, *self.discriminator_channels) < 1:
             raise ValueError("generator_channels and discriminator_channels must each be 1 or more")
         if self.label_smoothing and self.loss not in ("non_saturating", "minimax"):
-            raise ValueError(f"label_smoothing applies to the BCE losses, not to {self.loss!r}")
+            raise ValueError(f"label_smoothing applies to BCE, not to loss={self.loss}")
         return self

@@ -89,8 +89,8 @@ REFUSALS: dict[str, tuple[str, list[str]]] = {
         "train.seed",
         ["--set train.seed: expected section.key=value", "for example --set train."],
     ),
-    "no budget": ("train.max_seconds=null", ["train: max_seconds and max_steps are both null"]),
-    "no channels": ("train.generator_channels=[4, 0, 4]", ["train: generator_channels"]),
+    "no budget": ("train.max_seconds=null", ["train.max_seconds and train.max_steps"]),
+    "no channels": ("train.generator_channels=[4, 0, 4]", ["train.generator_channels and train."]),
 }
 
 
@@ -196,7 +196,17 @@ def test_a_refusal_says_what_and_why(assignment: str, fragments: Sequence[str]) 
 
 def test_a_combination_that_cannot_work() -> None:
     message = refusal("train.loss=hinge", "train.label_smoothing=0.1")
-    assert message == "train: label_smoothing applies to the BCE losses, not to 'hinge'"
+    assert message == (
+        "train.label_smoothing applies to BCE, not to train.loss=hinge "
+        "(train.label_smoothing from --set, train.loss from --set)"
+    )
+
+
+def test_settings_that_do_not_go_together_are_named_by_their_keys() -> None:
+    assert refusal("train.max_seconds=null") == (
+        "train.max_seconds and train.max_steps are both null: training would never end "
+        "(train.max_seconds from --set, train.max_steps from default)"
+    )
 
 
 def test_an_unknown_preset_names_those_there_are() -> None:
