@@ -1,9 +1,10 @@
 """Typed settings: what exists, its unit and range, and where each value came from.
 
 Layers, later ones win: the defaults below (the `default` preset), `pipeline/presets/<name>.yaml`,
-the environment, `--set section.key=value`. The fields of `train`, `classifier` and `evaluation` are
-defined beside the code they steer, in `models/gan/settings.py`,
-`models/digit_classifier/settings.py` and `components/generator_evaluator/settings.py`.
+the environment, `--set section.key=value`. The fields of `train`, `tune`, `classifier` and
+`evaluation` are defined beside the code they steer, in `models/gan/settings.py`,
+`models/gan/tuning_settings.py`, `models/digit_classifier/settings.py` and
+`components/generator_evaluator/settings.py`.
 """
 
 import difflib
@@ -24,6 +25,7 @@ from pydantic.fields import FieldInfo
 from components.generator_evaluator.settings import EvaluationSettings
 from models.digit_classifier.settings import ClassifierSettings
 from models.gan.settings import TrainSettings
+from models.gan.tuning_settings import TuneSettings
 from pipeline.data_source import DEFAULT_MIRRORS
 
 PRESETS_DIR = Path(__file__).parent / "presets"
@@ -98,6 +100,7 @@ class Settings(_Section):
     output_dir: str = Field("outputs", min_length=1, description="everything a run makes is here")
     data: DataSettings = DataSettings()
     classifier: ClassifierSettings = ClassifierSettings()
+    tune: TuneSettings = TuneSettings()
     train: TrainSettings = TrainSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     serving_check: ServingCheckSettings = ServingCheckSettings()

@@ -62,6 +62,7 @@ def create_pipeline(
     source: str,
     pipeline_root: str,
     serving_root: str,
+    checkpoint_root: str,
     metadata: tfx.orchestration.metadata.ConnectionConfigType | None = None,
     beam_pipeline_args: list[str] | None = None,
 ) -> tfx.dsl.Pipeline:
@@ -73,24 +74,42 @@ def create_pipeline(
       source: one sentence on where they are from.
       pipeline_root: folder or URI for the artifacts.
       serving_root: folder or URI under which `<model name>/<version>/` is pushed.
+      checkpoint_root: folder or URI for the state of trainings and searches that were cut off.
       metadata: connection to ML Metadata; None where the orchestrator has its own.
       beam_pipeline_args: for the Beam components.
     """
     data = create_data_nodes(settings, data_dir=data_dir, source=source)
     examples = data.example_gen.outputs["examples"]
-    # Its features measure the generator.
+    # Its features measure the generator, while it trains and at the end.
     classifier = tfx.components.Trainer(
         run_fn="models.digit_classifier.run_fn.run_fn",
         examples=examples,
         custom_config={"classifier": settings.classifier.model_dump(mode="json")},
     ).with_id("DigitClassifier")
     classifier.add_upstream_node(data.gate)
+    # Many short trainings, so only where asked for; the Trainer takes the settings of the best.
+    tuner = None
+    if settings.tune.enabled:
+        tuner = tfx.components.Tuner(
+            tuner_fn="models.gan.tuning.tuner_fn",
+            examples=examples,
+            base_model=classifier.outputs["model"],
+            custom_config={
+                "train": settings.train.model_dump(mode="json"),
+                "tune": settings.tune.model_dump(mode="json"),
+                "checkpoints": checkpoint_root,
+            },
+        )
     trainer = tfx.components.Trainer(
         run_fn="models.gan.run_fn.run_fn",
         examples=examples,
-        custom_config={"train": settings.train.model_dump(mode="json")},
+        base_model=classifier.outputs["model"],
+        hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
+        custom_config={
+            "train": settings.train.model_dump(mode="json"),
+            "checkpoints": checkpoint_root,
+        },
     )
-    trainer.add_upstream_node(data.gate)
     evaluator = GeneratorEvaluator(
         model=trainer.outputs["model"],
         classifier=classifier.outputs["model"],
@@ -117,6 +136,7 @@ def create_pipeline(
         components=[
             *data,
             classifier,
+            *([tuner] if tuner else []),
             trainer,
             evaluator,
             serving_check,

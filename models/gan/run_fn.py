@@ -1,19 +1,26 @@
 """The TFX Trainer's entry point for the GAN."""
 
-import dataclasses
-import json
+import contextlib
 import logging
 import os
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from models.digit_classifier.features import FeatureExtractor
 from models.examples import load_split
+from models.gan.checkpoints import Checkpoints, checkpoint_key
+from models.gan.devices import choose_strategy, is_chief
 from models.gan.export import export_generator
-from models.gan.samples import encode_grid
+from models.gan.held_out import HeldOut, split_held_out
+from models.gan.interruption import recipe, stopping_on_signals
+from models.gan.run_log import RunLog
 from models.gan.settings import TrainSettings
-from models.gan.training import GanTrainer, Progress
+from models.gan.training import GanTrainer
+from models.gan.tuning_settings import describe, with_hyperparameters
 
 _progress_log = logging.getLogger("mnist_gan.progress")
 
@@ -22,71 +29,74 @@ def run_fn(fn_args: Any) -> None:
     """Trains the GAN on the train split and exports the averaged generator.
 
     Args:
-      fn_args: TFX's FnArgs. `custom_config["train"]` holds the fields of `TrainSettings`;
-        `serving_model_dir` receives the SavedModel; `model_run_dir` receives TensorBoard's events,
-        `samples/step-<n>.png` and `progress.jsonl`, a JSON object per interval.
+      fn_args: TFX's FnArgs. `custom_config["train"]` holds the fields of `TrainSettings`,
+        `custom_config["checkpoints"]` a folder or URI for the state of trainings that were cut
+        off (none are kept without it); `base_model` the digit classifier by whose features
+        the best moment of the training is found (the last is taken without it);
+        `hyperparameters` what the Tuner found, which replaces fields of `TrainSettings`.
+        `serving_model_dir` receives the SavedModel; `model_run_dir` what `RunLog` writes.
 
     Raises:
       NonFiniteLossError: when training diverges.
+      InterruptedTrainingError: after SIGTERM or SIGINT.
+      CheckpointError: when a checkpoint cannot be written.
     """
-    settings = TrainSettings.model_validate(fn_args.custom_config["train"])
+    settings = _settings(fn_args)
+    if settings.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    # Before any device is used: the machines of a cluster have to find each other first.
+    strategy = choose_strategy()
     images, labels = load_split(fn_args.train_files)
-    trainer = GanTrainer(settings, images, labels)
-    with _RunLog(fn_args.model_run_dir, trainer) as run_log:
-        for progress in trainer.fit():
-            run_log.record(progress)
-        trainer.refresh_average()
-        run_log.sample(int(trainer.step))
-    export_generator(trainer.average, settings, fn_args.serving_model_dir)
+    trained, held_out = _hold_out(settings, images, fn_args.base_model)
+    images, labels = images[trained], labels[trained]
+    trainer = GanTrainer(settings, images, labels, held_out=held_out, strategy=strategy)
+    root = fn_args.custom_config.get("checkpoints")
+    checkpoints = _checkpoints(root, trainer, images, labels) if root else None
+    with _places(fn_args, strategy) as (model_dir, run_dir), stopping_on_signals(trainer):
+        with RunLog(run_dir, trainer) as run_log:
+            for progress in trainer.fit(checkpoints):
+                run_log.record(progress)
+            run_log.sample(trainer.step)
+        export_generator(trainer.best.network, settings, model_dir)
+    if checkpoints and is_chief(strategy):
+        checkpoints.clear()
 
 
-class _RunLog:
-    """Writes what a training leaves behind beside the model: progress, scalars and samples."""
+def _settings(fn_args: Any) -> TrainSettings:
+    settings = TrainSettings.model_validate(fn_args.custom_config["train"])
+    found = getattr(fn_args, "hyperparameters", None)
+    if not found:
+        return settings
+    tuned = with_hyperparameters(settings, found["values"])
+    _progress_log.info(f"of the search: {describe(settings, found['values'])}")
+    return tuned
 
-    def __init__(self, directory: str, trainer: GanTrainer) -> None:
-        self._directory = directory
-        self._trainer = trainer
-        self._sampled_at = 0.0
-        tf.io.gfile.makedirs(os.path.join(directory, "samples"))
-        self._events = tf.summary.create_file_writer(directory)
-        self._lines = tf.io.gfile.GFile(os.path.join(directory, "progress.jsonl"), "w")
 
-    def __enter__(self) -> "_RunLog":
-        return self
+def _hold_out(
+    settings: TrainSettings, images: np.ndarray, classifier: str | None
+) -> tuple[np.ndarray, HeldOut | None]:
+    """The rows to train on, and the digits held out, where there is use for them."""
+    if not classifier or not settings.evaluations:
+        return np.arange(len(images)), None
+    trained, held_out = split_held_out(len(images), settings.holdout_share, settings.seed)
+    return trained, HeldOut(images[held_out], FeatureExtractor(classifier))
 
-    def __exit__(self, *exception: object) -> None:
-        self._events.close()
-        self._lines.close()
 
-    def record(self, progress: Progress) -> None:
-        _progress_log.info(self._line(progress))
-        self._lines.write(json.dumps(dataclasses.asdict(progress)) + "\n")
-        self._lines.flush()
-        with self._events.as_default(step=progress.step):
-            for name, value in progress.scalars.items():
-                tf.summary.scalar(name, value)
-            tf.summary.scalar("steps_per_second", progress.steps_per_second)
-        if progress.seconds - self._sampled_at >= self._trainer.settings.sample_seconds:
-            self._sampled_at = progress.seconds
-            self._trainer.refresh_average()
-            self.sample(progress.step)
+def _checkpoints(
+    root: str, trainer: GanTrainer, images: np.ndarray, labels: np.ndarray
+) -> Checkpoints:
+    key = checkpoint_key(recipe(trainer.settings), images, labels)
+    checkpoints = Checkpoints(root, key, trainer.variables())
+    if not trainer.settings.resume:
+        checkpoints.clear()
+    return checkpoints
 
-    def sample(self, step: int) -> None:
-        """Writes a grid of the averaged generator's digits, a column per digit."""
-        png = encode_grid(self._trainer.sample(rows=8), columns=10)
-        with tf.io.gfile.GFile(
-            os.path.join(self._directory, "samples", f"step-{step:07d}.png"), "wb"
-        ) as file:
-            file.write(png)
-        with self._events.as_default(step=step):
-            tf.summary.image("samples", tf.io.decode_png(png)[tf.newaxis])
 
-    def _line(self, progress: Progress) -> str:
-        left = progress.seconds * (1.0 / max(progress.fraction, 1e-6) - 1.0)
-        rate = progress.steps_per_second
-        images = rate * self._trainer.settings.batch_size
-        return (
-            f"step {progress.step}  {rate:.1f} steps/s  {images:.0f} images/s  "
-            f"losses D {progress.scalars['discriminator_loss']:.3f} "
-            f"G {progress.scalars['generator_loss']:.3f}  {np.ceil(left):.0f} s left"
-        )
+@contextlib.contextmanager
+def _places(fn_args: Any, strategy: tf.distribute.Strategy) -> Iterator[tuple[str, str]]:
+    """Folders for the model and the run's files; the chief's are kept."""
+    if is_chief(strategy):
+        yield fn_args.serving_model_dir, fn_args.model_run_dir
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield os.path.join(folder, "model"), os.path.join(folder, "run")

@@ -1,11 +1,14 @@
 """Typed settings of the GAN's training, shared by the pipeline's configuration and `run_fn`."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Activation = Literal["relu", "leaky_relu", "elu"]
-Normalisation = Literal["none", "batch"]
+Augmentation = Literal["translation", "cutout", "brightness", "contrast"]
+Loss = Literal["non_saturating", "minimax", "least_squares", "hinge", "wasserstein", "relativistic"]
+_BCE = ("non_saturating", "minimax")
 
 
 class TrainSettings(BaseModel):
@@ -20,7 +23,12 @@ class TrainSettings(BaseModel):
         None, ge=1, le=100_000_000, description="budget of generator updates; null: by time alone"
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of weights, batches and noise")
-    batch_size: int = Field(64, ge=2, le=65_536, description="real digits per update")
+    deterministic: bool = Field(
+        False, description="same weights from every run on the same device; needs max_steps alone"
+    )
+    batch_size: int = Field(
+        32, ge=2, le=65_536, description="real digits per update, over all replicas together"
+    )
     steps_per_call: int = Field(
         32, ge=1, le=10_000, description="updates per call from the host to the device"
     )
@@ -30,6 +38,28 @@ class TrainSettings(BaseModel):
     sample_seconds: float = Field(
         60.0, gt=0, le=86_400, description="time between sample grids, seconds"
     )
+    histograms: bool = Field(False, description="histograms of the weights in TensorBoard")
+    checkpoint_seconds: float = Field(
+        60.0, gt=0, le=86_400, description="time between checkpoints, seconds"
+    )
+    resume: bool = Field(
+        True, description="whether an interrupted training of the same settings and data goes on"
+    )
+    evaluations: int = Field(
+        4, ge=0, le=10_000, description="FIDs on held-out digits over the budget; the best is kept"
+    )
+    holdout_share: float = Field(
+        0.05, ge=0.01, le=0.5, description="share of the train split held out for those FIDs"
+    )
+    patience: int | None = Field(
+        None, ge=1, le=10_000, description="evaluations without improvement before an early stop"
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of the networks' arithmetic; auto: what the GPU is made for"
+    )
+    xla: Literal["auto", "on", "off"] = Field(
+        "auto", description="whether XLA compiles the update; auto: on GPUs"
+    )
 
     conditional: bool = Field(True, description="whether both networks are told the digit")
     latent_dim: int = Field(64, ge=1, le=4096, description="size of the latent vector")
@@ -37,7 +67,9 @@ class TrainSettings(BaseModel):
         "normal", description="latent distribution: N(0, 1) or U(-1, 1)"
     )
     generator_channels: tuple[int, int, int] = Field(
-        (96, 48, 24), description="generator's channels at 7x7, 14x14 and 28x28, each 1 or more"
+        (96, 48, 12),
+        description="generator's channels at 7x7, 14x14 and 28x28, each 1 or more; 0 for the last: "
+        "from 14x14 straight to the picture",
     )
     discriminator_channels: tuple[int, int, int] = Field(
         (32, 64, 128), description="discriminator's channels at 14x14, 7x7 and 4x4, each 1 or more"
@@ -50,15 +82,18 @@ class TrainSettings(BaseModel):
     initialisation: Literal["keras", "normal", "he"] = Field(
         "keras", description="weights: Keras' default (Glorot), N(0, 0.02), or He; biases are 0"
     )
-    generator_normalisation: Normalisation = Field("batch", description="generator's normalisation")
-    discriminator_normalisation: Normalisation = Field(
+    generator_normalisation: Literal["none", "batch"] = Field(
+        "batch", description="generator's normalisation"
+    )
+    discriminator_normalisation: Literal["none", "batch", "spectral"] = Field(
         "none", description="discriminator's normalisation"
+    )
+    share_linear: bool = Field(
+        False, description="the generator's first linear layer, transposed, ends the discriminator"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="discriminator's dropout rate")
 
-    loss: Literal["non_saturating", "minimax", "least_squares", "hinge"] = Field(
-        "non_saturating", description="the pair of losses, see models/gan/losses.py"
-    )
+    loss: Loss = Field("non_saturating", description="the pair of losses, see models/gan/losses.py")
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, description="one-sided: real targets of BCE become 1 minus this"
     )
@@ -68,14 +103,37 @@ class TrainSettings(BaseModel):
         le=2,
         description="standard deviation of noise on the discriminator's input, falling to 0",
     )
-    r1_weight: float = Field(0.25, ge=0, le=1000, description="weight of the R1 gradient penalty")
-    r1_interval: int = Field(16, ge=1, le=1000, description="updates between R1 penalties")
+    auxiliary_weight: float = Field(
+        0.2,
+        ge=0,
+        le=100,
+        description="weight in both losses of the cross-entropy with which the discriminator tells "
+        "the digit (Odena et al. 2017), when conditional",
+    )
+    augmentation: tuple[Augmentation, ...] = Field(
+        (), description="differentiable augmentation of what the discriminator sees, in order"
+    )
+    r1_weight: float = Field(
+        0.25, ge=0, le=1000, description="weight of the gradient penalty on real digits (R1)"
+    )
+    r2_weight: float = Field(
+        0.0, ge=0, le=1000, description="weight of the gradient penalty on generated digits (R2)"
+    )
+    penalty_interval: int = Field(
+        16, ge=1, le=1000, description="updates between R1 and R2 penalties, as much stronger"
+    )
+    interpolated_weight: float = Field(
+        0.0, ge=0, le=1000, description="weight of WGAN-GP's penalty, on every update"
+    )
 
+    discriminator_steps: int = Field(
+        1, ge=1, le=100, description="discriminator's updates per generator's update"
+    )
     optimiser: Literal["sgd", "momentum", "adam", "rmsprop"] = Field(
         "adam", description="optimiser of both networks"
     )
-    generator_learning_rate: float = Field(1e-3, gt=0, le=1, description="generator's rate")
-    discriminator_learning_rate: float = Field(1e-3, gt=0, le=1, description="discriminator's rate")
+    generator_learning_rate: float = Field(2e-3, gt=0, le=1, description="generator's rate")
+    discriminator_learning_rate: float = Field(2e-3, gt=0, le=1, description="discriminator's rate")
     final_learning_rate: float = Field(
         0.1, gt=0, le=1, description="share of the rate left at the end; falls in the second half"
     )
@@ -87,10 +145,59 @@ class TrainSettings(BaseModel):
 
     @model_validator(mode="after")
     def _refuse_what_cannot_work(self) -> "TrainSettings":
-        if self.max_seconds is None and self.max_steps is None:
-            raise ValueError("max_seconds and max_steps are both null: training would never end")
-        if min(*self.generator_channels, *self.discriminator_channels) < 1:
-            raise ValueError("generator_channels and discriminator_channels must each be 1 or more")
-        if self.label_smoothing and self.loss not in ("non_saturating", "minimax"):
-            raise ValueError(f"label_smoothing applies to BCE, not to loss={self.loss}")
+        for is_wrong, reason in _CONFLICTS:
+            if is_wrong(self):
+                raise ValueError(reason.format(**dict(self)))
         return self
+
+
+_CONFLICTS: tuple[tuple[Callable[[TrainSettings], bool], str], ...] = (
+    (
+        lambda s: s.max_seconds is None and s.max_steps is None,
+        "max_seconds and max_steps are both null: training would never end",
+    ),
+    (
+        lambda s: s.deterministic and (s.max_steps is None or s.max_seconds is not None),
+        "deterministic needs max_steps, and max_seconds=null: a time budget ends where the "
+        "machine's pace has it end",
+    ),
+    (
+        lambda s: (
+            min(*s.generator_channels[:2], *s.discriminator_channels) < 1
+            or s.generator_channels[2] < 0
+        ),
+        "generator_channels and discriminator_channels must each be 1 or more, but for the last of "
+        "generator_channels, which may be 0",
+    ),
+    (
+        lambda s: s.label_smoothing > 0 and s.loss not in _BCE,
+        "label_smoothing applies to BCE, not to loss={loss}",
+    ),
+    (
+        lambda s: (
+            s.loss == "wasserstein"
+            and not s.interpolated_weight
+            and s.discriminator_normalisation != "spectral"
+        ),
+        "loss=wasserstein needs a discriminator of bounded slope: set interpolated_weight (10 in "
+        "the paper) or discriminator_normalisation=spectral",
+    ),
+    (
+        lambda s: (
+            s.discriminator_normalisation == "batch"
+            and max(s.r1_weight, s.r2_weight, s.interpolated_weight) > 0
+        ),
+        "discriminator_normalisation=batch makes a logit depend on the other digits of its batch, "
+        "so a gradient penalty per digit is not what it says: set r1_weight, r2_weight and "
+        "interpolated_weight to 0, or another discriminator_normalisation",
+    ),
+    (
+        lambda s: s.share_linear and s.discriminator_normalisation == "spectral",
+        "share_linear and discriminator_normalisation=spectral exclude each other: the shared "
+        "weights would be scaled for one network and not for the other",
+    ),
+    (
+        lambda s: s.patience is not None and not s.evaluations,
+        "patience counts evaluations, and evaluations=0",
+    ),
+)

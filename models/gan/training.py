@@ -1,32 +1,33 @@
 """The training loop: many updates per host call, on data that stays on the device."""
 
+import contextlib
+import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from models.gan.losses import LOSSES, r1_penalty
-from models.gan.networks import (
-    CLASSES,
-    apply,
-    build_discriminator,
-    build_generator,
-    scale_pixels,
-    to_pixels,
-)
+from models.gan.averaged import AveragedGenerator
+from models.gan.checkpoints import CheckpointError, Checkpoints
+from models.gan.devices import choose_precision, choose_xla, is_chief
+from models.gan.held_out import HeldOut, Judgement, Patience
+from models.gan.networks import CLASSES
 from models.gan.settings import TrainSettings
+from models.gan.update import SCALARS, GanUpdate
 
-# What a random draw of one update is for; each has its own stream of the stateless generator.
-_BATCH, _LATENT, _NOISE_REAL, _NOISE_FAKE = range(4)
 _CALL_SECONDS = 2.0
-_SCALARS = ("discriminator_loss", "generator_loss", "real_logit", "fake_logit")
 
 
 class NonFiniteLossError(RuntimeError):
     """Training diverged: a loss is NaN or infinite."""
+
+
+class InterruptedTrainingError(RuntimeError):
+    """Training was asked to stop, and stopped with its state in a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,12 @@ class Progress:
 
     Attributes:
       step: updates done so far.
-      seconds: since the first update, graph building included.
+      seconds: of training so far, with graph building and evaluations, without the time that the
+        caller of `fit` takes between two intervals.
       fraction: of the budget used, 0..1.
       steps_per_second: over the last interval.
       scalars: means over the last host call: both losses and the mean logits.
+      judgement: the last by held-out digits; None before the first.
     """
 
     step: int
@@ -46,101 +49,192 @@ class Progress:
     fraction: float
     steps_per_second: float
     scalars: dict[str, float]
-
-
-def draw_latent(settings: TrainSettings, count: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Draws latents float32 [count, latent_dim] from the distribution in the settings."""
-    shape = [count, settings.latent_dim]
-    if settings.latent == "uniform":
-        return tf.random.stateless_uniform(shape, seed, -1.0, 1.0)
-    return tf.random.stateless_normal(shape, seed)
+    judgement: Judgement | None = None
 
 
 class GanTrainer:
-    """Both networks with their optimisers and the generator's moving average.
+    """A training: its networks, its budget, its evaluations and its checkpoints."""
 
-    Every random draw follows from `settings.seed` and the step, so the position in the data and
-    in the random streams is the step alone.
-    """
-
-    def __init__(self, settings: TrainSettings, images: np.ndarray, labels: np.ndarray) -> None:
-        """Puts the data on the device and builds the networks.
+    def __init__(
+        self,
+        settings: TrainSettings,
+        images: np.ndarray,
+        labels: np.ndarray,
+        *,
+        held_out: HeldOut | None = None,
+        strategy: tf.distribute.Strategy | None = None,
+    ) -> None:
+        """Puts the data on the devices and builds the networks.
 
         Args:
           settings: the recipe.
           images: uint8 [n, 28, 28, 1].
           labels: int [n], 0..9.
+          held_out: judges the generator in between; None for no evaluations.
+          strategy: over the devices; None for one device.
+
+        Raises:
+          ValueError: when the replicas cannot share a batch equally.
         """
         self.settings = settings
-        self._images = tf.constant(images)
-        self._labels = tf.constant(labels, tf.int32)
-        self.generator = build_generator(settings)
-        self.discriminator = build_discriminator(settings)
-        self.average = build_generator(settings)
-        self.average.set_weights(self.generator.get_weights())
-        self._generator_optimiser = _optimiser(settings, settings.generator_learning_rate)
-        self._generator_optimiser.build(self.generator.trainable_variables)
-        self._discriminator_optimiser = _optimiser(settings, settings.discriminator_learning_rate)
-        self._discriminator_optimiser.build(self.discriminator.trainable_variables)
-        self.step = tf.Variable(0, dtype=tf.int32, trainable=False, name="step")
-        self._loss = LOSSES[settings.loss]
+        self.stop_requested = False
+        self._held_out = held_out if settings.evaluations else None
+        self._strategy = strategy or tf.distribute.get_strategy()
+        replicas = self._strategy.num_replicas_in_sync
+        if settings.batch_size % replicas:
+            raise ValueError(
+                f"train.batch_size = {settings.batch_size} cannot be shared by {replicas} "
+                f"replicas: choose a multiple of {replicas}"
+            )
+        with self._strategy.scope():
+            self.update = GanUpdate(
+                settings,
+                images,
+                labels,
+                precision=choose_precision(settings.precision),
+                replicas=replicas,
+            )
+        xla = choose_xla(settings.xla, replicas)
+        self._replica_update = tf.function(self.update, jit_compile=True) if xla else self.update
+        self.average = AveragedGenerator(settings)
+        self.best = AveragedGenerator(settings)
+        self._patience = Patience(settings.patience)
+        self._evaluated = 0
+        self._evaluation_seconds = 0.0
+        self._judgement: Judgement | None = None
 
-    def fit(self) -> Iterator[Progress]:
+    @property
+    def step(self) -> int:
+        """Updates of the generator so far."""
+        return int(self.update.step.numpy())
+
+    def fit(self, checkpoints: Checkpoints | None = None) -> Iterator[Progress]:
         """Trains until the budget is used up, yielding after every interval and at the end.
+
+        What to export is then `best`: the averaged generator at its lowest FID on the held-out
+        digits, or at the end where there are no evaluations.
+
+        Args:
+          checkpoints: where to take up an interrupted training, and to keep this one's state.
 
         Raises:
           NonFiniteLossError: when a loss is no longer finite.
+          InterruptedTrainingError: some time after `stop_requested` was set.
+          CheckpointError: when a checkpoint cannot be read or written.
         """
-        settings, started = self.settings, time.monotonic()
-        now, last_step, last_report = started, int(self.step), started
-        fraction = self._fraction(0.0)
-        steps = 1 if settings.max_seconds else settings.steps_per_call
-        while fraction < 1.0:
-            called_at = now
-            scalars = self._run(steps, fraction)
-            now = time.monotonic()
-            fraction = self._fraction(now - started)
-            steps = self._next_steps(steps, now - called_at)
-            if fraction >= 1.0 or now - last_report >= settings.report_seconds:
-                step = int(self.step)
-                rate = (step - last_step) / (now - last_report)
-                last_step, last_report = step, now
-                yield Progress(step, now - started, fraction, rate, scalars)
-
-    def refresh_average(self, batches: int = 20, batch_size: int = 250) -> None:
-        """Recomputes the averaged generator's batch statistics over its own activations.
-
-        The moving statistics belong to the weights as they were while training, not to their
-        average (Izmailov et al. 2018, section 3.2).
-        """
-        norms = [x for x in self.average.layers if isinstance(x, keras.layers.BatchNormalization)]
-        momenta = [norm.momentum for norm in norms]
-        for batch in range(batches if norms else 0):
-            for norm in norms:
-                norm.momentum = batch / (batch + 1)
-            seed = tf.constant([self.settings.seed, batch])
-            digits = tf.range(batch_size) % CLASSES
-            apply(
-                self.average,
-                draw_latent(self.settings, batch_size, seed),
-                digits,
-                training=True,
+        clock = _Clock(self._restore(checkpoints))
+        saving = _Timer(clock, self.settings.checkpoint_seconds)
+        reporting = _Timer(clock, self.settings.report_seconds)
+        last_step = self.step
+        steps = 1 if self.settings.max_seconds else self.settings.steps_per_call
+        [fraction] = self._agree(self._fraction(clock.seconds))
+        while fraction < 1.0 and not self._patience.exhausted:
+            called_at = clock.seconds
+            scalars = self.run_steps(steps, fraction)
+            steps = self._next_steps(steps, clock.seconds - called_at)
+            fraction, steps, stop = self._agree(
+                self._fraction(clock.seconds), steps, self.stop_requested
             )
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+            self._evaluate_if_due(fraction)
+            ended = fraction >= 1.0 or self._patience.exhausted
+            if not ended and (stop or saving.is_due()):
+                self._save(checkpoints, clock.seconds)
+                saving.restart()
+            if stop and not ended:
+                kept = "run again to take it up there" if checkpoints else "nothing was kept"
+                raise InterruptedTrainingError(f"training was stopped at step {self.step}; {kept}")
+            if ended or reporting.is_due():
+                rate = (self.step - last_step) / reporting.restart()
+                last_step = self.step
+                progress = Progress(
+                    last_step, clock.seconds, fraction, rate, scalars, self._judgement
+                )
+                with clock.stopped():
+                    yield progress
+        if not self._patience.fids:
+            self.best.set_weights(self.update.average)
 
     def sample(self, rows: int) -> np.ndarray:
         """Draws `rows` rows of the digits 0..9 from the average, uint8 [10 * rows, 28, 28, 1].
 
         The latents are the same on every call.
         """
-        latent = draw_latent(self.settings, rows * CLASSES, tf.constant([self.settings.seed, -1]))
-        digits = tf.range(rows * CLASSES) % CLASSES
-        return to_pixels(apply(self.average, latent, digits, training=False)).numpy()
+        self.average.set_weights(self.update.average)
+        return self.average.draw(np.arange(rows * CLASSES) % CLASSES)
+
+    def variables(self) -> dict[str, Any]:
+        """All that the course of the training depends on, by name."""
+        update = self.update
+        groups = {
+            "generator": update.generator.variables,
+            "discriminator": update.discriminator.variables,
+            "generator_optimiser": update.generator_optimiser.variables,
+            "discriminator_optimiser": update.discriminator_optimiser.variables,
+            "average": update.average,
+            "best": self.best.network.variables,
+            "step": [update.step],
+        }
+        named: dict[str, Any] = {}
+        seen: set[int] = set()
+        for group, variables in groups.items():
+            for position, variable in enumerate(variables):
+                inner = variable.value if isinstance(variable, keras.Variable) else variable
+                # A variable that both networks share is one, and saved once.
+                if id(inner) not in seen:
+                    seen.add(id(inner))
+                    named[f"{group}_{position:03d}"] = inner
+        return named
+
+    def _restore(self, checkpoints: Checkpoints | None) -> float:
+        """Takes up the newest checkpoint; returns the seconds trained before it."""
+        if not checkpoints:
+            return 0.0
+        found = checkpoints.restore()
+        [step] = self._agree(float(self.step))
+        if step != self.step:
+            raise CheckpointError(
+                f"this worker takes the training up at step {self.step}, and others elsewhere: "
+                f"{checkpoints.directory} must be a folder that all of them see"
+            )
+        if not found:
+            return 0.0
+        _, extra = found
+        self._patience = Patience(self.settings.patience, extra["fids"])
+        self._evaluated = extra["evaluated"]
+        return extra["seconds"]
+
+    def _save(self, checkpoints: Checkpoints | None, seconds: float) -> None:
+        if checkpoints and is_chief(self._strategy):
+            extra = {
+                "seconds": seconds,
+                "fids": self._patience.fids,
+                "evaluated": self._evaluated,
+            }
+            checkpoints.save(self.step, extra)
+
+    def _evaluate_if_due(self, fraction: float) -> None:
+        due = int(fraction * self.settings.evaluations + 1e-9)
+        if not self._held_out or due <= self._evaluated:
+            return
+        started = time.monotonic()
+        self._evaluated = due
+        asked = np.arange(self._held_out.count) % CLASSES
+        self.average.set_weights(self.update.average)
+        judgement = self._held_out.judge(self.average.draw(asked), asked)
+        # Machines may round differently, and have to come to the same end.
+        [fid] = self._agree(judgement.fid)
+        self._judgement = dataclasses.replace(judgement, fid=fid)
+        if self._patience.is_best(self._judgement.fid):
+            self.best.network.set_weights(self.average.network.get_weights())
+        self._evaluation_seconds = time.monotonic() - started
 
     def _fraction(self, seconds: float) -> float:
-        by_time = seconds / self.settings.max_seconds if self.settings.max_seconds else 0.0
-        by_step = int(self.step) / self.settings.max_steps if self.settings.max_steps else 0.0
+        by_time = 0.0
+        if self.settings.max_seconds:
+            # Leaves time for the last evaluation.
+            budget = max(self.settings.max_seconds - self._evaluation_seconds, 1e-6)
+            by_time = seconds / budget
+        by_step = self.step / self.settings.max_steps if self.settings.max_steps else 0.0
         return min(max(by_time, by_step), 1.0)
 
     def _next_steps(self, steps: int, seconds: float) -> int:
@@ -154,15 +248,39 @@ class GanTrainer:
         fitting = int(steps * _CALL_SECONDS / max(seconds, 1e-6))
         return min(max(fitting, 1), 4 * steps, self.settings.steps_per_call)
 
-    def _run(self, steps: int, fraction: float) -> dict[str, float]:
+    def _agree(self, *values: float) -> list[Any]:
+        """The mean over all processes of what each of them has seen; of one process, its own."""
+        if not isinstance(self._strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return list(values)
+        replicas = self._strategy.num_replicas_in_sync
+        total = self._total(tf.constant([float(v) for v in values], tf.float64)).numpy() / replicas
+        return [type(value)(mean) for value, mean in zip(values, total, strict=True)]
+
+    @tf.function
+    def _total(self, values: tf.Tensor) -> tf.Tensor:
+        return self._strategy.reduce("SUM", self._strategy.run(tf.identity, [values]), axis=None)
+
+    def run_steps(self, steps: int, fraction: float) -> dict[str, float]:
+        """Runs `steps` updates, at most to the end of the budget, in one call of the device.
+
+        Args:
+          steps: 1 or more.
+          fraction: of the budget used, which sets the learning rates and the noise.
+
+        Returns:
+          Means of `SCALARS`, by name.
+
+        Raises:
+          NonFiniteLossError: when one of them is not finite.
+        """
         if self.settings.max_steps:
-            steps = min(steps, self.settings.max_steps - int(self.step))
+            steps = min(steps, self.settings.max_steps - self.step)
         means = self._steps(tf.constant(steps), tf.constant(fraction, tf.float32)).numpy()
-        scalars = dict(zip(_SCALARS, means.tolist(), strict=True))
+        scalars = dict(zip(SCALARS, means.tolist(), strict=True))
         if not np.isfinite(means).all():
             found = ", ".join(f"{name} {value:g}" for name, value in scalars.items())
             raise NonFiniteLossError(
-                f"training diverged before step {int(self.step)}: {found}. Lower "
+                f"training diverged before step {self.step}: {found}. Lower "
                 "train.generator_learning_rate and train.discriminator_learning_rate, raise "
                 "train.r1_weight, or choose another train.loss."
             )
@@ -170,113 +288,48 @@ class GanTrainer:
 
     @tf.function
     def _steps(self, steps: tf.Tensor, fraction: tf.Tensor) -> tf.Tensor:
-        """Runs `steps` updates; returns the means of `_SCALARS`, float32 [4]."""
-        share = self.settings.final_learning_rate
-        decay = 1.0 - (1.0 - share) * tf.clip_by_value(2.0 * fraction - 1.0, 0.0, 1.0)
-        self._generator_optimiser.learning_rate.assign(
-            self.settings.generator_learning_rate * decay
-        )
-        self._discriminator_optimiser.learning_rate.assign(
-            self.settings.discriminator_learning_rate * decay
-        )
-        noise = self.settings.instance_noise * (1.0 - fraction)
-        total = tf.zeros([len(_SCALARS)])
+        """Runs `steps` updates; returns the means of `SCALARS`, float32 [4]."""
+        fall = 1.0 - self.settings.final_learning_rate
+        self.update.set_rates(1.0 - fall * tf.clip_by_value(2.0 * fraction - 1.0, 0.0, 1.0))
+        deviation = self.settings.instance_noise * (1.0 - fraction)
+        total = tf.zeros([len(SCALARS)])
         for _ in tf.range(steps):
-            total += self._update(noise)
+            scalars = self._strategy.run(self._replica_update, [deviation])
+            total += self._strategy.reduce("MEAN", scalars, axis=None)
+            self.update.step.assign_add(1)
         return total / tf.cast(steps, tf.float32)
 
-    def _seed(self, purpose: int) -> tf.Tensor:
-        return tf.stack([self.settings.seed, self.step * 8 + purpose])
 
-    def _real_batch(self) -> tuple[tf.Tensor, tf.Tensor]:
-        size = self.settings.batch_size
-        rows = tf.random.stateless_uniform(
-            [size], self._seed(_BATCH), 0, self._images.shape[0], tf.int32
-        )
-        return scale_pixels(tf.gather(self._images, rows)), tf.gather(self._labels, rows)
+class _Clock:
+    """Seconds of a training that may have been interrupted."""
 
-    def _noisy(self, images: tf.Tensor, deviation: tf.Tensor, purpose: int) -> tf.Tensor:
-        if not self.settings.instance_noise:
-            return images
-        shape = tf.shape(images)
-        return images + deviation * tf.random.stateless_normal(shape, self._seed(purpose))
+    def __init__(self, before: float) -> None:
+        self._origin = time.monotonic() - before
 
-    def _update(self, noise: tf.Tensor) -> tf.Tensor:
-        """One simultaneous update of both networks, on one real and one generated batch."""
-        real, digits = self._real_batch()
-        real = self._noisy(real, noise, _NOISE_REAL)
-        latent = draw_latent(self.settings, self.settings.batch_size, self._seed(_LATENT))
-        with tf.GradientTape(persistent=True) as tape:
-            fake = self._noisy(
-                apply(self.generator, latent, digits, training=True), noise, _NOISE_FAKE
-            )
-            real_logits = apply(self.discriminator, real, digits, training=True)
-            fake_logits = apply(self.discriminator, fake, digits, training=True)
-            discriminator_loss = self._loss.discriminator(
-                real_logits, fake_logits, 1.0 - self.settings.label_smoothing
-            )
-            generator_loss = self._loss.generator(fake_logits)
-        discriminator_gradients = tape.gradient(
-            discriminator_loss, self.discriminator.trainable_variables
-        )
-        generator_gradients = tape.gradient(generator_loss, self.generator.trainable_variables)
-        self._discriminator_optimiser.apply(
-            self._with_penalty(discriminator_gradients, real, digits)
-        )
-        self._generator_optimiser.apply(generator_gradients)
-        self.step.assign_add(1)
-        self._update_average()
-        return tf.stack(
-            [
-                discriminator_loss,
-                generator_loss,
-                tf.reduce_mean(real_logits),
-                tf.reduce_mean(fake_logits),
-            ]
-        )
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._origin
 
-    def _with_penalty(
-        self, gradients: list[tf.Tensor], real: tf.Tensor, digits: tf.Tensor
-    ) -> list[tf.Tensor]:
-        """Adds R1's gradients on every `r1_interval`-th update, that many times as strong.
-
-        The lazy regularisation of Karras et al. 2020 (StyleGAN2), appendix B.
-        """
-        settings = self.settings
-        if not settings.r1_weight:
-            return gradients
-        variables = self.discriminator.trainable_variables
-
-        def penalised() -> list[tf.Tensor]:
-            with tf.GradientTape() as tape:
-                penalty = r1_penalty(
-                    lambda images: apply(self.discriminator, images, digits, training=True), real
-                )
-            scale = settings.r1_weight * settings.r1_interval
-            # A bias that the gradient at the input does not depend on has none.
-            extra = tape.gradient(penalty, variables)
-            return [
-                tf.identity(g) if e is None else g + scale * e
-                for g, e in zip(gradients, extra, strict=True)
-            ]
-
-        due = tf.equal(self.step % settings.r1_interval, 0)
-        return tf.cond(due, penalised, lambda: [tf.identity(g) for g in gradients])
-
-    def _update_average(self) -> None:
-        step = tf.cast(self.step, tf.float32)
-        decay = tf.minimum(self.settings.ema_decay, (1.0 + step) / (10.0 + step))
-        for average, current in zip(
-            self.average.trainable_variables, self.generator.trainable_variables, strict=True
-        ):
-            average.assign(average + (1.0 - decay) * (current - average))
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Leaves out the time spent within."""
+        since = time.monotonic()
+        yield
+        self._origin += time.monotonic() - since
 
 
-def _optimiser(settings: TrainSettings, rate: float) -> keras.optimizers.Optimizer:
-    makers: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
-        "sgd": lambda: keras.optimizers.SGD(rate),
-        "momentum": lambda: keras.optimizers.SGD(rate, momentum=settings.beta_1),
-        "adam": lambda: keras.optimizers.Adam(rate, settings.beta_1, settings.beta_2),
-        "rmsprop": lambda: keras.optimizers.RMSprop(rate, rho=settings.beta_2),
-    }
-    return makers[settings.optimiser]()
+class _Timer:
+    """Says when an interval is over."""
+
+    def __init__(self, clock: _Clock, interval: float) -> None:
+        self._clock = clock
+        self._interval = interval
+        self._since = clock.seconds
+
+    def is_due(self) -> bool:
+        return self._clock.seconds - self._since >= self._interval
+
+    def restart(self) -> float:
+        """Begins an interval; returns the seconds since the last."""
+        before, self._since = self._since, self._clock.seconds
+        return self._since - before

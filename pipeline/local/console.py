@@ -49,12 +49,14 @@ class RunConsole(logging.Handler):
         self.console.print(f"  [red]✗[/] {self._node:<26} failed after {seconds:.1f} s")
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Shows one progress line of the node that is running."""
+        """Shows one progress line of the node that is running; a warning stays."""
         message = escape(record.getMessage())
-        if self._status is not None:
+        if record.levelno >= logging.WARNING:
+            self.console.print(f"      [yellow]![/] {message}", highlight=False, soft_wrap=True)
+        elif self._status is not None:
             self._status.update(f"{self._node}  [dim]{message}[/]")
         else:
-            self.console.print(f"      {message}", highlight=False)
+            self.console.print(f"      {message}", highlight=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:

@@ -30,6 +30,11 @@ class Places:
         return self.root / "serving"
 
     @property
+    def checkpoints(self) -> Path:
+        """The state of trainings that were cut off."""
+        return self.root / "checkpoints"
+
+    @property
     def logs(self) -> Path:
         """A log per run."""
         return self.root / "logs"

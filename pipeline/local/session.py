@@ -57,6 +57,7 @@ class Session:
             source=source.provenance,
             pipeline_root=str(places.artifacts),
             serving_root=str(places.serving),
+            checkpoint_root=str(places.checkpoints),
             metadata=tfx.orchestration.metadata.sqlite_metadata_connection_config(
                 str(places.database)
             ),

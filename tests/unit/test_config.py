@@ -112,7 +112,7 @@ def test_the_last_layer_wins_and_is_recorded(layers: Sequence[bool]) -> None:
         options={KEY: (13, "--batch")} if option else {},
     )
     expected = [
-        (64, "default"),
+        (32, "default"),
         *([(256, "preset gpu")] if preset else []),
         *([(11, "environment MNIST_GAN_TRAIN__BATCH_SIZE")] if environment else []),
         *([(12, "--set")] if assigned else []),
@@ -252,7 +252,10 @@ def test_any_assignment_is_taken_or_refused(key: str, value: str) -> None:
 @pytest.mark.parametrize(
     ("key", "text"),
     [
-        ("train.loss", "one of non_saturating, minimax, least_squares, hinge"),
+        (
+            "train.loss",
+            "one of non_saturating, minimax, least_squares, hinge, wasserstein, relativistic",
+        ),
         ("train.conditional", "true or false"),
         ("train.seed", "an integer, >= 0, <= 2147483647"),
         ("train.dropout", "a number, >= 0, < 1"),

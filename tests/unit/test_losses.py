@@ -1,72 +1,95 @@
-"""The losses, by hand, and the gradient penalty, in closed form and by differences."""
+"""The losses: known values, their formulas again in numpy, and which way they pull."""
 
 import math
 from collections.abc import Callable
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
-from models.gan.losses import LOSSES, r1_penalty
+from models.gan.losses import LOSSES
+from models.gan.settings import TrainSettings
 
 REAL, FAKE = [2.0, -1.0, 0.5], [-3.0, 0.25, 1.5]
-LOGITS = st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=6)
+LOGIT = st.floats(-30, 30, width=32)
+PAIRS = st.lists(st.tuples(LOGIT, LOGIT), min_size=1, max_size=6)
+LOG3 = math.log(3)
 
 
-def mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+def minus_log_sigmoid(logits: np.ndarray) -> np.ndarray:
+    return np.logaddexp(0, -logits)
 
 
-def minus_log_sigmoid(logit: float) -> float:
-    """-log D, written so that it does not overflow."""
-    return math.log1p(math.exp(-logit)) if logit > 0 else -logit + math.log1p(math.exp(logit))
+def cross_entropy(real: np.ndarray, fake: np.ndarray, target: float = 1.0) -> float:
+    kept = target * minus_log_sigmoid(real) + (1 - target) * minus_log_sigmoid(-real)
+    return kept.mean() + minus_log_sigmoid(-fake).mean()
 
 
-def cross_entropy(real: list[float], fake: list[float], target: float = 1.0) -> float:
-    kept = mean(
-        [target * minus_log_sigmoid(x) + (1 - target) * minus_log_sigmoid(-x) for x in real]
-    )
-    return kept + mean([minus_log_sigmoid(-x) for x in fake])
-
-
-BY_HAND: dict[str, tuple[Callable[..., float], Callable[[list[float]], float]]] = {
-    "non_saturating": (cross_entropy, lambda fake: mean([minus_log_sigmoid(x) for x in fake])),
+Formula = Callable[[np.ndarray, np.ndarray], float]
+FORMULAS: dict[str, tuple[Formula, Formula]] = {
+    "non_saturating": (cross_entropy, lambda real, fake: minus_log_sigmoid(fake).mean()),
     # log(1 - D(G(z))), which the generator minimises
-    "minimax": (cross_entropy, lambda fake: -mean([minus_log_sigmoid(-x) for x in fake])),
+    "minimax": (cross_entropy, lambda real, fake: -minus_log_sigmoid(-fake).mean()),
     "least_squares": (
-        lambda real, fake: (
-            0.5 * mean([(x - 1) ** 2 for x in real]) + 0.5 * mean([x**2 for x in fake])
-        ),
-        lambda fake: 0.5 * mean([(x - 1) ** 2 for x in fake]),
+        lambda real, fake: ((real - 1) ** 2).mean() / 2 + (fake**2).mean() / 2,
+        lambda real, fake: ((fake - 1) ** 2).mean() / 2,
     ),
     "hinge": (
-        lambda real, fake: (
-            mean([max(0, 1 - x) for x in real]) + mean([max(0, 1 + x) for x in fake])
-        ),
-        lambda fake: -mean(fake),
+        lambda real, fake: np.maximum(0, 1 - real).mean() + np.maximum(0, 1 + fake).mean(),
+        lambda real, fake: -fake.mean(),
+    ),
+    "wasserstein": (
+        lambda real, fake: fake.mean() - real.mean(),
+        lambda real, fake: -fake.mean(),
+    ),
+    "relativistic": (
+        lambda real, fake: minus_log_sigmoid(real - fake).mean(),
+        lambda real, fake: minus_log_sigmoid(fake - real).mean(),
     ),
 }
 
 
 def test_every_loss_is_checked() -> None:
-    assert set(BY_HAND) == set(LOSSES)
+    assert set(FORMULAS) == set(LOSSES)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 @settings(max_examples=40, deadline=None)
-@given(real=LOGITS, fake=LOGITS)
-def test_losses_by_hand(name: str, real: list[float], fake: list[float]) -> None:
-    discriminator, generator = BY_HAND[name]
-    pair = LOSSES[name]
-    loss = pair.discriminator(tf.constant(real), tf.constant(fake), 1.0)
-    assert loss.shape == ()
-    assert float(loss) == pytest.approx(discriminator(real, fake), rel=1e-5, abs=1e-6)
-    assert float(pair.generator(tf.constant(fake))) == pytest.approx(
-        generator(fake), rel=1e-5, abs=1e-6
-    )
+@given(pairs=PAIRS)
+def test_losses_by_their_formulas(name: str, pairs: list[tuple[float, float]]) -> None:
+    real, fake = np.array(pairs).T
+    logits = tf.constant(real, tf.float32), tf.constant(fake, tf.float32)
+    losses = LOSSES[name].discriminator(*logits, 1.0), LOSSES[name].generator(*logits)
+    for loss, formula in zip(losses, FORMULAS[name], strict=True):
+        assert loss.shape == ()
+        assert loss.dtype == tf.float32
+        assert float(loss) == pytest.approx(formula(real, fake), rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "discriminator", "generator"),
+    [
+        ("non_saturating", -math.log(3 / 4 * 1 / 2 * 9 / 10 * 1 / 4) / 2, -math.log(3 / 40) / 2),
+        ("minimax", -math.log(3 / 4 * 1 / 2 * 9 / 10 * 1 / 4) / 2, math.log(9 / 40) / 2),
+        (
+            "least_squares",
+            ((LOG3 - 1) ** 2 + 1) / 4 + (4 * LOG3**2 + LOG3**2) / 4,
+            ((2 * LOG3 + 1) ** 2 + (LOG3 - 1) ** 2) / 4,
+        ),
+        ("hinge", (0 + 1) / 2 + (0 + 1 + LOG3) / 2, LOG3 / 2),
+        ("wasserstein", -LOG3, LOG3 / 2),
+        # The differences, log 27 and -log 3, are the odds of 27/28 and 1/4.
+        ("relativistic", -math.log(27 / 28 * 1 / 4) / 2, -math.log(1 / 28 * 3 / 4) / 2),
+    ],
+)
+def test_losses_by_hand(name: str, discriminator: float, generator: float) -> None:
+    """Of real digits D gives 3/4 and 1/2, of generated ones 1/10 and 3/4."""
+    real, fake = tf.constant([LOG3, 0.0]), tf.constant([-2 * LOG3, LOG3])
+    assert float(LOSSES[name].discriminator(real, fake, 1.0)) == pytest.approx(discriminator)
+    assert float(LOSSES[name].generator(real, fake)) == pytest.approx(generator)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +99,8 @@ def test_losses_by_hand(name: str, real: list[float], fake: list[float]) -> None
         ("minimax", 2 * math.log(2), -math.log(2)),
         ("least_squares", 0.5, 0.5),
         ("hinge", 2.0, 0.0),
+        ("wasserstein", 0.0, 0.0),
+        ("relativistic", math.log(2), math.log(2)),
     ],
 )
 def test_a_discriminator_that_does_not_know(
@@ -84,15 +109,15 @@ def test_a_discriminator_that_does_not_know(
     nothing = tf.zeros(4)
     pair = LOSSES[name]
     assert float(pair.discriminator(nothing, nothing, 1.0)) == pytest.approx(discriminator)
-    assert float(pair.generator(nothing)) == pytest.approx(generator)
+    assert float(pair.generator(nothing, nothing)) == pytest.approx(generator)
 
 
 @pytest.mark.parametrize("name", ["non_saturating", "minimax"])
 def test_smoothing_is_of_the_real_side_only(name: str) -> None:
-    loss = LOSSES[name].discriminator
+    loss, real, fake = LOSSES[name].discriminator, np.array(REAL), np.array(FAKE)
     smooth = float(loss(tf.constant(REAL), tf.constant(FAKE), 0.9))
-    assert smooth == pytest.approx(cross_entropy(REAL, FAKE, 0.9))
-    assert smooth != pytest.approx(cross_entropy(REAL, FAKE))
+    assert smooth == pytest.approx(cross_entropy(real, fake, 0.9))
+    assert smooth != pytest.approx(cross_entropy(real, fake))
     # Its best real logit is log(0.9 / 0.1) and no longer infinite.
     logit = tf.Variable([math.log(9.0)])
     with tf.GradientTape() as tape:
@@ -100,12 +125,22 @@ def test_smoothing_is_of_the_real_side_only(name: str) -> None:
     assert tape.gradient(value, logit).numpy() == pytest.approx([0.0], abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["least_squares", "hinge"])
-def test_the_others_do_not_heed_the_target(name: str) -> None:
+@pytest.mark.parametrize("name", LOSSES)
+def test_who_heeds_the_target(name: str) -> None:
     values = {
         float(LOSSES[name].discriminator(tf.constant(REAL), tf.constant(FAKE), t)) for t in (0.9, 1)
     }
-    assert len(values) == 1
+    assert LOSSES[name].heeds_target == (len(values) == 2)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_settings_refuse_smoothing_where_it_is_not_heeded(name: str) -> None:
+    try:
+        TrainSettings(loss=name, label_smoothing=0.1)
+        accepted = True
+    except ValidationError:
+        accepted = False
+    assert accepted == LOSSES[name].heeds_target
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -114,7 +149,7 @@ def test_each_network_pulls_its_way(name: str) -> None:
     real, fake = tf.Variable([0.5, -0.5]), tf.Variable([0.5, -0.5])
     with tf.GradientTape(persistent=True) as tape:
         discriminator = LOSSES[name].discriminator(real, fake, 1.0)
-        generator = LOSSES[name].generator(fake)
+        generator = LOSSES[name].generator(real, fake)
     assert (tape.gradient(discriminator, real).numpy() < 0).all()
     fake_gradient = tape.gradient(discriminator, fake).numpy()
     if name == "least_squares":  # its fake logits are drawn to 0 from both sides
@@ -129,7 +164,7 @@ def test_non_saturating_learns_where_minimax_does_not() -> None:
     for name in ("non_saturating", "minimax"):
         fake = tf.Variable([-10.0])
         with tf.GradientTape() as tape:
-            loss = LOSSES[name].generator(fake)
+            loss = LOSSES[name].generator(tf.zeros(1), fake)
         gradients[name] = float(tape.gradient(loss, fake)[0])
     assert gradients["non_saturating"] == pytest.approx(-1, abs=1e-4)
     assert gradients["minimax"] == pytest.approx(-1 / (1 + math.exp(10)), rel=1e-4)
@@ -139,90 +174,38 @@ def test_non_saturating_learns_where_minimax_does_not() -> None:
 def test_huge_logits_stay_finite(name: str) -> None:
     huge = tf.Variable([1e4, -1e4])
     with tf.GradientTape(persistent=True) as tape:
-        losses = [LOSSES[name].discriminator(huge, huge, 0.9), LOSSES[name].generator(huge)]
+        losses = [
+            LOSSES[name].discriminator(huge, huge[::-1], 0.9),
+            LOSSES[name].generator(huge, huge[::-1]),
+        ]
     for loss in losses:
         assert math.isfinite(float(loss))
         assert np.isfinite(tape.gradient(loss, huge).numpy()).all()
 
 
-def pictures(count: int) -> tf.Tensor:
-    return tf.constant(np.random.default_rng(0).uniform(-1, 1, (count, 28, 28, 1)), tf.float32)
+@settings(max_examples=40, deadline=None)
+@given(pairs=PAIRS)
+def test_the_gradients_of_the_relativistic_pair(pairs: list[tuple[float, float]]) -> None:
+    """-sigmoid(-(own side - other side)) / n for what is raised, its negative for the other."""
+    real, fake = np.array(pairs).T
+    logits = tf.constant(real, tf.float32), tf.constant(fake, tf.float32)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(logits)
+        discriminator = LOSSES["relativistic"].discriminator(*logits, 1.0)
+        generator = LOSSES["relativistic"].generator(*logits)
+    for loss, margin, (raised, lowered) in (
+        (discriminator, real - fake, logits),
+        (generator, fake - real, logits[::-1]),
+    ):
+        expected = -1 / (1 + np.exp(margin)) / len(margin)
+        np.testing.assert_allclose(tape.gradient(loss, raised), expected, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(tape.gradient(loss, lowered), -expected, rtol=1e-4, atol=1e-7)
 
 
-def test_the_penalty_of_a_linear_discriminator() -> None:
-    """D(x) = w.x + b: half of |w|^2, whatever the pictures and however many."""
-    weights = np.random.default_rng(1).normal(size=(28, 28, 1)).astype(np.float32)
-    for count in (1, 5):
-        penalty = r1_penalty(
-            lambda x: tf.reduce_sum(x * weights, axis=[1, 2, 3]) + 3.0, pictures(count)
-        )
-        assert float(penalty) == pytest.approx(0.5 * float((weights**2).sum()), rel=1e-5)
-
-
-def test_the_penalty_of_a_quadratic_discriminator() -> None:
-    """D(x) = x'Ax / 2 with A symmetric: half the mean of |Ax|^2."""
-    generator = np.random.default_rng(2)
-    root = generator.normal(size=(784, 784))
-    matrix = ((root + root.T) / 56).astype(np.float32)
-    images = pictures(6)
-    flat = images.numpy().reshape(6, 784).astype(np.float64)
-
-    def discriminate(x: tf.Tensor) -> tf.Tensor:
-        x = tf.reshape(x, [-1, 784])
-        return 0.5 * tf.reduce_sum(x * (x @ matrix), axis=1)
-
-    expected = 0.5 * ((flat @ matrix.astype(np.float64)) ** 2).sum(axis=1).mean()
-    assert float(r1_penalty(discriminate, images)) == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.fixture(scope="module")
-def network() -> keras.Model:
-    """A small smooth discriminator."""
-    keras.utils.set_random_seed(0)
-    return keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            keras.layers.Conv2D(3, 5, 3, activation="softplus"),
-            keras.layers.Flatten(),
-            keras.layers.Dense(1),
-            keras.layers.Reshape(()),
-        ]
-    )
-
-
-def forward64(network: keras.Model, images: np.ndarray) -> np.ndarray:
-    """The same network in float64, by its definition."""
-    kernel, bias, weights, offset = (np.asarray(x, np.float64) for x in network.get_weights())
-    windows = np.lib.stride_tricks.sliding_window_view(images[..., 0], (5, 5), axis=(1, 2))
-    hidden = np.einsum("nyxij,ijc->nyxc", windows[:, ::3, ::3], kernel[:, :, 0]) + bias
-    return np.logaddexp(hidden, 0).reshape(len(images), -1) @ weights[:, 0] + offset
-
-
-def test_the_penalty_of_a_network_by_differences(network: keras.Model) -> None:
-    images = pictures(3)
-    exact = images.numpy().astype(np.float64)
-    np.testing.assert_allclose(forward64(network, exact), network(images), rtol=1e-4, atol=1e-5)
-    step = 1e-5
-    shifts = step * np.eye(784).reshape(784, 28, 28, 1)
-    squared = []
-    for image in exact:
-        up, down = forward64(network, image + shifts), forward64(network, image - shifts)
-        squared.append((((up - down) / (2 * step)) ** 2).sum())
-    assert float(r1_penalty(network, images)) == pytest.approx(0.5 * np.mean(squared), rel=1e-4)
-
-
-def test_the_penalty_can_be_trained_on(network: keras.Model) -> None:
-    """Its own gradient, at the weights, against differences of the penalty."""
-    images, kernel = pictures(2), network.layers[0].kernel
-    with tf.GradientTape() as tape:
-        penalty = r1_penalty(network, images)
-    gradient = tape.gradient(penalty, kernel.value).numpy()
-    place = np.unravel_index(np.abs(gradient).argmax(), gradient.shape)
-    before, ends = kernel.numpy(), []
-    for shift in (1e-2, -1e-2):
-        moved = before.copy()
-        moved[place] += shift
-        kernel.assign(moved)
-        ends.append(float(r1_penalty(network, images)))
-    kernel.assign(before)
-    assert gradient[place] == pytest.approx((ends[0] - ends[1]) / 2e-2, rel=1e-2)
+def test_the_relativistic_pair_compares_row_by_row() -> None:
+    real, fake = tf.constant(REAL), tf.constant(FAKE)
+    discriminator, generator, _ = LOSSES["relativistic"]
+    for loss in (lambda real, fake: discriminator(real, fake, 1.0), generator):
+        value = float(loss(real, fake))
+        assert float(loss(real + 5.0, fake + 5.0)) == pytest.approx(value)
+        assert float(loss(real, fake[::-1])) != pytest.approx(value, rel=0.01)

@@ -1,73 +1,44 @@
-"""The training loop on a few digits: its counting, its streams, its averages, its recipes."""
+"""One update against a second one in plain TensorFlow, every recipe, and the loop around them."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from pydantic import ValidationError
 
-from models.gan.settings import TrainSettings
-from models.gan.training import GanTrainer, NonFiniteLossError, Progress, draw_latent
+from models.gan import averaged
+from models.gan.averaged import AveragedGenerator
+from models.gan.checkpoints import Checkpoints
+from models.gan.held_out import Judgement
+from models.gan.networks import PROJECTION, apply, build_discriminator, build_generator
+from models.gan.settings import _CONFLICTS, TrainSettings
+from models.gan.training import (
+    GanTrainer,
+    InterruptedTrainingError,
+    NonFiniteLossError,
+    Progress,
+)
+from models.gan.update import GanUpdate, draw_latent
 
 TINY: dict[str, Any] = {
     "max_seconds": None,
     "max_steps": 2,
-    "batch_size": 8,
+    "batch_size": 4,
     "latent_dim": 8,
+    "auxiliary_weight": 0,
     "generator_channels": (8, 4, 4),
     "discriminator_channels": (4, 4, 8),
 }
+WGAN_GP = {"loss": "wasserstein", "interpolated_weight": 10, "r1_weight": 0}
 Weights = list[np.ndarray]
-
-
-@dataclass
-class Recorded:
-    """A training of one update per call, and what it held before the first and after each."""
-
-    trainer: GanTrainer
-    reports: list[Progress]
-    generator: list[Weights]
-    average: list[Weights]
-    rates: list[tuple[float, float]]
-
-
-@pytest.fixture(scope="module")
-def make(digits: tuple[np.ndarray, np.ndarray]):
-    def trainer(**changed: Any) -> GanTrainer:
-        images, labels = digits
-        return GanTrainer(
-            TrainSettings(**(TINY | changed)), images[:200, ..., np.newaxis], labels[:200]
-        )
-
-    return trainer
-
-
-RECORDED: dict[str, Any] = {
-    "max_steps": 8,
-    "steps_per_call": 1,
-    "report_seconds": 1e-9,
-    "r1_interval": 3,
-    "ema_decay": 0.4,
-    "generator_learning_rate": 1e-2,
-    "discriminator_learning_rate": 2e-3,
-    "final_learning_rate": 0.25,
-}
-
-
-@pytest.fixture(scope="module")
-def recorded(make) -> Recorded:
-    trainer = make(**RECORDED)
-    record = Recorded(trainer, [], [variables(trainer.generator)], [variables(trainer.average)], [])
-    for progress in trainer.fit():
-        record.reports.append(progress)
-        record.generator.append(variables(trainer.generator))
-        record.average.append(variables(trainer.average))
-        optimisers = trainer._generator_optimiser, trainer._discriminator_optimiser
-        record.rates.append(tuple(float(x.learning_rate) for x in optimisers))
-    return record
 
 
 @pytest.fixture
@@ -78,149 +49,927 @@ def eagerly() -> Iterator[None]:
     tf.config.run_functions_eagerly(False)
 
 
-def variables(network: keras.Model) -> Weights:
+@pytest.fixture(scope="module")
+def make_update(digits: tuple[np.ndarray, np.ndarray]) -> Callable[..., GanUpdate]:
+    """Builds the update alone, for 40 digits."""
+
+    def build(precision: str = "float32", **changed: Any) -> GanUpdate:
+        images, labels = digits[0][:40, ..., np.newaxis], digits[1][:40]
+        settings = TrainSettings(**(TINY | changed))
+        return GanUpdate(settings, images, labels, precision=precision, replicas=1)
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def make(digits: tuple[np.ndarray, np.ndarray]) -> Callable[..., GanTrainer]:
+    """Builds a training on 40 digits."""
+
+    def build(held_out: Any = None, **changed: Any) -> GanTrainer:
+        images, labels = digits[0][:40, ..., np.newaxis], digits[1][:40]
+        return GanTrainer(TrainSettings(**(TINY | changed)), images, labels, held_out=held_out)
+
+    return build
+
+
+def run(update: GanUpdate, steps: int, deviation: float = 0.0) -> list[np.ndarray]:
+    scalars = []
+    for _ in range(steps):
+        scalars.append(update(tf.constant(deviation)).numpy())
+        update.step.assign_add(1)
+    return scalars
+
+
+def weights(network: keras.Model) -> Weights:
     return [variable.numpy() for variable in network.trainable_variables]
+
+
+def both(update: GanUpdate) -> Weights:
+    return weights(update.generator) + weights(update.discriminator)
 
 
 def same(a: Weights, b: Weights) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def test_every_call_is_reported(recorded: Recorded) -> None:
-    assert [progress.step for progress in recorded.reports] == list(range(1, 9))
-    assert [progress.fraction for progress in recorded.reports] == [i / 8 for i in range(1, 9)]
-    assert int(recorded.trainer.step) == 8
-    for progress in recorded.reports:
-        assert progress.steps_per_second > 0
-        assert np.isfinite(list(progress.scalars.values())).all()
+def assert_close(a: Weights, b: Weights, rtol: float = 2e-4, atol: float = 2e-6) -> None:
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=atol)
 
 
-def test_the_average_follows_its_recurrence(recorded: Recorded) -> None:
-    """Decay min(0.4, (1 + t) / (10 + t)): the early weights are soon forgotten."""
-    average = [weights.astype(np.float64) for weights in recorded.generator[0]]
-    assert same(recorded.average[0], recorded.generator[0])
-    decays = [min(0.4, (1 + step) / (10 + step)) for step in range(1, 9)]
-    assert decays[0] == 2 / 11 < decays[4] == 0.4 == decays[-1]
-    for step, decay in enumerate(decays, start=1):
-        current = recorded.generator[step]
-        average = [decay * a + (1 - decay) * w for a, w in zip(average, current, strict=True)]
-        for expected, found in zip(average, recorded.average[step], strict=True):
-            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
-    assert not same(recorded.average[-1], recorded.generator[-1])
+# ----------------------------------------------------------------- one update, a second time
 
 
-def test_the_rates_fall_in_the_second_half(recorded: Recorded) -> None:
-    """Flat until half of the budget is used, then straight to a quarter at its end."""
-    shares = [1, 1, 1, 1, 1, 1 - 0.75 / 4, 1 - 0.75 / 2, 1 - 0.75 * 3 / 4]
-    np.testing.assert_allclose(
-        recorded.rates, [(1e-2 * share, 2e-3 * share) for share in shares], rtol=1e-6
-    )
+def soft(x: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(tf.math.log(1.0 + tf.exp(x)))
 
 
-def test_one_seed_gives_one_training(make, recorded: Recorded) -> None:
-    again, first = make(**RECORDED), recorded.trainer
-    list(again.fit())
-    assert same(variables(again.generator), recorded.generator[-1])
-    assert same(variables(again.average), recorded.average[-1])
-    assert same(variables(again.discriminator), variables(first.discriminator))
-    assert not same(recorded.generator[0], recorded.generator[-1])
+class Plain:
+    """The update with SGD in plain TensorFlow; both networks' weights are its own variables.
+
+    Nothing is shared: where the settings share a kernel, each network has a copy, and the two
+    changes are added up after each update.
+    """
+
+    def __init__(self, update: GanUpdate, pixels: np.ndarray, labels: np.ndarray) -> None:
+        self.settings = update.settings
+        self.generator = build_generator(update.settings)
+        twin = build_generator(update.settings)
+        self.discriminator = build_discriminator(update.settings, twin)
+        self.generator.set_weights(update.generator.get_weights())
+        for own, variable in zip(
+            self.discriminator.trainable_variables,
+            update.discriminator.trainable_variables,
+            strict=True,
+        ):
+            own.assign(variable.numpy())
+        self.images = pixels.astype(np.float32)[..., np.newaxis] / 127.5 - 1
+        self.labels = labels.astype(np.int32)
+        self.tied = twin.get_layer(PROJECTION).kernel if update.settings.share_linear else None
+
+    def draw(self, number: int, deviation: float) -> Any:
+        """Stream 0 draws the rows, 1 the latents, 4 and 5 the noises, 6 the mixtures."""
+
+        def seed(stream: int) -> tf.Tensor:
+            return tf.constant([self.settings.seed, number * 8 + stream], tf.int64)
+
+        def noise(stream: int) -> tf.Tensor:
+            own = tf.random.experimental.stateless_fold_in(seed(stream), 0)
+            return deviation * tf.random.stateless_normal([4, 28, 28, 1], own)
+
+        rows = tf.random.stateless_uniform([4], seed(0), 0, 40, tf.int32).numpy()
+        latent = tf.random.stateless_normal([4, 8], seed(1))
+        mixture = tf.random.experimental.stateless_fold_in(seed(6), 0)
+        share = tf.random.stateless_uniform([4, 1, 1, 1], mixture)
+        real, digits = tf.constant(self.images[rows]), tf.constant(self.labels[rows])
+        return real + noise(4), digits, latent, noise(5), share
+
+    def judge(self, images: tf.Tensor, digits: tf.Tensor) -> tf.Tensor:
+        outputs = apply(self.discriminator, images, digits, training=True)
+        return outputs[0] if self.settings.auxiliary_weight else outputs
+
+    def surprise(self, images: tf.Tensor, digits: tf.Tensor) -> tf.Tensor | float:
+        """At the digits, of what the discriminator sees; weighted."""
+        if not self.settings.auxiliary_weight:
+            return 0.0
+        _, seen = apply(self.discriminator, images, digits, training=True)
+        told = tf.one_hot(digits, 10) * tf.math.log(tf.nn.softmax(seen))
+        return -self.settings.auxiliary_weight * tf.reduce_sum(told) / 4
+
+    def slopes(self, images: tf.Tensor, digits: tf.Tensor) -> tf.Tensor:
+        """Each row's own gradient, one at a time."""
+        rows = []
+        for row in range(4):
+            with tf.GradientTape() as tape:
+                image = images[row : row + 1]
+                tape.watch(image)
+                logit = self.judge(image, digits[row : row + 1])
+            rows.append(tf.reduce_sum(tape.gradient(logit, image) ** 2))
+        return tf.stack(rows)
+
+    def step(self, step: int, deviation: float) -> None:
+        settings = self.settings
+        rounds = settings.discriminator_steps
+        for number in range(step * rounds, step * rounds + rounds):
+            real, digits, latent, noise, share = self.draw(number, deviation)
+            with tf.GradientTape() as generating:
+                fake = apply(self.generator, latent, digits, training=True) + noise
+                fake_logits = self.judge(fake, digits)
+                critic = settings.loss == "wasserstein"
+                generator_loss = -tf.reduce_mean(fake_logits) if critic else soft(-fake_logits)
+                generator_loss += self.surprise(fake, digits)
+            with tf.GradientTape() as tape:
+                on_real = self.judge(real, digits)
+                on_fake = self.judge(tf.stop_gradient(fake), digits)
+                if critic:
+                    loss = tf.reduce_mean(on_fake) - tf.reduce_mean(on_real)
+                else:
+                    smooth = settings.label_smoothing
+                    loss = (1 - smooth) * soft(-on_real) + smooth * soft(on_real) + soft(on_fake)
+                loss += self.surprise(real, digits)
+                if settings.interpolated_weight:
+                    mixed = share * real + (1 - share) * tf.stop_gradient(fake)
+                    norms = tf.sqrt(self.slopes(mixed, digits))
+                    loss += settings.interpolated_weight * tf.reduce_mean((norms - 1) ** 2)
+                if step % settings.penalty_interval == 0:
+                    strength = 0.5 * settings.penalty_interval
+                    r1 = tf.reduce_mean(self.slopes(real, digits)) if settings.r1_weight else 0.0
+                    r2 = tf.reduce_mean(self.slopes(fake, digits)) if settings.r2_weight else 0.0
+                    loss += strength * (settings.r1_weight * r1 + settings.r2_weight * r2)
+            last = number == step * rounds + rounds - 1
+            changes = []
+            if last:
+                changes.append((generating, generator_loss, self.generator, "generator"))
+            changes.append((tape, loss, self.discriminator, "discriminator"))
+            gradients = [
+                (network, t.gradient(value, network.trainable_variables), name)
+                for t, value, network, name in changes
+            ]
+            for network, slopes, name in gradients:
+                rate = getattr(settings, f"{name}_learning_rate")
+                for variable, slope in zip(network.trainable_variables, slopes, strict=True):
+                    variable.assign_sub(rate * slope)
+                    if self.tied is not None and tuple(variable.shape) == tuple(self.tied.shape):
+                        own = self.generator.get_layer(PROJECTION).kernel
+                        other = self.tied if variable is own else own
+                        other.assign_sub(rate * slope)
 
 
-def test_a_seed_sets_weights_and_batches(make, eagerly: None) -> None:
-    first, second, third = (make(seed=seed, max_steps=1) for seed in (0, 1, 1))
-    assert not same(variables(first.generator), variables(second.generator))
-    assert not same(variables(first.discriminator), variables(second.discriminator))
+SGD = {"optimiser": "sgd", "generator_learning_rate": 0.3, "discriminator_learning_rate": 0.2}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"r1_weight": 0},
+        {"r1_weight": 0.5, "penalty_interval": 2, "label_smoothing": 0.2},
+        {"r1_weight": 0.5, "r2_weight": 0.3, "penalty_interval": 1, "seed": 5},
+        {"discriminator_steps": 3, "r1_weight": 0.1, "instance_noise": 0.5},
+        WGAN_GP | {"generator_normalisation": "none", "instance_noise": 0.2},
+        {"share_linear": True, "r1_weight": 0.2, "discriminator_steps": 2},
+        {"auxiliary_weight": 0.7, "r1_weight": 0.2, "generator_channels": (8, 4, 0)},
+    ],
+    ids=str,
+)
+def test_updates_are_those_of_plain_tensorflow(
+    make_update, digits, eagerly: None, changed: dict[str, Any]
+) -> None:
+    update = make_update(**SGD, **changed)
+    plain = Plain(update, digits[0][:40], digits[1][:40])
+    deviation = 0.7 * update.settings.instance_noise
+    before = both(update)
+    for step in range(2):
+        run(update, 1, deviation)
+        plain.step(step, deviation)
+        assert_close(weights(update.generator), weights(plain.generator))
+        assert_close(weights(update.discriminator), weights(plain.discriminator))
+    kernels = [(a, b) for a, b in zip(before, both(update), strict=True) if a.ndim > 1]
+    assert not any(np.array_equal(a, b) for a, b in kernels)
+
+
+def test_a_lazy_penalty_is_rarer_and_as_much_stronger(make_update, eagerly: None) -> None:
+    lazy = make_update(**SGD, r1_weight=1, penalty_interval=3)
+    strong = make_update(**SGD, r1_weight=3, penalty_interval=1)
+    none = make_update(**SGD, r1_weight=0)
+    for step in range(4):
+        for other in (strong, none):
+            other.generator.set_weights(lazy.generator.get_weights())
+            other.discriminator.set_weights(lazy.discriminator.get_weights())
+        for update in (lazy, strong, none):
+            run(update, 1)
+        like, unlike = (strong, none) if step % 3 == 0 else (none, strong)
+        assert_close(weights(lazy.discriminator), weights(like.discriminator))
+        found = weights(lazy.discriminator), weights(unlike.discriminator)
+        assert not all(np.allclose(a, b, rtol=1e-3) for a, b in zip(*found, strict=True))
+
+
+def test_no_two_batches_and_no_two_streams_are_alike(make_update, eagerly: None) -> None:
+    """Over three updates of three rounds each, and over all that is drawn."""
+    update = make_update(discriminator_steps=3, batch_size=16, augmentation=("brightness",))
+    seen: list[Any] = []
+    gather, normal, uniform = tf.gather, tf.random.stateless_normal, tf.random.stateless_uniform
+
+    def noting(draw: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+        def noted(shape: Any, seed: tf.Tensor, *args: Any, **kwargs: Any) -> tf.Tensor:
+            seen.append(tuple(seed.numpy().tolist()))
+            return draw(shape, seed, *args, **kwargs)
+
+        return noted
+
+    rows: list[bytes] = []
+
+    def noting_rows(values: Any, places: tf.Tensor, *args: Any, **kwargs: Any) -> tf.Tensor:
+        rows.append(places.numpy().tobytes())
+        return gather(values, places, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tf.random, "stateless_normal", noting(normal))
+        patch.setattr(tf.random, "stateless_uniform", noting(uniform))
+        patch.setattr(tf, "gather", noting_rows)
+        run(update, 3)
+    # Rows, latents, and what each of the two views is brightened by, nine times.
+    assert len(seen) == len(set(seen)) == 9 * 4
+    assert len(set(rows)) == 9
+
+
+def test_a_seed_sets_weights_and_batches(make_update, eagerly: None) -> None:
+    first, second, third = (make_update(seed=seed) for seed in (0, 1, 1))
+    assert same(both(second), both(third))
+    assert not same(weights(first.generator), weights(second.generator))
+    assert not same(weights(first.discriminator), weights(second.discriminator))
     for other in (second, third):
         other.generator.set_weights(first.generator.get_weights())
         other.discriminator.set_weights(first.discriminator.get_weights())
-    for trainer in (first, second, third):
-        list(trainer.fit())
-    assert same(variables(second.generator), variables(third.generator))
+    for update in (first, second, third):
+        run(update, 1)
+    assert same(both(second), both(third))
+    for a, b in zip(weights(first.generator), weights(second.generator), strict=True):
+        assert not np.array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("latent", "mean_square", "largest"), [("normal", 1, 6.0), ("uniform", 1 / 3, 1.0)]
+)
+def test_latents(latent: str, mean_square: float, largest: float) -> None:
+    settings = TrainSettings(latent=latent, latent_dim=50)
+    drawn = draw_latent(settings, 400, tf.constant([1, 2])).numpy()
+    assert drawn.shape == (400, 50)
+    assert drawn.mean() == pytest.approx(0, abs=0.03)
+    assert (drawn**2).mean() == pytest.approx(mean_square, rel=0.04)
+    assert np.abs(drawn).max() <= largest
+    assert drawn.min() < -0.99 < 0.99 < drawn.max()
+
+
+# ---------------------------------------------------------------------- shared weights
+
+
+def test_shared_weights_learn_from_each_loss(make_update, eagerly: None) -> None:
+    """One SGD update moves them by the sum of what either network's rate alone would."""
+    small, rate = 1e-9, 0.3
+    moved = {}
+    for name, rates in {"g": (rate, small), "d": (small, rate), "both": (rate, rate)}.items():
+        update = make_update(
+            optimiser="sgd",
+            share_linear=True,
+            generator_learning_rate=rates[0],
+            discriminator_learning_rate=rates[1],
+        )
+        kernel = update.generator.get_layer(PROJECTION).kernel
+        before = kernel.numpy()
+        run(update, 1)
+        moved[name] = kernel.numpy() - before
+    assert np.abs(moved["g"]).max() > 1e-5
+    assert np.abs(moved["d"]).max() > 1e-5
+    np.testing.assert_allclose(moved["both"], moved["g"] + moved["d"], rtol=1e-3, atol=1e-7)
+
+
+def test_shared_weights_are_saved_and_restored_once(make, eagerly: None, tmp_path: Path) -> None:
+    trainer, other = (make(share_linear=True, seed=seed) for seed in (0, 1))
+    kernel = trainer.update.generator.get_layer(PROJECTION).kernel
+    named = trainer.variables()
+    assert sum(variable is kernel.value for variable in named.values()) == 1
+    trainer.run_steps(2, 0.0)
+    Checkpoints(str(tmp_path), "key", named).save(2, {})
+    assert Checkpoints(str(tmp_path), "key", other.variables()).restore() == (2, {})
     for network in ("generator", "discriminator"):
-        assert not same(variables(getattr(first, network)), variables(getattr(second, network)))
+        for a, b in zip(
+            getattr(trainer.update, network).variables,
+            getattr(other.update, network).variables,
+            strict=True,
+        ):
+            np.testing.assert_array_equal(a, b)
+    assert other.step == 2
 
 
-def test_updates_in_one_call_or_in_many(make, recorded: Recorded) -> None:
-    """With a flat rate the host calls make no difference; five do not divide into threes."""
-    flat = {"max_steps": 5, "final_learning_rate": 1.0, "steps_per_call": 3}
-    trainer = make(**(RECORDED | flat))
-    reports = list(trainer.fit())
-    assert reports[-1].step == int(trainer.step) == 5
-    assert reports[-1].fraction == 1.0
-    for found, expected in zip(variables(trainer.generator), recorded.generator[5], strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+# ----------------------------------------------------------------------------- recipes
 
 
-def test_a_budget_of_time_ends(make, eagerly: None) -> None:
-    reports = list(make(max_seconds=1e-6, max_steps=None, steps_per_call=4).fit())
-    assert len(reports) == 1
-    assert reports[0].fraction == 1.0
-    assert 1 <= reports[0].step <= 4
+RECIPES: list[dict[str, Any]] = [
+    {"loss": "minimax"},
+    {"loss": "least_squares"},
+    {"loss": "hinge"},
+    {"loss": "relativistic"},
+    WGAN_GP,
+    {"loss": "wasserstein", "discriminator_normalisation": "spectral"},
+    {"label_smoothing": 0.1},
+    {"generator_activation": "leaky_relu", "leaky_slope": 0.0},
+    {"generator_activation": "elu"},
+    {"discriminator_activation": "relu"},
+    {"discriminator_activation": "elu"},
+    {"initialisation": "normal"},
+    {"initialisation": "he"},
+    {"generator_normalisation": "none"},
+    {"discriminator_normalisation": "batch", "r1_weight": 0},
+    {"discriminator_normalisation": "spectral"},
+    {"dropout": 0.3},
+    {"instance_noise": 0.5},
+    {"augmentation": ("translation", "cutout", "brightness", "contrast")},
+    {"augmentation": ("cutout",)},
+    {"r1_weight": 0.25},
+    {"r2_weight": 1.0},
+    {"optimiser": "sgd"},
+    {"optimiser": "momentum"},
+    {"optimiser": "rmsprop"},
+    {"discriminator_steps": 3},
+    {"latent": "uniform"},
+    {"conditional": False},
+    {"share_linear": True},
+    {"auxiliary_weight": 0.5},
+    {"generator_channels": (8, 4, 0)},
+    {"seed": 2**31 - 1},
+]
 
 
-def test_a_budget_that_is_used_up_trains_no_further(recorded: Recorded) -> None:
-    assert list(recorded.trainer.fit()) == []
-    assert int(recorded.trainer.step) == 8
+@pytest.fixture(scope="module")
+def plain_result(make_update) -> Weights:
+    update = make_update(r1_weight=0)
+    run(update, 2, 0.3)
+    return weights(update.discriminator)
 
 
-@pytest.mark.parametrize("batches", [1, 3])
-def test_refreshed_statistics_are_those_of_the_activations(make, batches: int) -> None:
-    trainer = make(seed=3)
+def assert_trains(update: GanUpdate) -> None:
+    before = both(update)
+    scalars = run(update, 2, 0.3)
+    assert np.isfinite(scalars).all()
+    after = both(update)
+    assert all(np.isfinite(w).all() for w in after)
+    pairs = zip(before, after, strict=True)
+    # All kernels; a bias before a batch normalisation has no say.
+    assert all(not np.array_equal(a, b) for a, b in pairs if a.ndim > 1)
+
+
+@pytest.mark.parametrize(
+    "changed", RECIPES, ids=lambda c: "-".join(f"{key}={value}" for key, value in c.items())
+)
+def test_each_setting_trains_and_has_an_effect(
+    make_update, eagerly: None, plain_result: Weights, changed: dict[str, Any]
+) -> None:
+    update = make_update(**({"r1_weight": 0} | changed))
+    assert_trains(update)
+    found = weights(update.discriminator)
+    shapes = [w.shape for w in found], [w.shape for w in plain_result]
+    assert shapes[0] != shapes[1] or not same(found, plain_result)
+
+
+CHOICES: dict[str, Sequence[Any]] = {
+    "conditional": (True, False),
+    "latent": ("normal", "uniform"),
+    "latent_dim": (1, 8),
+    "generator_channels": ((8, 4, 4), (1, 1, 1), (4, 2, 0)),
+    "auxiliary_weight": (0, 0.5),
+    "discriminator_channels": ((4, 4, 8), (1, 2, 3)),
+    "generator_activation": ("relu", "leaky_relu", "elu"),
+    "discriminator_activation": ("leaky_relu", "elu"),
+    "initialisation": ("keras", "normal", "he"),
+    "generator_normalisation": ("batch", "none"),
+    "discriminator_normalisation": ("none", "batch", "spectral"),
+    "share_linear": (False, True),
+    "dropout": (0.0, 0.4),
+    "loss": ("non_saturating", "minimax", "least_squares", "hinge", "wasserstein", "relativistic"),
+    "label_smoothing": (0.0, 0.1),
+    "instance_noise": (0.0, 0.3),
+    "augmentation": ((), ("translation",), ("contrast", "cutout"), ("brightness", "translation")),
+    "r1_weight": (0, 0.25),
+    "r2_weight": (0, 0.5),
+    "penalty_interval": (1, 16),
+    "interpolated_weight": (0, 10),
+    "discriminator_steps": (1, 2),
+    "optimiser": ("sgd", "momentum", "adam", "rmsprop"),
+    "batch_size": (2, 5),
+    "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
+}
+
+
+def combinations(count: int) -> list[dict[str, Any]]:
+    """Settings drawn from all of the above, less those that are refused."""
+    generator, found = np.random.default_rng(1), list[dict[str, Any]]()
+    while len(found) < count:
+        drawn = {name: of[generator.integers(len(of))] for name, of in CHOICES.items()}
+        precision = drawn.pop("precision")
+        try:
+            TrainSettings(**(TINY | drawn))
+        except ValidationError:
+            continue
+        found.append(drawn | {"precision": precision})
+    return found
+
+
+def test_the_combinations_leave_out_no_choice() -> None:
+    for name, choices in CHOICES.items():
+        assert {str(drawn[name]) for drawn in combinations(24)} == {str(c) for c in choices}
+
+
+@pytest.mark.parametrize(
+    "number", [*range(6), *(pytest.param(n, marks=pytest.mark.slow) for n in range(6, 24))]
+)
+def test_combinations_train(make_update, eagerly: None, number: int) -> None:
+    changed = combinations(24)[number]
+    update = make_update(**changed)
+    before = both(update)
+    scalars = run(update, 2, 0.3)
+    after = both(update)
+    assert np.isfinite(scalars).all(), changed
+    assert all(np.isfinite(w).all() for w in after), changed
+    half = len(update.generator.trainable_variables)
+    for part in (slice(half), slice(half, None)):
+        assert not same(before[part], after[part]), changed
+
+
+REFUSED: list[tuple[dict[str, Any], list[str]]] = [
+    ({"max_steps": None}, ["max_seconds", "max_steps", "null"]),
+    ({"deterministic": True, "max_seconds": 9.0}, ["deterministic", "max_seconds=null"]),
+    ({"generator_channels": (8, 0, 4)}, ["generator_channels", "1 or more"]),
+    ({"label_smoothing": 0.1, "loss": "hinge"}, ["label_smoothing", "loss=hinge"]),
+    ({"loss": "wasserstein"}, ["loss=wasserstein", "interpolated_weight", "spectral"]),
+    (
+        {"discriminator_normalisation": "batch", "r1_weight": 0, "r2_weight": 0.1},
+        ["discriminator_normalisation=batch", "r1_weight", "r2_weight", "interpolated_weight"],
+    ),
+    (
+        {"share_linear": True, "discriminator_normalisation": "spectral"},
+        ["share_linear", "discriminator_normalisation=spectral"],
+    ),
+    ({"patience": 1, "evaluations": 0}, ["patience", "evaluations=0"]),
+]
+
+
+@pytest.mark.parametrize("place", range(len(_CONFLICTS)))
+def test_each_conflict_is_reached_and_says_which_settings(place: int) -> None:
+    changed, words = REFUSED[place]
+    drafted = TrainSettings.model_construct(**(TINY | changed))
+    assert [is_wrong(drafted) for is_wrong, _ in _CONFLICTS].index(True) == place
+    with pytest.raises(ValidationError) as caught:
+        TrainSettings(**(TINY | changed))
+    (error,) = caught.value.errors()
+    for word in words:
+        assert word in error["msg"]
+    assert "{" not in error["msg"]
+
+
+def test_settings_beside_a_conflict_are_accepted() -> None:
+    for changed in (
+        {"max_steps": 2, "max_seconds": None, "deterministic": True},
+        {"label_smoothing": 0.1, "loss": "minimax"},
+        WGAN_GP,
+        {"discriminator_normalisation": "batch", "r1_weight": 0},
+        {"share_linear": True, "discriminator_normalisation": "batch", "r1_weight": 0},
+        {"auxiliary_weight": 0.1, "conditional": False},
+        {"patience": 1, "evaluations": 1},
+    ):
+        TrainSettings(**(TINY | changed))
+    assert len(REFUSED) == len(_CONFLICTS)
+
+
+# ------------------------------------------------------------------ precision and compilation
+
+
+@pytest.fixture(scope="module")
+def in_float32(make_update) -> tuple[Weights, Weights]:
+    update = make_update(**SGD, r1_weight=0.5, penalty_interval=1)
+    before = both(update)
+    run(update, 1)
+    return before, both(update)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_changes_weights_about_as_float32_does(
+    make_update, eagerly: None, in_float32: tuple[Weights, Weights], precision: str
+) -> None:
+    """A scale of the loss that were not taken out again would show here, 2^15 times."""
+    update = make_update(precision, **SGD, r1_weight=0.5, penalty_interval=1)
+    before, expected = in_float32
+    assert same(both(update), before)
+    scalars = run(update, 1)
+    assert np.isfinite(scalars).all()
+    for old, new, full in zip(before, both(update), expected, strict=True):
+        assert new.dtype == np.float32
+        # Rounding is all that moves a bias before a batch normalisation.
+        least = 1e-4 if new.ndim > 1 else 1e-2
+        assert np.linalg.norm(new - full) <= 0.3 * np.linalg.norm(full - old) + least
+    assert {average.dtype for average in update.average} == {tf.float32}
+    scaled = isinstance(update.generator_optimiser, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (precision == "mixed_float16")
+
+
+def test_an_overflow_skips_the_update_and_lowers_the_scale(make_update, eagerly: None) -> None:
+    update = make_update("mixed_float16")
+    for optimiser in (update.generator_optimiser, update.discriminator_optimiser):
+        optimiser.dynamic_scale.assign(1e38)
+    before = both(update)
+    run(update, 1)
+    assert same(both(update), before)
+    assert float(update.discriminator_optimiser.dynamic_scale) == pytest.approx(5e37)
+    for optimiser in (update.generator_optimiser, update.discriminator_optimiser):
+        optimiser.dynamic_scale.assign(2.0**10)
+    run(update, 1)
+    assert not same(both(update), before)
+
+
+def test_the_state_of_loss_scaling_is_part_of_a_training(make) -> None:
+    trainer = make(precision="float16")
+    named = {id(variable) for variable in trainer.variables().values()}
+    for optimiser in (trainer.update.generator_optimiser, trainer.update.discriminator_optimiser):
+        for variable in (optimiser.dynamic_scale, optimiser.step_counter):
+            assert id(variable.value) in named
+        assert id(optimiser.inner_optimizer.iterations.value) in named
+    trainer.update.set_rates(tf.constant(0.5))
+    rate = trainer.update.generator_optimiser.inner_optimizer.learning_rate
+    assert float(rate) == pytest.approx(0.5 * trainer.settings.generator_learning_rate)
+    assert {v.dtype for v in trainer.best.network.trainable_variables} == {"float32"}
+    assert trainer.best.network.get_layer("up_14").compute_dtype == "float32"
+
+
+@pytest.mark.parametrize("changed", [{"dropout": 0.2}, {"discriminator_normalisation": "spectral"}])
+def test_all_state_is_part_of_a_training(make, changed: dict[str, Any]) -> None:
+    trainer = make(**changed)
+    named = {id(variable) for variable in trainer.variables().values()}
+    update = trainer.update
+    holders = (
+        update.generator,
+        update.discriminator,
+        update.generator_optimiser,
+        update.discriminator_optimiser,
+        trainer.best.network,
+    )
+    for variable in (v for holder in holders for v in holder.variables):
+        assert id(variable.value) in named
+    for variable in (*update.average, update.step):
+        assert id(variable) in named
+    paths = [variable.path for variable in update.discriminator.variables]
+    part = "seed" if "dropout" in changed else "left"
+    assert any(part in path for path in paths)
+
+
+def test_xla_computes_the_same(make, digits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With latents that do not hang on XLA, which draws other random numbers."""
+
+    def spread(settings: TrainSettings, count: int, seed: tf.Tensor) -> tf.Tensor:
+        places = tf.reshape(tf.range(float(count * settings.latent_dim)), [count, -1])
+        return tf.sin(37.0 * places + tf.cast(seed[1], tf.float32))
+
+    monkeypatch.setattr("models.gan.update.draw_latent", spread)
+    recipe = SGD | {"r1_weight": 0.5, "penalty_interval": 2, "max_steps": 2}
+    compiled, plain = make(xla="on", **recipe), make(xla="off", **recipe)
+    assert compiled._replica_update is not compiled.update
+    assert plain._replica_update is plain.update
+    scalars = compiled.run_steps(2, 0.0)
+    expected = np.mean(run(plain.update, 2), axis=0)
+    np.testing.assert_allclose(list(scalars.values()), expected, rtol=1e-3, atol=1e-5)
+    assert_close(both(compiled.update), both(plain.update), rtol=5e-3, atol=2e-5)
+
+
+# ------------------------------------------------------------------------------ averages
+
+
+def test_the_average_follows_its_recurrence(make_update, eagerly: None) -> None:
+    """Decay min(0.4, (1 + t) / (10 + t)): the early weights are soon forgotten."""
+    update = make_update(ema_decay=0.4, generator_learning_rate=1e-2)
+    average = [w.astype(np.float64) for w in weights(update.generator)]
+    assert same([w.numpy() for w in update.average], weights(update.generator))
+    decays = [min(0.4, (1 + step) / (10 + step)) for step in range(1, 8)]
+    assert decays[0] == 2 / 11 < decays[4] == 0.4 == decays[-1]
+    for decay in decays:
+        run(update, 1)
+        current = weights(update.generator)
+        average = [decay * a + (1 - decay) * w for a, w in zip(average, current, strict=True)]
+        assert_close([w.numpy() for w in update.average], average, rtol=1e-4, atol=1e-6)
+    assert not same([w.numpy() for w in update.average], current)
+
+
+def random_weights(network: keras.Model) -> list[tf.Variable]:
     generator = np.random.default_rng(0)
-    average = trainer.average
-    for variable in average.trainable_variables:
-        variable.assign(generator.normal(0.1, 0.4, variable.shape))
-    norms = [x for x in average.layers if isinstance(x, keras.layers.BatchNormalization)]
-    assert len(norms) == 3
-    for norm in norms:  # what training left must not shine through
-        norm.moving_mean.assign(norm.moving_mean + 100.0)
-    before, momenta = variables(average), [norm.momentum for norm in norms]
+    return [
+        tf.Variable(generator.normal(0.1, 0.4, variable.shape).astype(np.float32))
+        for variable in network.trainable_variables
+    ]
 
-    trainer.refresh_average(batches=batches, batch_size=30)
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_batch_statistics_are_those_of_the_activations(
+    conditional: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mean over ten batches of the mean and the variance before each normalisation."""
+    monkeypatch.setattr(averaged, "_ROWS", 30)
+    settings = TrainSettings(**(TINY | {"seed": 3, "conditional": conditional}))
+    average = AveragedGenerator(settings)
+    network = average.network
+    norms = [x for x in network.layers if isinstance(x, keras.layers.BatchNormalization)]
+    assert len(norms) == 3
+    for norm in norms:  # what was there before must not shine through
+        norm.moving_mean.assign(norm.moving_mean + 100.0)
+    momenta = [norm.momentum for norm in norms]
+    given = random_weights(network)
+
+    average.set_weights(given)
+    assert same(weights(network), [weight.numpy() for weight in given])
+    assert [norm.momentum for norm in norms] == momenta == [0.9] * 3
     found = [(norm.moving_mean.numpy(), norm.moving_variance.numpy()) for norm in norms]
 
-    assert same(variables(average), before)
-    assert [norm.momentum for norm in norms] == momenta
-    probe = keras.Model(average.inputs, [norm.input for norm in norms])
-    latents = [draw_latent(trainer.settings, 30, tf.constant([3, i])) for i in range(batches)]
-    activations = [
-        [x.numpy().astype(np.float64) for x in probe([latent, tf.range(30) % 10], training=True)]
-        for latent in latents
-    ]
+    probe = keras.Model(network.inputs, [norm.input for norm in norms])
+    activations = []
+    for batch in range(10):
+        seed = tf.random.experimental.stateless_fold_in(tf.constant([3, -1]), batch)
+        latent = tf.random.stateless_normal([30, 8], seed)
+        inputs = [latent, tf.range(30) % 10][: len(network.inputs)]
+        outputs = probe(inputs, training=True)
+        activations.append([x.numpy().astype(np.float64) for x in outputs])
     for layer, (mean, variance) in enumerate(found):
         means = [batch[layer].mean(axis=(0, 1, 2)) for batch in activations]
         variances = [batch[layer].var(axis=(0, 1, 2)) for batch in activations]
         np.testing.assert_allclose(mean, np.mean(means, axis=0), rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(variance, np.mean(variances, axis=0), rtol=1e-3, atol=1e-4)
-    trainer.refresh_average(batches=batches, batch_size=30)
-    for norm, (mean, variance) in zip(norms, found, strict=True):
-        np.testing.assert_allclose(norm.moving_mean, mean, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(norm.moving_variance, variance, rtol=1e-4, atol=1e-5)
+    average.set_weights(given)
+    again = [(norm.moving_mean.numpy(), norm.moving_variance.numpy()) for norm in norms]
+    assert_close([x for pair in again for x in pair], [x for pair in found for x in pair])
 
 
-def test_refreshing_without_batch_statistics(make) -> None:
-    trainer = make(generator_normalisation="none")
-    before = variables(trainer.average)
-    trainer.refresh_average()
-    assert same(variables(trainer.average), before)
-
-
-def test_samples_come_from_the_average_in_rows_of_digits(make) -> None:
+def test_pictures_come_from_the_average_and_from_the_same_latents(make, monkeypatch) -> None:
+    monkeypatch.setattr(averaged, "_ROWS", 30)
     trainer = make()
     first = trainer.sample(rows=2)
     assert (first.shape, first.dtype) == ((20, 28, 28, 1), np.uint8)
+    for variable in trainer.update.generator.trainable_variables:
+        variable.assign(0 * variable.value)
     np.testing.assert_array_equal(first, trainer.sample(rows=2))
-    trainer.generator.set_weights([0 * weights for weights in trainer.generator.get_weights()])
-    np.testing.assert_array_equal(first, trainer.sample(rows=2))
-    # The latent's part of the first layer silenced, all that is left is the digit.
-    kernel = trainer.average.get_layer("project").kernel
-    kernel.assign(np.where(np.arange(18)[:, np.newaxis] < 8, 0.0, 5 * kernel.numpy()))
-    digits = trainer.sample(rows=2)
-    np.testing.assert_array_equal(digits[:10], digits[10:])
-    assert len({picture.tobytes() for picture in digits}) == 10
+    given = random_weights(trainer.average.network)
+    for variable, weight in zip(trainer.update.average, given, strict=True):
+        variable.assign(weight)
+    other = trainer.sample(rows=2)
+    assert not np.array_equal(first, other)
+
+    # More pictures than are drawn at a time: each hangs on its place and its digit alone.
+    average = trainer.average
+    digits = np.arange(70) % 10
+    many = average.draw(digits)
+    assert many.shape == (70, 28, 28, 1)
+    np.testing.assert_array_equal(many[:20], other)
+    np.testing.assert_array_equal(average.draw(digits[:35]), many[:35])
+    assert len({picture.tobytes() for picture in many}) == 70
+    changed = average.draw(np.where(np.arange(70) == 40, 9, digits))
+    assert [i for i in range(70) if not np.array_equal(changed[i], many[i])] == [40]
 
 
-def test_divergence_is_an_error_that_helps(make) -> None:
+def test_without_batch_statistics_there_is_nothing_to_recompute(monkeypatch) -> None:
+    average = AveragedGenerator(TrainSettings(**(TINY | {"generator_normalisation": "none"})))
+    monkeypatch.setattr(average, "_apply", None)
+    given = random_weights(average.network)
+    average.set_weights(given)
+    assert same(weights(average.network), [weight.numpy() for weight in given])
+
+
+# ------------------------------------------------------------------------------ the loop
+
+
+class Script:
+    """Held-out digits that find what they are told to find."""
+
+    def __init__(self, fids: Sequence[float]) -> None:
+        self.count = 20
+        self.fids = list(fids)
+        self.asked: list[np.ndarray] = []
+
+    def judge(self, images: np.ndarray, asked: np.ndarray) -> Judgement:
+        assert images.shape == (20, 28, 28, 1)
+        self.asked.append(asked)
+        return Judgement(self.fids.pop(0), 1.0, (0.1,) * 10, 1.0)
+
+
+EACH_CALL = {"steps_per_call": 1, "report_seconds": 1e-9}
+
+
+def counting(trainer: GanTrainer) -> GanTrainer:
+    """In place of learning, each update adds 1 to the average; the loop around it is the same."""
+
+    def update(deviation: tf.Tensor) -> tf.Tensor:
+        for variable in trainer.update.average:
+            variable.assign_add(tf.ones_like(variable))
+        return tf.stack([deviation, 2.0, 3.0, 4.0])
+
+    for variable in trainer.update.average:
+        variable.assign(tf.zeros_like(variable))
+    trainer._replica_update = update
+    return trainer
+
+
+def exported(trainer: GanTrainer) -> float:
+    """How many updates the generator to export has seen."""
+    (value,) = {float(x) for w in weights(trainer.best.network) for x in w.flat}
+    return value
+
+
+@pytest.fixture
+def quick(eagerly: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(averaged, "_ROWS", 20)
+
+
+def test_every_call_is_reported_and_rates_and_noise_fall(make, quick: None) -> None:
+    """Flat until half of the budget is used, then straight to a quarter at its end."""
+    trainer = counting(
+        make(
+            **EACH_CALL,
+            max_steps=8,
+            generator_learning_rate=1e-2,
+            discriminator_learning_rate=2e-3,
+            final_learning_rate=0.25,
+            instance_noise=0.8,
+        )
+    )
+    reports, rates = list[Progress](), []
+    for progress in trainer.fit():
+        reports.append(progress)
+        optimisers = trainer.update.generator_optimiser, trainer.update.discriminator_optimiser
+        rates.append([float(optimiser.learning_rate) for optimiser in optimisers])
+    assert [progress.step for progress in reports] == list(range(1, 9))
+    assert [progress.fraction for progress in reports] == [i / 8 for i in range(1, 9)]
+    assert all(progress.steps_per_second > 0 for progress in reports)
+    assert [list(progress.scalars) for progress in reports] == [
+        ["discriminator_loss", "generator_loss", "real_logit", "fake_logit"]
+    ] * 8
+    shares = [1, 1, 1, 1, 1, 1 - 0.75 / 4, 1 - 0.75 / 2, 1 - 0.75 * 3 / 4]
+    np.testing.assert_allclose(rates, [(1e-2 * s, 2e-3 * s) for s in shares], rtol=1e-6)
+    noise = [progress.scalars["discriminator_loss"] for progress in reports]
+    np.testing.assert_allclose(noise, [0.8 * (1 - i / 8) for i in range(8)], rtol=1e-6)
+    assert (trainer.step, exported(trainer)) == (8, 8)
+    assert list(trainer.fit()) == []
+    assert trainer.step == 8
+
+
+def test_updates_in_one_call_or_in_many(make, make_update) -> None:
+    """A graph of three updates a call, of five that do not divide into threes, and no graph."""
+    changed = SGD | {"max_steps": 5, "final_learning_rate": 1.0, "penalty_interval": 2}
+    trainer, update = make(**changed, steps_per_call=3), make_update(**changed)
+    reports = list(trainer.fit())
+    assert reports[-1].step == trainer.step == 5
+    assert reports[-1].fraction == 1.0
+    scalars = run(update, 5)
+    found = list(reports[-1].scalars.values())  # of the last call, of two updates
+    np.testing.assert_allclose(found, np.mean(scalars[3:], axis=0), rtol=1e-3, atol=1e-5)
+    assert_close(both(trainer.update), both(update), rtol=5e-3, atol=5e-5)
+    assert same(weights(trainer.best.network), [w.numpy() for w in trainer.update.average])
+
+
+def test_a_budget_of_time_ends(make, quick: None) -> None:
+    trainer = counting(make(max_seconds=0.3, max_steps=None, steps_per_call=4))
+    started = time.monotonic()
+    reports = list(trainer.fit())
+    assert 0.3 <= reports[-1].seconds <= time.monotonic() - started < 5
+    assert reports[-1].fraction == 1.0
+    assert reports[-1].step == trainer.step >= 1
+
+
+def test_calls_are_as_long_as_fits_a_budget_of_time(make) -> None:
+    timed = make(max_seconds=60, max_steps=None, steps_per_call=32)
+    assert timed._next_steps(1, 30.0) == 1  # the first call builds the graph
+    assert timed._next_steps(1, 0.001) == 4
+    assert timed._next_steps(16, 4.0) == 8
+    assert timed._next_steps(16, 0.1) == 32
+    assert make(steps_per_call=32)._next_steps(32, 100.0) == 32
+
+
+def test_the_best_is_kept_and_not_the_last(make, quick: None) -> None:
+    script = Script([5.0, 3.0, 4.0, 3.5])
+    trainer = counting(make(script, **EACH_CALL, max_steps=8, evaluations=4))
+    reports = list(trainer.fit())
+    assert script.fids == []
+    fids = [progress.judgement and progress.judgement.fid for progress in reports]
+    assert fids == [None, 5, 5, 3, 3, 4, 4, 3.5]
+    assert exported(trainer) == 4
+    for asked in script.asked:
+        np.testing.assert_array_equal(asked, np.arange(20) % 10)
+
+
+def test_the_best_has_the_batch_statistics_of_its_moment(make, quick: None) -> None:
+    trainer = make(Script([1.0, 2.0]), **EACH_CALL, max_steps=2, evaluations=2)
+    list(trainer.fit(None))
+    last = trainer.average.network.get_weights()
+    list_of_best = trainer.best.network.get_weights()
+    again = AveragedGenerator(trainer.settings)
+    names = [variable.name for variable in trainer.best.network.trainable_variables]
+    assert "gamma" in names
+    again.set_weights([tf.Variable(w) for w in weights(trainer.best.network)])
+    assert_close(again.network.get_weights(), list_of_best)
+    assert not same(last, list_of_best)
+
+
+@pytest.mark.parametrize(
+    ("fids", "patience", "steps"),
+    [
+        ([5, 4, 4.5, 4.5, 1, 1, 1, 1], 2, 4),
+        ([5, 6, 1, 1, 1, 1, 1, 1], 1, 2),
+        ([8, 7, 6, 5, 4, 3, 2, 1], 1, 8),
+        ([5, 6, 4, 6, 3, 6, 2, 6], 2, 8),
+        ([1, 2, 2, 2, 2, 2, 2, 2], None, 8),
+    ],
+)
+def test_patience(make, quick: None, fids: list[float], patience: int | None, steps: int) -> None:
+    recipe = EACH_CALL | {"max_steps": 8, "evaluations": 8, "patience": patience}
+    trainer = counting(make(Script(fids), **recipe))
+    reports = list(trainer.fit())
+    assert reports[-1].step == trainer.step == steps
+    assert exported(trainer) == 1 + int(np.argmin(fids[:steps]))
+
+
+def test_a_call_across_many_evaluations_makes_one(make, quick: None) -> None:
+    script = Script([5.0, 4.0])
+    trainer = counting(make(script, max_steps=8, steps_per_call=5, evaluations=8))
+    list(trainer.fit())
+    assert script.fids == []
+    assert exported(trainer) == 8
+
+
+def test_evaluations_without_held_out_digits_or_the_reverse(make, quick: None) -> None:
+    for trainer in (make(max_steps=3), make(Script([]), max_steps=3, evaluations=0)):
+        assert list(counting(trainer).fit())[-1].judgement is None
+        assert exported(trainer) == 3
+
+
+def interrupted(trainer: GanTrainer, at: int, checkpoints: Checkpoints | None) -> str:
+    reports = trainer.fit(checkpoints)
+    assert [next(reports).step for _ in range(at)] == list(range(1, at + 1))
+    trainer.stop_requested = True
+    with pytest.raises(InterruptedTrainingError) as caught:
+        next(reports)
+    return str(caught.value)
+
+
+def test_a_training_that_is_stopped_goes_on(make, quick: None, tmp_path: Path) -> None:
+    """Evaluations, patience and the best so far included."""
+    recipe = EACH_CALL | {"max_steps": 10, "evaluations": 10, "patience": 3}
+
+    def start(fids: list[float]) -> tuple[GanTrainer, Checkpoints]:
+        trainer = counting(make(Script(fids), **recipe))
+        return trainer, Checkpoints(str(tmp_path), "key", trainer.variables())
+
+    trainer, checkpoints = start([9, 8, 3, 5, 6])
+    message = interrupted(trainer, 4, checkpoints)
+    assert "stopped at step 5" in message
+    assert "run again" in message
+    trainer, checkpoints = start([4, 1])
+    reports = list(trainer.fit(checkpoints))
+    # The third was the best, and the sixth the third since.
+    assert [progress.step for progress in reports] == [6]
+    assert reports[0].fraction == 0.6
+    assert exported(trainer) == 3
+    assert trainer._held_out.fids == [1]
+
+
+def test_a_training_that_is_stopped_without_checkpoints_says_so(make, quick: None) -> None:
+    trainer = counting(make(**EACH_CALL, max_steps=10))
+    assert interrupted(trainer, 1, None).endswith("step 2; nothing was kept")
+
+
+def test_a_stop_after_the_last_call_changes_nothing(make, quick: None) -> None:
+    trainer = counting(make(max_steps=3, steps_per_call=3))
+    trainer.stop_requested = True
+    assert [progress.step for progress in trainer.fit()] == [3]
+    assert exported(trainer) == 3
+
+
+def test_seconds_go_on_counting_and_what_is_exported_was_trained(
+    make, quick: None, tmp_path: Path
+) -> None:
+    """Cut off after the budget of time but before its only evaluation."""
+    recipe: dict[str, Any] = {"max_seconds": 50, "max_steps": None, "evaluations": 1}
+    trainer = counting(make(Script([]), **recipe))
+    trainer.run_steps(3, 0.0)
+    extra = {"seconds": 50.1, "fids": [], "evaluated": 0}
+    Checkpoints(str(tmp_path), "key", trainer.variables()).save(3, extra)
+    again = counting(make(Script([1.0]), **recipe))
+    list(again.fit(Checkpoints(str(tmp_path), "key", again.variables())))
+    assert (again.step, exported(again)) == (3, 3)
+
+
+def test_checkpoints_come_at_their_interval(make, quick: None, tmp_path: Path) -> None:
+    for seconds, expected in ((1e-9, [2, 4, 6]), (3600, [])):
+        recipe = {"max_steps": 8, "steps_per_call": 2, "checkpoint_seconds": seconds}
+        trainer = counting(make(**recipe))
+        checkpoints, saved = Checkpoints(str(tmp_path), "key", trainer.variables()), []
+        checkpoints.save = lambda step, extra, saved=saved: saved.append((step, json.dumps(extra)))
+        list(trainer.fit(checkpoints))
+        assert [step for step, _ in saved] == expected
+
+
+def test_divergence_is_an_error_that_helps(make, eagerly: None) -> None:
     trainer = make(
         max_steps=200,
         steps_per_call=50,
@@ -229,94 +978,28 @@ def test_divergence_is_an_error_that_helps(make) -> None:
         generator_learning_rate=1.0,
         discriminator_learning_rate=1.0,
         r1_weight=1000,
-        r1_interval=1,
+        penalty_interval=1,
         discriminator_activation="relu",
     )
     with pytest.raises(NonFiniteLossError) as caught:
         list(trainer.fit())
     message = str(caught.value)
-    assert f"diverged before step {int(trainer.step)}: discriminator_loss " in message
+    assert f"diverged before step {trainer.step}: discriminator_loss " in message
     assert "nan" in message or "inf" in message
-    for name in ("generator_learning_rate", "discriminator_learning_rate", "r1_weight", "loss"):
-        assert f"train.{name}" in message
-        assert name in TrainSettings.model_fields
+    named = re.findall(r"train\.(\w+)", message)
+    rates = ["generator_learning_rate", "discriminator_learning_rate"]
+    assert named == [*rates, "r1_weight", "loss"]
+    assert set(named) <= TrainSettings.model_fields.keys()
 
 
-def test_a_lazy_penalty_is_rarer_and_as_much_stronger(make, eagerly: None) -> None:
-    each = {"steps_per_call": 1, "report_seconds": 1e-9, "optimiser": "sgd"}
-    lazy, eager = make(r1_weight=1, r1_interval=4, **each), make(r1_weight=4, r1_interval=1, **each)
-    alike = []
-    for _ in zip(lazy.fit(), eager.fit(), strict=True):
-        pairs = zip(variables(lazy.discriminator), variables(eager.discriminator), strict=True)
-        alike.append(all(np.allclose(a, b, rtol=1e-5, atol=1e-7) for a, b in pairs))
-    assert alike == [True, False]
-
-
-def to_image(trainer: GanTrainer) -> np.ndarray:
-    """Weights of the generator's last layer, which has one shape in every recipe."""
-    return trainer.generator.get_layer("to_image").kernel.numpy()
-
-
-@pytest.fixture(scope="module")
-def plain_result(make) -> np.ndarray:
-    trainer = make(r1_weight=0)
-    tf.config.run_functions_eagerly(True)
-    list(trainer.fit())
-    tf.config.run_functions_eagerly(False)
-    return to_image(trainer)
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"r1_weight": 2.0},
-        {"conditional": False},
-        {"latent": "uniform"},
-        {"discriminator_normalisation": "batch"},
-        {"generator_normalisation": "none"},
-        {"dropout": 0.3},
-        {"instance_noise": 0.5},
-        {"label_smoothing": 0.1},
-        {"initialisation": "normal"},
-        {"generator_activation": "elu"},
-        {"optimiser": "sgd"},
-        {"optimiser": "momentum"},
-        {"optimiser": "rmsprop"},
-        {"loss": "minimax"},
-        {"loss": "least_squares"},
-        {"loss": "hinge"},
-    ],
-    ids=lambda changed: "-".join(f"{key}={value}" for key, value in changed.items()),
-)
-def test_each_setting_trains_and_has_an_effect(
-    make, eagerly: None, plain_result: np.ndarray, changed: dict[str, Any]
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_any_scalar_that_is_not_finite_ends_the_training(
+    make, quick: None, place: int, value: float
 ) -> None:
-    trainer = make(**({"r1_weight": 0} | changed))
-    (progress,) = trainer.fit()
-    assert progress.step == 2
-    for network in (trainer.generator, trainer.discriminator, trainer.average):
-        assert all(np.isfinite(weights).all() for weights in network.get_weights())
-    assert not np.array_equal(to_image(trainer), plain_result)
-
-
-CLASSIC: dict[str, Any] = {
-    "conditional": False,
-    "latent": "uniform",
-    "initialisation": "normal",
-    "generator_activation": "leaky_relu",
-    "discriminator_normalisation": "batch",
-    "dropout": 0.3,
-    "instance_noise": 0.1,
-}
-
-
-def test_a_classic_recipe_as_a_graph(make) -> None:
-    recipe = CLASSIC | {"loss": "minimax", "label_smoothing": 0.1, "optimiser": "momentum"}
-    trainer = make(**recipe, max_steps=3, steps_per_call=2)
-    before = [variables(network) for network in (trainer.generator, trainer.discriminator)]
-    progress = list(trainer.fit())[-1]
-    assert progress.step == int(trainer.step) == 3
-    assert np.isfinite(list(progress.scalars.values())).all()
-    for old, network in zip(before, (trainer.generator, trainer.discriminator), strict=True):
-        assert not same(old, variables(network))
-        assert all(np.isfinite(weights).all() for weights in network.get_weights())
+    trainer = make(max_steps=4)
+    scalars = [1.0] * 4
+    scalars[place] = value
+    trainer._replica_update = lambda deviation: tf.constant(scalars)
+    with pytest.raises(NonFiniteLossError, match=f"{value:g}"):
+        trainer.run_steps(2, 0.0)

@@ -1,0 +1,368 @@
+"""Our training against TensorFlow's DCGAN tutorial for the same time, and against a plain loop.
+
+    MNIST_DATA_DIR=... python benchmarks/training.py [--seconds 480] [--seeds 0 1 2]
+
+Both train on the train split for the same wall-clock time, graph building included and measuring
+excluded, each in a process of its own whose peak memory is its own. At the marked times 10,000
+digits of each (of ours, 1,000 a digit) are measured against the test split by the features of one
+classifier. The floor is the median of five draws of as many real training digits. At the end
+follow the two-sample test against the test split and the classification accuracy score, each
+beside that of real training digits.
+
+Our learning rate falls in the second half of the time there is. So what ours shows after 240 s of
+480 s is not what 240 s give: `--seconds 240` shows that.
+
+The loop: our network in our loop and in `keras.Model.fit`, in turn, in one process; real digits a
+second of each and the ratio, of which the median counts. The first round is warming up.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+SIDES = {"ours": "ours", "dcgan": "DCGAN tutorial"}
+MARKS = (30, 60, 90, 120, 240, 480)
+FLOOR_DRAWS = 5
+
+
+def load_digits(data_dir: str):
+    """The train and the eval split, images uint8 [n, 28, 28, 1] and labels int64 [n] each."""
+    from components.mnist_example_gen.spans import resolve_span
+    from components.mnist_example_gen.splits import load_splits
+
+    splits = load_splits(resolve_span(data_dir, None), 0.1)
+    return [
+        (splits[name].images[..., np.newaxis], splits[name].labels.astype(np.int64))
+        for name in ("train", "eval")
+    ]
+
+
+def read_settings(arguments, **train):
+    """The preset's settings, `train` replaced where told; no evaluations while training."""
+    from pipeline.config import resolve
+
+    train = {"max_steps": None, "evaluations": 0, "patience": None, "report_seconds": 0.5} | train
+    options = {f"train.{key}": (value, "the benchmark") for key, value in train.items()}
+    return resolve(
+        arguments.preset, environ={}, assignments=arguments.set, options=options
+    ).settings
+
+
+# What a side's process does.
+
+
+def train_ours(arguments):
+    """Yields (seconds, real digits seen, function that draws) ever again."""
+    from models.gan.training import GanTrainer
+
+    settings = read_settings(arguments, max_seconds=arguments.seconds, seed=arguments.seed).train
+    train, _ = load_digits(arguments.data_dir)
+    trainer = GanTrainer(settings, *train)
+    for progress in trainer.fit():
+        seen = progress.step * settings.batch_size
+        yield progress.seconds, seen, lambda: trainer.sample(arguments.samples // 10)
+
+
+def train_dcgan(arguments):
+    """Yields as `train_ours` does."""
+    from dcgan_tutorial import DcganTutorial
+
+    (images, _), _ = load_digits(arguments.data_dir)
+    tutorial = DcganTutorial(images, arguments.seed)
+    for seconds, seen in tutorial.fit(arguments.seconds):
+        yield seconds, seen, lambda: tutorial.sample(arguments.samples)
+
+
+def run_training(arguments, training) -> None:
+    """Trains, leaving samples at each mark in the folder, and then `moments.json`."""
+    folder, marks, moments = Path(arguments.folder), list(arguments.at), []
+    for seconds, seen, draw in training(arguments):
+        if not marks or seconds < marks[0]:
+            continue
+        images = draw()
+        while marks and seconds >= marks[0]:
+            mark = marks.pop(0)
+            np.save(folder / f"{len(moments)}.npy", images)
+            moments.append({"at": mark, "seconds": seconds, "images": seen})
+            print(f"  {arguments.side} trained for {seconds:.0f} s", file=sys.stderr, flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    (folder / "moments.json").write_text(json.dumps({"moments": moments, "peak_gib": peak}))
+
+
+def run_loops(arguments) -> None:
+    """Times both loops in turn, leaving digits a second of each round in `loop.json`."""
+    import keras
+    from plain_loop import PlainGan, plain_dataset
+
+    from models.gan.training import GanTrainer
+
+    settings = read_settings(arguments, max_seconds=864_000.0).train
+    train, _ = load_digits(arguments.data_dir)
+    trainer = GanTrainer(settings, *train)
+    training, rounds, length = trainer.fit(), [], arguments.round_seconds
+
+    def our_rate() -> float:
+        started, before = time.monotonic(), trainer.step
+        while (passed := time.monotonic() - started) < length:
+            next(training)
+        return (trainer.step - before) * settings.batch_size / passed
+
+    class Alternating(keras.callbacks.Callback):
+        """At the end of a plain round lets ours have its own."""
+
+        def on_train_begin(self, logs=None):
+            self.steps, self.since = 0, time.monotonic()
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.steps += 1
+            passed = time.monotonic() - self.since
+            if passed >= length:
+                plain = self.steps * settings.batch_size / passed
+                rounds.append({"ours": our_rate(), "plain": plain})
+                self.model.stop_training = len(rounds) > arguments.rounds
+                self.on_train_begin()
+
+    dataset = plain_dataset(settings, *train)
+    PlainGan(settings).fit(dataset, verbose=0, callbacks=[Alternating()])
+    (Path(arguments.folder) / "loop.json").write_text(json.dumps(rounds[1:]))
+
+
+# What the main process does.
+
+
+class Measures:
+    """Figures of merit by one classifier, trained here on the train split."""
+
+    def __init__(self, arguments) -> None:
+        from models.digit_classifier.training import ClassifierTrainer, accuracy
+        from models.metrics.frechet import fit_gaussian, gaussian_distance
+
+        self.settings = read_settings(arguments)
+        self.train, self.test = load_digits(arguments.data_dir)
+        trainer = ClassifierTrainer(self.settings.classifier, *self.train)
+        self._classifier = trainer.fit(lambda *progress: None)
+        self._reference = fit_gaussian(self._extract(self.test[0])[0])
+        self._distance = lambda features: gaussian_distance(fit_gaussian(features), self._reference)
+        random = np.random.default_rng(0)
+        count = min(arguments.samples, len(self.train[1]))
+        draws = [random.permutation(len(self.train[1]))[:count] for _ in range(FLOOR_DRAWS)]
+        floors = [self._distance(self._extract(self.train[0][rows])[0]) for rows in draws]
+        self.floor = statistics.median(floors)
+        self.real = [part[draws[0]] for part in self.train]
+        self.about = {
+            "classifier_accuracy": accuracy(self._classifier, *self.test),
+            "floor": self.floor,
+            "floors": floors,
+        }
+
+    def _extract(self, images):
+        return self._classifier.predict(images, batch_size=1000, verbose=0)
+
+    def at_a_mark(self, images: np.ndarray, asked: np.ndarray | None) -> dict:
+        from models.metrics.labels import agreement, digit_shares
+
+        features, logits = self._extract(images)
+        fid, shares = self._distance(features), digit_shares(logits)
+        return {
+            "fid": fid,
+            "fid_ratio": fid / self.floor,
+            "lowest_digit_share": float(shares.min()),
+            "highest_digit_share": float(shares.max()),
+            "agreement": None if asked is None else agreement(asked, logits),
+        }
+
+    def at_the_end(self, images: np.ndarray, asked: np.ndarray | None) -> dict:
+        from models.metrics.deep import classification_accuracy, two_sample_accuracy
+
+        score, steps = None, self.settings.classifier.steps
+        if asked is not None:
+            score = classification_accuracy(images, asked, *self.test, seed=0, steps=steps)
+        found = two_sample_accuracy(images, self.test[0], seed=0)
+        return {
+            "two_sample_accuracy": found.accuracy,
+            "two_sample_interval": list(found.interval),
+            "classification_accuracy": score,
+        }
+
+
+def in_own_process(side: str, seed: int, folder: str) -> None:
+    command = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--seed", str(seed)]
+    if subprocess.run([*command, "--folder", folder], check=False).returncode:
+        sys.exit(f"{side} failed")
+
+
+def compare_trainings(measures: Measures, side: str, seed: int, samples: int) -> dict:
+    """Trains one side and measures what it drew."""
+    with tempfile.TemporaryDirectory() as folder:
+        in_own_process(side, seed, folder)
+        run = {"side": side, "seed": seed, **json.loads(Path(folder, "moments.json").read_text())}
+        conditional = side == "ours" and measures.settings.train.conditional
+        asked = np.arange(samples) % 10 if conditional else None
+        for number, moment in enumerate(run["moments"]):
+            images = np.load(Path(folder, f"{number}.npy"))
+            moment.update(measures.at_a_mark(images, asked))
+            print_moment(side, seed, moment)
+    return {**run, **measures.at_the_end(images, asked)}
+
+
+def print_moment(side: str, seed: int, moment: dict) -> None:
+    shares = f"{moment['lowest_digit_share']:6.1%} {moment['highest_digit_share']:6.1%}"
+    print(
+        f"{SIDES[side]:15} {seed:>4} {moment['seconds']:6.1f} {moment['fid']:10.3f} "
+        f"{moment['fid_ratio']:9.1f} {shares} {share(moment['agreement']):>9} "
+        f"{moment['images'] / moment['seconds']:8.0f}",
+        flush=True,
+    )
+
+
+def share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
+
+
+def print_ends(rows: list[dict]) -> None:
+    print("\nat the end           two-sample accuracy     classification  digits/s  peak")
+    for row in rows:
+        low, high = row["two_sample_interval"]
+        name = f"{SIDES.get(row['side'], row['side'])} {row.get('seed', '')}"
+        test = f"{row['two_sample_accuracy']:.3f} [{low:.3f}, {high:.3f}]"
+        cells = f"{name:20} {test:23} {share(row['classification_accuracy']):>14}"
+        if "moments" in row:
+            last = row["moments"][-1]
+            cells += f"  {last['images'] / last['seconds']:8.0f}  {row['peak_gib']:.2f} GiB"
+        print(cells)
+
+
+def draw_curve(runs: list[dict], floor: float, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.5))
+    colours = dict(zip(SIDES, ("tab:blue", "tab:orange"), strict=True))
+    labelled = set()
+    for run in runs:
+        side, moments = run["side"], run["moments"]
+        label = None if side in labelled else SIDES[side]
+        labelled.add(side)
+        seconds, fids = ([moment[key] for moment in moments] for key in ("seconds", "fid"))
+        axes.plot(seconds, fids, "o-", color=colours[side], label=label, alpha=0.8)
+    axes.axhline(floor, color="black", linestyle="--", label="real training digits")
+    axes.set(
+        yscale="log", xlabel="seconds of training", ylabel="Fréchet distance to the test split"
+    )
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+
+
+def report_loops(folder: str) -> dict:
+    """Runs the loops and prints their rounds."""
+    in_own_process("plain", 0, folder)
+    rounds = json.loads(Path(folder, "loop.json").read_text())
+    print("\nloop: round  ours digits/s  plain digits/s  ratio")
+    ratios = [seen["ours"] / seen["plain"] for seen in rounds]
+    for number, (seen, ratio) in enumerate(zip(rounds, ratios, strict=True), start=1):
+        print(f"{number:>11} {seen['ours']:14.0f} {seen['plain']:15.0f} {ratio:6.2f}")
+    print(f"median ratio {statistics.median(ratios):.2f}")
+    return {"rounds": rounds, "median_ratio": statistics.median(ratios)}
+
+
+def report_trainings(arguments) -> dict:
+    """Trains and measures all sides and seeds; prints tables and draws the curve."""
+    measures = Measures(arguments)
+    about = measures.about
+    print(f"classifier {about['classifier_accuracy']:.2%} right on the test split")
+    print(f"floor {measures.floor:.4f}, {arguments.samples} samples\n")
+    print("                seed  seconds       FID FID/floor  least   most agreement digits/s")
+    runs = [
+        compare_trainings(measures, side, seed, arguments.samples)
+        for seed in arguments.seeds
+        for side in SIDES
+        if side in arguments.only
+    ]
+    real = {"side": "real digits", **measures.at_the_end(*measures.real)}
+    print_ends([*runs, real])
+    print("\nThe learning rate of ours falls in the second half of --seconds, here of", end=" ")
+    print(f"{arguments.seconds:g} s; a shorter time gives better digits than its row above.")
+    draw_curve(runs, measures.floor, arguments.output / "curve.png")
+    return {**about, "runs": runs, "real": real}
+
+
+def report(arguments) -> None:
+    import tensorflow as tf
+
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    results = {
+        "tensorflow": tf.__version__,
+        "cpus": len(os.sched_getaffinity(0)),
+        "gpus": len(tf.config.list_physical_devices("GPU")),
+        "preset": arguments.preset,
+        "set": arguments.set,
+        "seconds": arguments.seconds,
+        "samples": arguments.samples,
+        "train": read_settings(arguments, max_seconds=arguments.seconds).train.model_dump(),
+    }
+    if set(arguments.only) & set(SIDES):
+        results |= report_trainings(arguments)
+    if "plain" in arguments.only:
+        with tempfile.TemporaryDirectory() as folder:
+            results["loop"] = report_loops(folder)
+    (arguments.output / "results.json").write_text(json.dumps(results, indent=2))
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--data-dir", default=os.environ.get("MNIST_DATA_DIR"))
+    add("--seconds", type=float, default=480.0, help="of training, for each")
+    add("--at", type=float, nargs="+", default=MARKS, help="times to measure at; the end is one")
+    add("--seeds", type=int, nargs="+", default=[0])
+    add("--samples", type=int, default=10_000, help="digits to measure, a multiple of 10")
+    add("--preset", default="default")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="another setting")
+    add("--only", action="append", choices=[*SIDES, "plain"], help="this part; may be repeated")
+    add("--rounds", type=int, default=5, help="of the loops")
+    add("--round-seconds", type=float, default=10.0)
+    add("--output", type=Path, default=Path("outputs/benchmark-training"))
+    add("--side", choices=[*SIDES, "plain"], help=argparse.SUPPRESS)
+    add("--seed", type=int, default=0, help=argparse.SUPPRESS)
+    add("--folder", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if not arguments.data_dir:
+        parser.error("name the folder with MNIST's files: --data-dir or MNIST_DATA_DIR")
+    if arguments.samples < 10 or arguments.samples % 10:
+        parser.error("--samples must be a multiple of 10")
+    earlier = {mark for mark in arguments.at if 0 < mark < arguments.seconds}
+    arguments.at = sorted(earlier | {arguments.seconds})
+    arguments.only = arguments.only or [*SIDES, "plain"]
+    return arguments
+
+
+def main() -> None:
+    arguments = read_arguments()
+    if arguments.side == "plain":
+        run_loops(arguments)
+    elif arguments.side:
+        run_training(arguments, {"ours": train_ours, "dcgan": train_dcgan}[arguments.side])
+    else:
+        report(arguments)
+
+
+if __name__ == "__main__":
+    main()

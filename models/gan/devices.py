@@ -1,0 +1,59 @@
+"""What a training runs on, and how: devices, precision, compilation."""
+
+import json
+import os
+
+import tensorflow as tf
+
+_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+def choose_strategy() -> tf.distribute.Strategy:
+    """The workers that `TF_CONFIG` names, else all GPUs of this machine, else one device."""
+    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
+    if len([*cluster.get("chief", []), *cluster.get("worker", [])]) > 1:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    if len(tf.config.list_logical_devices("GPU")) > 1:
+        return tf.distribute.MirroredStrategy()
+    return tf.distribute.get_strategy()
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one that writes files."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or not resolver.task_type:
+        return True
+    leader = "chief" if "chief" in resolver.cluster_spec().jobs else "worker"
+    return (resolver.task_type, resolver.task_id) == (leader, 0)
+
+
+def choose_precision(setting: str) -> str:
+    """The Keras dtype policy for `train.precision`.
+
+    `auto` is bfloat16 on GPUs of compute capability 8 and above, float16 on those of 7, and
+    float32 elsewhere.
+    """
+    if setting != "auto":
+        return _POLICIES[setting]
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return "float32"
+    capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability")
+    if capability is None or capability < (7, 0):
+        return "float32"
+    return "mixed_bfloat16" if capability >= (8, 0) else "mixed_float16"
+
+
+def choose_xla(setting: str, replicas: int) -> bool:
+    """Whether XLA compiles the update; `auto` is on one GPU only.
+
+    On CPUs XLA's gradients of convolutions are many times slower: `docs/training.md`.
+
+    Raises:
+      ValueError: when several replicas are to be compiled: their optimisers meet in between.
+    """
+    if setting == "on" and replicas > 1:
+        raise ValueError(f"train.xla=on goes with one replica, and here are {replicas}")
+    if setting != "auto":
+        return setting == "on"
+    return replicas == 1 and bool(tf.config.list_physical_devices("GPU"))

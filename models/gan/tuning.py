@@ -1,0 +1,357 @@
+"""The TFX Tuner's entry point: a search for settings that give a lower FID in the same time.
+
+Each trial is a short training with settings of its own, judged at its end by the digits that are
+held out of the train split. The first has the current settings, so that what is found is never
+worse than they are, as measured.
+
+What a search knows is one file, written when a trial ends and renamed into place:
+
+    <checkpoints>/tune/<key>/search.json    the oracle and the trials that have ended
+                             trials/        checkpoints of the trial that is running
+
+KerasTuner's own files are several, written in place: after a kill they may contradict each other,
+or be cut short. They go to the folder of the execution and are never read. A search that is started
+again goes on with the trial at which it was cut off, with the same choices as if it had not been,
+and a trial that has ended is not run again. The folder stays when the search is complete: TFX has
+not recorded the result by then, and a search that is given more `tune.trials` goes on from it.
+`train.resume=false` starts a search afresh.
+"""
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import keras_tuner
+import numpy as np
+import tensorflow as tf
+from keras_tuner.engine.base_tuner import BaseTuner
+from keras_tuner.engine.trial import Trial, TrialStatus
+from keras_tuner.errors import FailedTrialError, FatalRuntimeError
+from keras_tuner.oracles import BayesianOptimizationOracle, RandomSearchOracle
+from pydantic import ValidationError
+from tfx import v1 as tfx
+
+from models.digit_classifier.features import FeatureExtractor
+from models.examples import load_split
+from models.gan.checkpoints import Checkpoints, checkpoint_key
+from models.gan.devices import choose_strategy, is_chief
+from models.gan.held_out import HeldOut, split_held_out
+from models.gan.interruption import recipe, stopping_on_signals
+from models.gan.settings import TrainSettings
+from models.gan.training import GanTrainer, NonFiniteLossError
+from models.gan.tuning_settings import (
+    SPACE,
+    LogRange,
+    TuneSettings,
+    describe,
+    to_scalar,
+    with_hyperparameters,
+)
+
+_OBJECTIVE = "fid"
+_RANDOM_TRIALS = 6  # before the Bayesian algorithm has enough to go by
+_DRAWS = 100
+_FILE = "search.json"
+
+_progress_log = logging.getLogger("mnist_gan.progress")
+
+
+class SearchError(RuntimeError):
+    """The search has no result, or cannot keep it."""
+
+
+def tuner_fn(fn_args: Any) -> tfx.components.TunerFnResult:
+    """Sets up the search, from where an interrupted one stopped.
+
+    Args:
+      fn_args: TFX's FnArgs. `custom_config` holds under "train" the fields of `TrainSettings`,
+        under "tune" those of `TuneSettings`, and under "checkpoints" a folder or URI for the state
+        of the search; `base_model` is the digit classifier in whose features FIDs are taken;
+        `working_dir` takes KerasTuner's own files.
+
+    Returns:
+      The tuner; its `search` raises SearchError when no trial gave a result.
+    """
+    config = fn_args.custom_config
+    train = TrainSettings.model_validate(config["train"])
+    tune = TuneSettings.model_validate(config["tune"])
+    first = tune.of_a_trial(train)
+    if first.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    strategy = choose_strategy()
+    images, labels = load_split(fn_args.train_files)
+    oracle = _make_oracle(first, tune)
+    sought = {
+        "search": tune.model_dump(mode="json", exclude={"enabled", "trials"}),
+        "space": oracle.hyperparameters.get_config(),
+        "train": recipe(first),
+        "classifier": _digest(fn_args.base_model),
+        "version": keras_tuner.__version__,
+    }
+    tuner = _GanTuner(
+        oracle,
+        first,
+        (images, labels),
+        extractor=FeatureExtractor(fn_args.base_model),
+        state_dir=f"{config['checkpoints'].rstrip('/')}/tune/"
+        f"{checkpoint_key(sought, images, labels)}",
+        working_dir=fn_args.working_dir,
+        strategy=strategy,
+    )
+    return tfx.components.TunerFnResult(tuner=tuner, fit_kwargs={})
+
+
+class _FromTheCurrent:
+    """An oracle whose first trial is the current settings, and that avoids what cannot work.
+
+    Mixed into KerasTuner's oracles.
+    """
+
+    # Whether the values of a trial go together.
+    is_possible: Callable[[dict[str, Any]], bool]
+
+    def populate_space(self: Any, trial_id: str) -> dict[str, Any]:
+        """See `keras_tuner.Oracle`."""
+        if not self.trials:
+            values = {entry.name: entry.default for entry in self.hyperparameters.space}
+            return {"status": TrialStatus.RUNNING, "values": values}
+        found = super().populate_space(trial_id)  # type: ignore[misc]
+        for _ in range(_DRAWS):
+            values = found["values"]
+            if values is None or (self.is_possible(values) and not self._duplicate(values)):
+                break
+            values = self._random_values()
+            status = TrialStatus.RUNNING if values else TrialStatus.STOPPED
+            found = {"status": status, "values": values}
+        return found
+
+
+class _RandomOracle(_FromTheCurrent, RandomSearchOracle):
+    pass
+
+
+class _BayesianOracle(_FromTheCurrent, BayesianOptimizationOracle):
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        # KerasTuner does not keep this state, without which a resumed search would choose anew.
+        self._random_state = np.random.RandomState(self.seed + len(self.trials))
+        return super().populate_space(trial_id)
+
+
+def _make_oracle(first: TrainSettings, tune: TuneSettings) -> keras_tuner.Oracle:
+    arguments = {
+        "objective": keras_tuner.Objective(_OBJECTIVE, "min"),
+        "max_trials": tune.trials,
+        "hyperparameters": _space(first, tune),
+        "seed": tune.seed + 1,  # KerasTuner takes 0 for none
+        "max_consecutive_failed_trials": tune.trials + 1,  # that is, any number of them
+    }
+    if tune.algorithm == "bayesian":
+        oracle = _BayesianOracle(num_initial_points=_RANDOM_TRIALS, **arguments)
+    else:
+        oracle = _RandomOracle(**arguments)
+    oracle.is_possible = lambda values: _is_possible(first, values)
+    return oracle
+
+
+def _space(first: TrainSettings, tune: TuneSettings) -> keras_tuner.HyperParameters:
+    """What is searched, as KerasTuner has it: the current values are within, and the defaults."""
+    space = keras_tuner.HyperParameters()
+    for name in tune.parameters:
+        options, current = SPACE[name], to_scalar(getattr(first, name))
+        if isinstance(options, LogRange):
+            low, high = min(options.low, current), max(options.high, current)
+            space.Float(name, low, high, sampling="log", default=current)
+        else:
+            scalars = list(dict.fromkeys([*map(to_scalar, options), current]))
+            choices = scalars if isinstance(current, str) else sorted(scalars)
+            space.Choice(name, choices, default=current)
+    return space
+
+
+def _is_possible(first: TrainSettings, values: dict[str, Any]) -> bool:
+    try:
+        with_hyperparameters(first, values)
+    except ValidationError:
+        return False
+    return True
+
+
+class _GanTuner(BaseTuner):
+    """Runs trials, says how they go, and keeps what is known."""
+
+    def __init__(
+        self,
+        oracle: keras_tuner.Oracle,
+        first: TrainSettings,
+        data: tuple[np.ndarray, np.ndarray],
+        *,
+        extractor: FeatureExtractor,
+        state_dir: str,
+        working_dir: str,
+        strategy: tf.distribute.Strategy,
+    ) -> None:
+        super().__init__(oracle, directory=working_dir, project_name="tuner", overwrite=True)
+        self._first = first
+        self._images, self._labels = data
+        self._trained, held_out = split_held_out(len(self._images), first.holdout_share, first.seed)
+        self._held_out = HeldOut(self._images[held_out], extractor)
+        self._state_dir = state_dir
+        self._strategy = strategy
+        if first.resume:
+            self._restore()
+        else:
+            self._remove(state_dir)
+
+    def on_search_begin(self) -> None:
+        done = len(self.oracle.trials)
+        if done:
+            _progress_log.info(f"the search goes on after {done} trials; {self._best()}")
+
+    def on_trial_begin(self, trial: Trial) -> None:
+        _progress_log.info(f"{self._title(trial)} ...{self._so_far()}")
+
+    def run_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Trains with the trial's settings.
+
+        Raises:
+          FailedTrialError: when these settings cannot be trained; the search goes on.
+          FatalRuntimeError: when anything else goes wrong, which ends the search.
+        """
+        del args, kwargs
+        try:
+            return {_OBJECTIVE: self._measure(trial.hyperparameters.values)}
+        except ValidationError as error:
+            reasons = "; ".join(problem["msg"] for problem in error.errors())
+            raise FailedTrialError(f"refused: {reasons}") from error
+        except (NonFiniteLossError, tf.errors.ResourceExhaustedError) as error:
+            raise FailedTrialError(str(error).splitlines()[0]) from error
+        except FailedTrialError:
+            raise
+        except Exception as error:
+            raise FatalRuntimeError(f"{self._title(trial)}: {error}") from error
+
+    def on_trial_end(self, trial: Trial) -> None:
+        super().on_trial_end(trial)
+        self._save()
+        ended = self.oracle.get_trial(trial.trial_id)
+        result = f"FID {ended.score:.2f}" if _is_complete(ended) else _reason(ended)
+        _progress_log.info(f"{self._title(ended)}: {result}{self._so_far()}")
+        # Its graphs, before the next trial has its own.
+        keras.utils.clear_session()
+
+    def on_search_end(self) -> None:
+        if not self._completed():
+            reasons = "; ".join(dict.fromkeys(map(_reason, self.oracle.trials.values())))
+            raise SearchError(
+                f"none of {len(self.oracle.trials)} trials could be trained to the end: {reasons}"
+            )
+        _progress_log.info(self._best())
+        self._remove(f"{self._state_dir}/trials")
+
+    def _measure(self, values: dict[str, Any]) -> float:
+        settings = with_hyperparameters(self._first, values)
+        rows = self._trained
+        try:
+            trainer = GanTrainer(
+                settings,
+                self._images[rows],
+                self._labels[rows],
+                held_out=self._held_out,
+                strategy=self._strategy,
+            )
+        except ValueError as error:  # a batch that the replicas cannot share
+            raise FailedTrialError(f"refused: {error}") from error
+        key = checkpoint_key(recipe(settings), self._images, self._labels)
+        checkpoints = Checkpoints(f"{self._state_dir}/trials", key, trainer.variables())
+        judgement = None
+        with stopping_on_signals(trainer):
+            for progress in trainer.fit(checkpoints):
+                judgement = progress.judgement
+        if is_chief(self._strategy):
+            checkpoints.clear()
+        if judgement is None or not math.isfinite(judgement.fid):
+            raise FailedTrialError("its digits cannot be measured")
+        return judgement.fid
+
+    def _completed(self) -> list[Trial]:
+        return [trial for trial in self.oracle.trials.values() if _is_complete(trial)]
+
+    def _title(self, trial: Trial) -> str:
+        number = list(self.oracle.trials).index(trial.trial_id) + 1
+        changed = describe(self._first, trial.hyperparameters.values)
+        return f"trial {number} of {self.oracle.max_trials}: {changed}"
+
+    def _so_far(self) -> str:
+        return f"; {self._best()}" if self._completed() else ""
+
+    def _best(self) -> str:
+        completed = self._completed()
+        if not completed:
+            return "none has a FID"
+        best = min(completed, key=lambda trial: trial.score)
+        number = list(self.oracle.trials).index(best.trial_id) + 1
+        changed = describe(self._first, best.hyperparameters.values)
+        return f"best so far FID {best.score:.2f}, trial {number} ({changed})"
+
+    def _save(self) -> None:
+        if not is_chief(self._strategy):
+            return
+        content = {
+            "oracle": self.oracle.get_state(),
+            "trials": [trial.get_state() for trial in self.oracle.trials.values()],
+        }
+        try:
+            tf.io.gfile.makedirs(self._state_dir)
+            with tf.io.gfile.GFile(f"{self._state_dir}/partial-{_FILE}", "w") as file:
+                file.write(json.dumps(content))
+            tf.io.gfile.rename(
+                f"{self._state_dir}/partial-{_FILE}", f"{self._state_dir}/{_FILE}", overwrite=True
+            )
+        except (OSError, tf.errors.OpError) as error:
+            raise SearchError(
+                f"cannot keep the search in {self._state_dir}: {error}. Make room there or see who "
+                "may write to it, and start the same run again: it goes on from the last trial "
+                "that was kept."
+            ) from error
+
+    def _restore(self) -> None:
+        path = f"{self._state_dir}/{_FILE}"
+        if not tf.io.gfile.exists(path):
+            return
+        try:
+            with tf.io.gfile.GFile(path) as file:
+                content = json.loads(file.read())
+            trials = [Trial.from_state(state) for state in content["trials"]]
+            state = content["oracle"]
+        except (ValueError, LookupError, TypeError) as error:
+            _progress_log.warning(f"starting the search afresh: {path} is damaged: {error}")
+            return
+        self.oracle.trials.update({trial.trial_id: trial for trial in trials})
+        self.oracle.set_state(state)
+
+    def _remove(self, folder: str) -> None:
+        if is_chief(self._strategy) and tf.io.gfile.exists(folder):
+            tf.io.gfile.rmtree(folder)
+
+
+def _is_complete(trial: Trial) -> bool:
+    return trial.status == TrialStatus.COMPLETED
+
+
+def _reason(trial: Trial) -> str:
+    """Why a trial failed: the last line of the traceback that KerasTuner keeps."""
+    lines = (trial.message or "").strip().splitlines() or ["it gave no FID"]
+    return lines[-1].partition("Error: ")[2] or lines[-1]
+
+
+def _digest(directory: str) -> str:
+    """SHA-256 over the weights of a SavedModel."""
+    digest = hashlib.sha256()
+    for path in sorted(tf.io.gfile.glob(f"{directory}/variables/*")):
+        with tf.io.gfile.GFile(path, "rb") as file:
+            digest.update(file.read())
+    return digest.hexdigest()

@@ -1,0 +1,138 @@
+"""Typed settings of the search for better settings, and where it looks; without TensorFlow."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from models.gan.settings import TrainSettings
+
+Parameter = Literal[
+    "generator_channels",
+    "discriminator_channels",
+    "latent_dim",
+    "augmentation",
+    "loss",
+    "generator_learning_rate",
+    "discriminator_learning_rate",
+    "beta_1",
+    "r1_weight",
+    "batch_size",
+    "ema_decay",
+]
+Scalar = str | int | float
+
+
+@dataclass(frozen=True)
+class LogRange:
+    """Numbers from `low` to `high`, each factor between two of them as likely."""
+
+    low: float
+    high: float
+
+
+# For each field of TrainSettings that is searched, what is tried beside its current value.
+SPACE: Mapping[Parameter, tuple[Any, ...] | LogRange] = {
+    "generator_channels": ((64, 32, 0), (96, 48, 0), (128, 64, 0), (64, 32, 16), (128, 64, 32)),
+    "discriminator_channels": ((16, 32, 64), (32, 64, 128), (48, 96, 192), (64, 128, 256)),
+    "latent_dim": (32, 64, 128),
+    "augmentation": ((), ("translation",), ("translation", "cutout")),
+    # Not wasserstein: it needs another discriminator, or a penalty that no other loss does.
+    "loss": ("non_saturating", "least_squares", "hinge", "relativistic"),
+    "generator_learning_rate": LogRange(2e-4, 8e-3),
+    "discriminator_learning_rate": LogRange(2e-4, 8e-3),
+    "beta_1": (0.0, 0.25, 0.5, 0.7, 0.9),
+    "r1_weight": (0.0, 0.05, 0.25, 1.0, 4.0),
+    "batch_size": (16, 32, 64, 128, 256),
+    "ema_decay": (0.99, 0.995, 0.998, 0.999),
+}
+
+
+class TuneSettings(BaseModel):
+    """The search before the training: how long, how, and over what."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    enabled: bool = Field(
+        False, description="whether to search first, and to train with the best settings found"
+    )
+    trials: int = Field(
+        12, ge=1, le=10_000, description="trainings compared; the first has the current settings"
+    )
+    seconds: float | None = Field(
+        60.0, gt=0, le=864_000, description="wall-clock budget of a trial, seconds; null: by steps"
+    )
+    steps: int | None = Field(
+        None, ge=1, le=100_000_000, description="a trial's generator updates; null: by time alone"
+    )
+    algorithm: Literal["random", "bayesian"] = Field(
+        "random", description="how trials are chosen; bayesian: by the FIDs so far, from the 7th on"
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of the choice of trials")
+    parameters: tuple[Parameter, ...] = Field(
+        get_args(Parameter),
+        min_length=1,
+        description="settings of train that are searched; their values are in "
+        "models/gan/tuning_settings.py",
+    )
+
+    @model_validator(mode="after")
+    def _refuse_an_endless_trial(self) -> "TuneSettings":
+        if self.seconds is None and self.steps is None:
+            raise ValueError("seconds and steps are both null: no trial would ever end")
+        return self
+
+    def of_a_trial(self, train: TrainSettings) -> TrainSettings:
+        """The settings of the first trial: the current ones, with a trial's budget.
+
+        A trial is judged once, at its end, so that no trial wins by more tries.
+        """
+        budget = {
+            "max_seconds": self.seconds,
+            "max_steps": self.steps,
+            "deterministic": train.deterministic and self.seconds is None,
+            "evaluations": 1,
+            "patience": None,
+        }
+        return TrainSettings.model_validate(train.model_dump() | budget)
+
+
+def to_scalar(value: Any) -> Scalar:
+    """A setting's value as KerasTuner takes it, for which (96, 48, 0) is `96-48-0`."""
+    return ("-".join(map(str, value)) or "none") if isinstance(value, tuple) else value
+
+
+def with_hyperparameters(train: TrainSettings, values: Mapping[str, Scalar]) -> TrainSettings:
+    """Replaces settings by hyperparameters.
+
+    Args:
+      train: what they are put into.
+      values: by the names of fields, as `to_scalar` writes them.
+
+    Returns:
+      The settings, checked.
+
+    Raises:
+      ValidationError: for a value out of range, a name that is no field, or a combination that
+        cannot work.
+    """
+    replaced = {
+        name: _from_scalar(value) if isinstance(getattr(train, name, None), tuple) else value
+        for name, value in values.items()
+    }
+    return TrainSettings.model_validate(train.model_dump() | replaced)
+
+
+def describe(train: TrainSettings, values: Mapping[str, Scalar]) -> str:
+    """The hyperparameters that differ from the settings, in words."""
+    changed = [
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in values.items()
+        if value != to_scalar(getattr(train, name))
+    ]
+    return ", ".join(changed) or "the current settings"
+
+
+def _from_scalar(text: Scalar) -> list[str]:
+    return [] if text == "none" else str(text).split("-")

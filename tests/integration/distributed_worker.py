@@ -1,0 +1,115 @@
+"""One process of a distributed training, for `test_distribution.py`; takes its task as JSON."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from models.gan.devices import choose_strategy, is_chief
+from models.gan.held_out import HeldOut
+from models.gan.run_fn import run_fn
+from models.gan.settings import TrainSettings
+from models.gan.training import GanTrainer, InterruptedTrainingError
+
+INTERRUPTED = 3
+_SLOW_JUDGE_SECONDS = 0.3
+
+Data = tuple[np.ndarray, np.ndarray]
+
+
+def train(
+    settings: TrainSettings, data: Data, strategy: tf.distribute.Strategy, worker: int
+) -> dict[str, np.ndarray]:
+    """The weights after a training, and what it reported on the way."""
+    trainer = GanTrainer(settings, *data, held_out=contrary(worker), strategy=strategy)
+    reports = list(trainer.fit())
+    groups = {
+        "generator": trainer.update.generator.trainable_variables,
+        "discriminator": trainer.update.discriminator.trainable_variables,
+        "average": trainer.update.average,
+    }
+    found = {
+        f"{group} {index}": variable.numpy()
+        for group, variables in groups.items()
+        for index, variable in enumerate(variables)
+    }
+    return found | {
+        "scalars": np.array([list(report.scalars.values()) for report in reports]),
+        "steps": np.array([report.step for report in reports]),
+        "fids": np.array([report.judgement.fid for report in reports if report.judgement]),
+    }
+
+
+def contrary(worker: int) -> HeldOut:
+    """Finds each generator worse than the one before on worker 0, and better, slowly, on 1."""
+    distances = iter([0, 1, 2, 3, 4, 5, 6] if worker == 0 else [0, 20, 18, 16, 14, 12, 10])
+
+    def extract(images: np.ndarray) -> Data:
+        features = np.random.default_rng(0).normal(size=(len(images), 2)) + next(distances)
+        time.sleep(_SLOW_JUDGE_SECONDS * worker)
+        return features.astype(np.float32), np.eye(10, dtype=np.float32)
+
+    return HeldOut(np.zeros((10, 28, 28, 1), np.uint8), extract)
+
+
+def refusal(recipe: dict[str, Any], data: Data, strategy: tf.distribute.Strategy) -> str:
+    try:
+        GanTrainer(TrainSettings(**recipe), *data, strategy=strategy)
+    except ValueError as error:
+        return str(error)
+    return "none"
+
+
+def strategies(task: dict[str, Any]) -> dict[str, tf.distribute.Strategy]:
+    if not task["logical_devices"]:
+        return {task["name"]: choose_strategy()}
+    device = tf.config.LogicalDeviceConfiguration()
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [device] * task["logical_devices"]
+    )
+    names = [device.name for device in tf.config.list_logical_devices("CPU")]
+    return {"one": tf.distribute.get_strategy(), "mirrored": tf.distribute.MirroredStrategy(names)}
+
+
+def compare(task: dict[str, Any]) -> None:
+    """Trains every recipe with every strategy; writes `<strategy>-<recipe>.npz` and `.json`."""
+    stored = np.load(task["data"])
+    data = stored["images"], stored["labels"]
+    for name, strategy in strategies(task).items():
+        out = f"{task['out']}/{name}"
+        worker = strategy.cluster_resolver.task_id if strategy.cluster_resolver else 0
+        for recipe, settings in task["recipes"].items():
+            np.savez(f"{out}-{recipe}", **train(TrainSettings(**settings), data, strategy, worker))
+        said = {
+            "strategy": type(strategy).__name__,
+            "replicas": strategy.num_replicas_in_sync,
+            "is_chief": is_chief(strategy),
+        }
+        for fault, settings in task["refused"].items():
+            said[fault] = refusal(settings, data, strategy)
+        Path(f"{out}.json").write_text(json.dumps(said))
+
+
+def run(task: dict[str, Any]) -> None:
+    """Calls `run_fn` as TFX would; exits with `INTERRUPTED` where the training was."""
+    arguments = SimpleNamespace(
+        train_files=[task["data"]],
+        base_model=None,
+        serving_model_dir=f"{task['out']}/model",
+        model_run_dir=f"{task['out']}/run",
+        custom_config={"train": task["train"], "checkpoints": task["checkpoints"]},
+    )
+    try:
+        run_fn(arguments)
+    except InterruptedTrainingError as error:
+        print(error)
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    {"compare": compare, "run": run}[sys.argv[1]](json.loads(sys.argv[2]))

@@ -1,0 +1,220 @@
+"""What a training writes and says: lines, events, samples, and failure modes by name."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorflow.core.util import event_pb2
+
+from models.gan.held_out import Judgement
+from models.gan.networks import build_discriminator, build_generator
+from models.gan.run_log import RunLog
+from models.gan.settings import TrainSettings
+from models.gan.training import Progress
+
+GOOD = Judgement(fid=3.5, spread=0.9, shares=(0.1,) * 10, agreement=0.97)
+COLLAPSED = Judgement(fid=90.0, spread=0.9, shares=(0.0,) + (1 / 9,) * 9, agreement=0.5)
+SCALARS = {
+    "discriminator_loss": 1.25,
+    "generator_loss": 0.75,
+    "real_logit": 0.5,
+    "fake_logit": -0.5,
+}
+
+
+def progress(step: int, **changed: Any) -> Progress:
+    values: dict[str, Any] = {
+        "step": step,
+        "seconds": step / 10,
+        "fraction": step / 1000,
+        "steps_per_second": 10.0,
+        "scalars": SCALARS,
+        "judgement": None,
+    }
+    return Progress(**(values | changed))
+
+
+def trainer_of(**changed: Any) -> Any:
+    """As much of a trainer as is looked at: it draws pictures that count up."""
+    settings = TrainSettings(
+        latent_dim=3, generator_channels=(1, 1, 1), discriminator_channels=(1, 1, 1), **changed
+    )
+    generator = build_generator(settings)
+    update = SimpleNamespace(
+        generator=generator, discriminator=build_discriminator(settings, generator)
+    )
+
+    def sample(rows: int) -> np.ndarray:
+        return np.full([rows * 10, 28, 28, 1], np.arange(rows * 10).reshape(-1, 1, 1, 1), np.uint8)
+
+    return SimpleNamespace(settings=settings, update=update, sample=sample)
+
+
+def events(directory: Path) -> Iterator[tuple[int, str, Any]]:
+    (path,) = directory.glob("events.out.tfevents.*")
+    for record in tf.data.TFRecordDataset(str(path)):
+        event = event_pb2.Event.FromString(record.numpy())
+        for value in event.summary.value:
+            yield event.step, value.tag, tf.make_ndarray(value.tensor)
+
+
+def scalars(directory: Path) -> dict[tuple[int, str], float]:
+    found = [(key, value) for *key, value in events(directory) if value.ndim == 0]
+    assert len({tuple(key) for key, _ in found}) == len(found)
+    return {tuple(key): float(value) for key, value in found}
+
+
+def test_lines_are_json_whole_at_any_time(tmp_path: Path) -> None:
+    path = tmp_path / "progress.jsonl"
+    with RunLog(str(tmp_path), trainer_of()) as log:
+        for count, judgement in enumerate((None, GOOD), start=1):
+            log.record(progress(100 * count, judgement=judgement))
+            assert path.read_text().count("\n") == count
+    first, second = (json.loads(line) for line in path.read_text().splitlines())
+    assert first == {
+        "step": 100,
+        "seconds": 10.0,
+        "fraction": 0.1,
+        "steps_per_second": 10.0,
+        "scalars": SCALARS,
+        "judgement": None,
+    }
+    assert second["judgement"] == {
+        "fid": 3.5,
+        "spread": 0.9,
+        "shares": [0.1] * 10,
+        "agreement": 0.97,
+    }
+
+
+def test_scalars_can_be_read_and_a_judgement_is_written_once(tmp_path: Path) -> None:
+    with RunLog(str(tmp_path), trainer_of()) as log:
+        log.record(progress(100))
+        log.record(progress(200, judgement=GOOD))
+        log.record(progress(300, judgement=GOOD))
+        log.record(progress(400, judgement=COLLAPSED))
+    found = scalars(tmp_path)
+    each = [*SCALARS, "steps_per_second"]
+    judged = ["held_out/fid", "held_out/spread", "held_out/agreement"]
+    assert found.keys() == {(step, name) for step in (100, 200, 300, 400) for name in each} | {
+        (step, name) for step in (200, 400) for name in judged
+    }
+    for name, value in SCALARS.items():
+        assert found[300, name] == value
+    assert found[200, "held_out/fid"] == 3.5
+    assert found[400, "held_out/spread"] == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_histograms_of_every_weight_if_wanted(tmp_path: Path, wanted: bool) -> None:
+    trainer = trainer_of(histograms=wanted)
+    with RunLog(str(tmp_path), trainer) as log:
+        log.record(progress(1))
+    tags = [tag for _, tag, value in events(tmp_path) if value.ndim == 2]
+    networks = trainer.update.generator, trainer.update.discriminator
+    count = sum(len(network.trainable_variables) for network in networks)
+    assert len(tags) == len(set(tags)) == count * wanted
+
+
+def test_samples_are_grids_with_a_column_per_digit(tmp_path: Path) -> None:
+    with RunLog(str(tmp_path), trainer_of(sample_seconds=60)) as log:
+        for step in range(0, 2000, 100):  # ten seconds each
+            log.record(progress(step, fraction=0.1))
+        log.sample(2000)
+    names = sorted(path.name for path in (tmp_path / "samples").iterdir())
+    assert names == [f"step-{step:07d}.png" for step in (600, 1200, 1800, 2000)]
+    grid = np.asarray(Image.open(tmp_path / "samples" / names[-1]))
+    assert grid.shape == (8 * 30 - 2, 10 * 30 - 2)
+    np.testing.assert_array_equal(grid[::30, ::30], np.arange(80).reshape(8, 10))
+    images = {step: value for step, tag, value in events(tmp_path) if tag == "samples"}
+    assert images.keys() == {600, 1200, 1800, 2000}
+    written = Image.open(io.BytesIO(images[2000][2]))
+    np.testing.assert_array_equal(np.asarray(written), grid)
+
+
+def test_the_line_says_where_it_stands(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "mnist_gan.progress")
+    with RunLog(str(tmp_path), trainer_of(batch_size=64)) as log:
+        log.record(progress(100, seconds=30.0, fraction=0.25))
+        log.record(progress(100, seconds=30.0, fraction=0.25, judgement=GOOD))
+    first, second = caplog.messages
+    assert first == ("step 100  10.0 steps/s  640 images/s  losses D 1.250 G 0.750  90 s left")
+    assert second == first.replace("90 s", "FID 3.5  90 s")
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.levelno == logging.WARNING]
+
+
+@pytest.mark.parametrize(
+    ("loss", "saturated", "healthy"),
+    [
+        ("non_saturating", 0.019, 0.021),
+        ("minimax", 0.019, 0.021),
+        ("least_squares", 0.004, 0.006),
+        ("hinge", 0.0, 0.006),
+        ("relativistic", 0.009, 0.011),
+    ],
+)
+def test_a_saturated_discriminator_is_named_once(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    loss: str,
+    saturated: float,
+    healthy: float,
+) -> None:
+    with RunLog(str(tmp_path), trainer_of(loss=loss)) as log:
+        for step, value in enumerate((healthy, saturated, healthy, saturated)):
+            log.record(progress(step, scalars=SCALARS | {"discriminator_loss": value}))
+            assert len(warnings(caplog)) == (step > 0)
+    (message,) = warnings(caplog)
+    assert message.startswith("discriminator saturated: its loss is ")
+    assert_names_settings(message, "r1_weight", "instance_noise", "augmentation")
+
+
+def test_a_wasserstein_critic_has_no_such_bound(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with RunLog(str(tmp_path), trainer_of(loss="wasserstein", interpolated_weight=10)) as log:
+        log.record(progress(1, scalars=SCALARS | {"discriminator_loss": -50.0}))
+    assert warnings(caplog) == []
+
+
+def test_a_collapse_is_named_once_and_not_early(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with RunLog(str(tmp_path), trainer_of()) as log:
+        log.record(progress(749, judgement=COLLAPSED))
+        log.record(progress(750, judgement=GOOD))
+        assert warnings(caplog) == []
+        log.record(progress(800, judgement=COLLAPSED))
+        log.record(progress(900, judgement=COLLAPSED))
+    (message,) = warnings(caplog)
+    assert message.startswith("generator collapsed: it does not draw 0.")
+    assert_names_settings(message, "r1_weight", "generator_learning_rate", "conditional", "loss")
+
+
+def assert_names_settings(message: str, *names: str) -> None:
+    for name in names:
+        assert f"train.{name}" in message
+        assert name in TrainSettings.model_fields
+
+
+def test_files_are_closed_after_an_error(tmp_path: Path) -> None:
+    def fail(log: RunLog) -> None:
+        with log:
+            log.record(progress(1))
+            raise KeyError("x")
+
+    with pytest.raises(KeyError, match="x"):
+        fail(RunLog(str(tmp_path), trainer_of()))
+    assert json.loads((tmp_path / "progress.jsonl").read_text())["step"] == 1
+    assert (1, "generator_loss") in scalars(tmp_path)
