@@ -263,3 +263,41 @@ def test_tfx_command_line_compiles_the_pipeline(tmp_path):
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Pipeline compiled successfully" in result.stdout
+
+
+@pytest.mark.slow
+def test_a_killed_search_is_finished_by_the_next_run_and_feeds_the_trainer(tmp_path, span_dir):
+    """SIGKILL in the second trial; the next run tries only the rest, and trains with the best."""
+    output = tmp_path / "out"
+    arguments = ["run", "--preset", "smoke", "--output-dir", str(output)]
+    arguments += ["--data-dir", str(span_dir)]
+    for setting in (
+        *("classifier.min_accuracy=0", "classifier.steps=20", "train.latent_dim=1"),
+        *("tune.enabled=true", "tune.seconds=null", "tune.steps=40", "tune.trials=3"),
+        "tune.parameters=[latent_dim]",
+    ):
+        arguments += ["--set", setting]
+    with open(tmp_path / "first.txt", "w") as log:
+        process = subprocess.Popen(
+            command(*arguments), stdout=log, env=environment(), start_new_session=True
+        )
+        wait_for(tmp_path / "first.txt", "trial 2 of 3", process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    result = local_runner(*arguments)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("unchanged, from the cache") == NODES.index("Trainer")
+    assert "the search goes on after 1 trials" in result.stdout
+    assert "trial 1 of 3" not in result.stdout
+    [version] = (output / "serving" / "mnist_gan").iterdir()
+    [found] = output.glob("artifacts/Tuner/best_hyperparameters/*/best_hyperparameters.txt")
+    best = json.loads(found.read_text())["values"]["latent_dim"]
+    called = subprocess.run(
+        [sys.executable, "-I", "-c", CALL_ALL_SIGNATURES, str(version)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert "all signatures answered" in called.stdout, called.stderr
+    assert f"of the search: latent_dim {best}" in result.stdout or best == 1

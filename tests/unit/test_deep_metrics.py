@@ -40,6 +40,7 @@ def test_a_background_that_is_not_quite_black_is_seen(images):
     assert found.accuracy > 0.99
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_accuracy(images):
     halves = images[:500] // 2, images[500:] // 2
     first, same = (two_sample_accuracy(*halves, seed=1, epochs=1) for _ in range(2))
@@ -52,6 +53,7 @@ def test_of_the_larger_set_only_as_many_are_used(images):
     assert found.accuracy < 0.7
 
 
+@pytest.mark.slow
 def test_real_digits_teach_a_classifier(images, labels):
     found = classification_accuracy(
         images[:700], labels[:700], images[700:], labels[700:], seed=0, steps=STEPS
@@ -59,6 +61,7 @@ def test_real_digits_teach_a_classifier(images, labels):
     assert found > 0.85
 
 
+@pytest.mark.slow
 def test_labels_that_are_not_what_is_drawn_teach_nothing(images, labels):
     shuffled = np.random.default_rng(0).permutation(labels[:700])
     found = classification_accuracy(

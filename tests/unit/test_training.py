@@ -418,6 +418,7 @@ def assert_trains(update: GanUpdate) -> None:
     assert all(not np.array_equal(a, b) for a, b in pairs if a.ndim > 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed", RECIPES, ids=lambda c: "-".join(f"{key}={value}" for key, value in c.items())
 )
@@ -969,6 +970,7 @@ def test_checkpoints_come_at_their_interval(make, quick: None, tmp_path: Path) -
         assert [step for step, _ in saved] == expected
 
 
+@pytest.mark.slow
 def test_divergence_is_an_error_that_helps(make, eagerly: None) -> None:
     trainer = make(
         max_steps=200,

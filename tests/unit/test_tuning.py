@@ -33,6 +33,10 @@ from pipeline.config import ConfigError, resolve
 IMAGES = np.random.default_rng(0).integers(0, 256, [40, 28, 28, 1]).astype(np.uint8)
 
 
+# A minute in all, for what is off by default.
+pytestmark = pytest.mark.slow
+
+
 class Searches:
     """Searches in one folder; `trained` are the settings of each training that was begun."""
 
@@ -46,6 +50,8 @@ class Searches:
         monkeypatch.setattr(
             tuning, "load_split", lambda files: (self.images, np.arange(len(self.images)) % 10)
         )
+        # Half a second of garbage collection after each.
+        monkeypatch.setattr(tuning.keras.utils, "clear_session", lambda: None)
         self.write_classifier("weights")
 
     def write_classifier(self, weights: str) -> None:
