@@ -61,16 +61,25 @@ class PlainGan(keras.Model):
         with tf.GradientTape(persistent=True) as tape:
             fake = self._view(apply(self.generator, latent, digits, training=True))
             real = self._view(real)
-            real_logits = apply(self.discriminator, real, digits, training=True)
-            fake_logits = apply(self.discriminator, fake, digits, training=True)
-            discriminator_loss = self.pair.discriminator(real_logits, fake_logits, 1.0)
-            generator_loss = self.pair.generator(real_logits, fake_logits)
+            real_logits, real_seen = self._look(real, digits)
+            fake_logits, fake_seen = self._look(fake, digits)
+            discriminator_loss = self.pair.discriminator(real_logits, fake_logits, 1.0) + real_seen
+            generator_loss = self.pair.generator(real_logits, fake_logits) + fake_seen
         gradients = tape.gradient(generator_loss, self.generator.trainable_variables)
         self._update_discriminator(tape, discriminator_loss, real, digits)
         self.generator_optimiser.apply(gradients, self.generator.trainable_variables)
         self._update_average()
         self.updates.assign_add(1)
         return {"discriminator_loss": discriminator_loss, "generator_loss": generator_loss}
+
+    def _look(self, images, digits):
+        """Logits, and the weighted cross-entropy of the digit that is seen."""
+        outputs = apply(self.discriminator, images, digits, training=True)
+        if not isinstance(outputs, list):
+            return outputs, 0.0
+        logits, seen = outputs
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(digits, seen)
+        return logits, self.settings.auxiliary_weight * tf.reduce_mean(losses)
 
     def _view(self, images):
         names = self.settings.augmentation
@@ -85,9 +94,7 @@ class PlainGan(keras.Model):
 
         def penalised():
             with tf.GradientTape() as outer:
-                penalty = zero_centred_penalty(
-                    lambda images: apply(self.discriminator, images, digits, training=True), real
-                )
+                penalty = zero_centred_penalty(lambda images: self._look(images, digits)[0], real)
                 penalty *= settings.r1_weight * settings.penalty_interval
             extra = outer.gradient(penalty, variables)
             return [
