@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 
 _Preset = Annotated[
-    str, typer.Option(help="Settings to start from: default, smoke, gpu or classic.")
+    str, typer.Option(help="Settings to start from: default, smoke, best, gpu or classic.")
 ]
 _Assignments = Annotated[
     list[str] | None,

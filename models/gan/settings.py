@@ -75,6 +75,16 @@ class TrainSettings(BaseModel):
         (32, 64, 128), description="discriminator's channels at 14x14, 7x7 and 4x4, each 1 or more"
     )
     generator_activation: Activation = Field("relu", description="generator's activation")
+    grey_views: bool = Field(
+        False,
+        description="whether the discriminator also sees pictures with near-black and near-white "
+        "drawn apart",
+    )
+    generator_output: Literal["clipped", "tanh"] = Field(
+        "clipped",
+        description="generator's last activation: tanh, or 1.1 tanh clipped to MNIST's own "
+        "black and white, 0 and 254, which meets both and does not only come near",
+    )
     discriminator_activation: Activation = Field(
         "leaky_relu", description="discriminator's activation"
     )

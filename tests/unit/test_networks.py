@@ -163,6 +163,26 @@ def test_activations(activation: str, function: Any) -> None:
     assert x.shape == (6, FEATURES)
 
 
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        # 1.1 tanh(x) is -1 at x = -artanh(1 / 1.1) = -1.5223; 254 of 0..255 is 0.992157.
+        ("clipped", {-1.53: -1.0, -1.51: -0.997633, 0.0: 0.0, 1.0: 0.837753, 1.53: 0.992157}),
+        ("tanh", {-50.0: -1.0, -1.53: -0.910425, 0.0: 0.0, 1.0: 0.761594, 50.0: 1.0}),
+    ],
+)
+def test_the_last_activation(output: str, expected: dict[float, float]) -> None:
+    """A generator whose last convolution passes a constant on: its kernel is 0."""
+    generator, _ = build(generator_output=output)
+    kernel, bias = generator.get_layer("to_image").weights
+    kernel.assign(tf.zeros(kernel.shape))
+    for before, after in expected.items():
+        bias.assign([before])
+        image = apply(generator, LATENT, DIGITS, training=False).numpy()
+        np.testing.assert_allclose(image, np.full((6, 28, 28, 1), after), atol=1e-5)
+        assert (image == -1.0).all() == (after == -1.0)
+
+
 def test_normalisations_stand_where_they_must() -> None:
     norm = keras.layers.BatchNormalization
     generator, discriminator = build(discriminator_normalisation="batch", r1_weight=0)
@@ -331,3 +351,18 @@ def test_pixels_there_and_back() -> None:
     np.testing.assert_array_equal(to_pixels(tf.constant([-1.7, 1.2])), [0, 255])
     # Half a grey more or less is the next one.
     np.testing.assert_array_equal(to_pixels(scaled + 0.45 / 127.5)[:-1], pixels[:-1])
+
+
+def test_grey_views_draw_the_ends_apart() -> None:
+    """The first of four folded pixels: itself, above black, below white; then the second."""
+    _, discriminator = build(grey_views=True, conditional=False)
+    assert discriminator.get_layer("down_14").kernel.shape == (2, 2, 12, 4)
+    pixels = np.zeros((1, 28, 28, 1), np.float32)
+    pixels[0, 0, :2, 0] = 3.0, 255.0
+    expected = np.array([3 / 127.5 - 1, 2 * np.log(1.75) / np.log(64.75) - 1])
+    folded = discriminator.get_layer("down_14").input
+    probe = keras.Model(discriminator.inputs, folded)
+    seen = probe([pixels / 127.5 - 1]).numpy()[0, 0, 0]
+    np.testing.assert_allclose(seen[:2], expected, rtol=1e-4)
+    np.testing.assert_allclose(seen[2], 2 * np.log1p(252 / 4) / np.log1p(255 / 4) - 1, rtol=1e-4)
+    np.testing.assert_allclose(seen[3:6], [1.0, 1.0, -1.0], atol=1e-5)
