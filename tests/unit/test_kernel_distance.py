@@ -43,7 +43,9 @@ def test_more_rows_are_the_mean_of_subsets() -> None:
     y = random.gamma(2.2, size=(2500, 8)).astype(np.float32)
     order = np.random.default_rng(5)
     expected = [
-        polynomial_mmd(x[start : start + 1000].astype(float), y[order.permutation(2500)[:1000]])
+        polynomial_mmd(
+            x[start : start + 1000].astype(float), y[order.permutation(2500)[:1000]].astype(float)
+        )
         for start in (0, 1000, 2000)
     ]
     assert kernel_distance(x, y, seed=5).value == pytest.approx(np.mean(expected), rel=1e-6)
