@@ -24,7 +24,7 @@ def ink(images: np.ndarray) -> np.ndarray:
 def variation(images: np.ndarray) -> np.ndarray:
     """Sum of the absolute differences of neighbouring pixels of each picture, float64 [n].
 
-    The total variation; per ink it is high for noise and low for what is blurred.
+    The total variation; per ink it is low for what is blurred.
 
     Args:
       images: uint8 [n, 28, 28, 1].
