@@ -123,11 +123,11 @@ def evaluate(
     seed, count = settings.seed, settings.samples
     reference = study(real, extractor)
     training = observe_real(len(candidate.images), count, reference, extractor, seed)
-    # What real digits are is chance, so their strata are not fixed.
-    floor_halves = half_samples(np.zeros(len(training.features)), settings.resamples, seed)
-    floor = measure(training, reference, floor_halves)
+    # Which digits are among the training digits chosen was chance, so it is not fixed.
+    chance = np.zeros(len(training.features), int)
+    floor = measure(training, reference, _halves(chance, settings))
     floor = with_ratio(floor, floor)
-    halves = half_samples(candidate.strata, settings.resamples, seed)
+    halves = _halves(candidate.strata, settings)
     observed = observe(candidate, count, reference, extractor, seed)
     measured = with_ratio(measure(observed, reference, halves), floor)
     figures, floors = measured.estimates(), floor.estimates()
@@ -157,6 +157,12 @@ def evaluate(
         "seed": seed,
     }
     return Evaluation(content, checks, observed, reference)
+
+
+def _halves(strata: np.ndarray, settings: EvaluationSettings) -> list[np.ndarray]:
+    """Half-samples that hold half of the samples for all figures, and half of those for FID."""
+    further = np.arange(len(strata)) >= settings.samples
+    return half_samples(strata + 100 * further, settings.resamples, settings.seed)
 
 
 def _read_real(examples: list[Any]) -> RealDigits:

@@ -20,7 +20,7 @@ class Interval(NamedTuple):
 
 
 def half_samples(strata: np.ndarray, resamples: int, seed: int) -> list[np.ndarray]:
-    """Draws half of the rows of each stratum, several times.
+    """Draws half of the rows of each stratum, rounded down, several times.
 
     Args:
       strata: int [n], what was fixed when the rows were made and so must not vary: the digits
@@ -32,11 +32,11 @@ def half_samples(strata: np.ndarray, resamples: int, seed: int) -> list[np.ndarr
       Rows int [about n / 2] in rising order, one array per draw.
 
     Raises:
-      ValueError: when a stratum has fewer than two rows.
+      ValueError: when no stratum has two rows.
     """
     members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
-    if not members or min(map(len, members)) < 2:
-        raise ValueError("half-samples need two rows or more of each stratum")
+    if max(map(len, members), default=0) < 2:
+        raise ValueError("half-samples need a stratum of two rows or more")
     random = np.random.default_rng(seed)
     return [
         np.sort(np.concatenate([random.permutation(rows)[: len(rows) // 2] for rows in members]))

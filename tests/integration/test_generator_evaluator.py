@@ -155,6 +155,30 @@ def test_a_blurred_copy_of_the_baseline_is_rejected_beside_it(good, real, extrac
     assert "above the baseline's" in reason
 
 
+@pytest.mark.slow
+def test_the_figures_that_train_a_network(good, pools, real, extractor):
+    settings = SETTINGS.model_copy(update={"deep": True})
+    served = Baseline("measured", "", "1", "path", Samples(blurred(good.images), good.asked))
+    found = evaluate(Samples(*pools["second"]), served, real, extractor, settings).document
+    told, taught = (
+        found["figures"][name] for name in ("two_sample_accuracy", "classification_accuracy")
+    )
+    assert told["value"] < 0.65
+    assert told["interval"][0] < told["value"] < told["interval"][1]
+    assert told["baseline"]["value"] > 0.9
+    assert (taught["interval"], taught["difference"]) == (None, None)
+    assert taught["value"] == pytest.approx(taught["floor"], abs=0.05)
+    assert found["verdict"]["blessed"]
+
+
+def test_an_interval_is_of_samples_with_the_same_digits_asked(good, real, extractor):
+    """What was fixed is fixed in each half, so the digits drawn hardly vary."""
+    settings = SETTINGS.model_copy(update={"samples": 600})
+    figures = evaluate(good, Baseline("none", ""), real, extractor, settings).document["figures"]
+    low, high = figures["digit_distance"]["interval"]
+    assert high - low < 0.02
+
+
 def test_features_that_are_no_numbers_are_refused(good, real, extractor):
     def broken(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         features, logits = extractor(images)
