@@ -18,8 +18,9 @@ from tfx.utils import path_utils
 
 from components.generator_evaluator.baseline import Baseline
 from components.generator_evaluator.decision import check_baseline
-from components.generator_evaluator.executor import evaluate
-from components.generator_evaluator.figures import Estimate, RealDigits
+from components.generator_evaluator.evaluation import evaluate
+from components.generator_evaluator.figures import Estimate
+from components.generator_evaluator.observation import RealDigits
 from components.generator_evaluator.samples import Generator
 from components.generator_evaluator.settings import EvaluationSettings, Tolerances
 from models.digit_classifier.features import FeatureExtractor

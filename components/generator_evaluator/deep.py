@@ -1,6 +1,7 @@
 """The figures that train a network for each set of pictures."""
 
-from components.generator_evaluator.figures import Estimate, RealDigits
+from components.generator_evaluator.figures import Estimate
+from components.generator_evaluator.observation import RealDigits
 from components.generator_evaluator.samples import Samples
 from models.digit_classifier.settings import ClassifierSettings
 from models.metrics.deep import classification_accuracy, two_sample_accuracy

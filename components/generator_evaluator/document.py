@@ -14,7 +14,8 @@ import numpy as np
 
 from components.generator_evaluator.baseline import Baseline
 from components.generator_evaluator.decision import Check
-from components.generator_evaluator.figures import Estimate, Observed, RealDigits, Reference
+from components.generator_evaluator.figures import FIGURES, Estimate
+from components.generator_evaluator.observation import Observed, RealDigits, Reference
 from models.metrics import labels
 
 SCHEMA_VERSION = 1
@@ -27,15 +28,19 @@ def figures_section(
     baseline: Mapping[str, Estimate],
     differences: Mapping[str, Estimate],
 ) -> dict[str, Any]:
-    """Each figure of the candidate, with its floor, the baseline's and the difference."""
+    """Each figure of the candidate, with its floor, the baseline's and the difference.
+
+    In the order of the table of figures.
+    """
     return {
         name: {
-            **_estimate(estimate),
+            **_estimate(candidate[name]),
             "floor": _number(floor[name].value) if name in floor else None,
             "baseline": _estimate(baseline[name]) if name in baseline else None,
             "difference": _estimate(differences[name]) if name in differences else None,
         }
-        for name, estimate in candidate.items()
+        for name in FIGURES
+        if name in candidate
     }
 
 

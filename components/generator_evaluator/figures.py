@@ -6,20 +6,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from components.generator_evaluator.samples import Samples
-from models.metrics import labels, pictures, variety
-from models.metrics.distances import Nearest, nearest_pictures
-from models.metrics.frechet import Gaussian, fit_gaussian, gaussian_distance
-from models.metrics.kernel import KernelDistance, kernel_distance
-from models.metrics.manifold import Overlap, RealManifold, overlap, real_manifold
+from components.generator_evaluator.observation import Observed, Reference
+from models.metrics import labels, variety
+from models.metrics.frechet import fit_gaussian, gaussian_distance
 from models.metrics.resampling import Interval, interval_of
-
-# uint8 [n, 28, 28, 1] -> features float32 [n, d], logits float32 [n, 10].
-Extractor = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-
-# A sample that lies nearer to a training digit than all but this share of the test digits of its
-# kind is a near-copy; so real digits themselves have this share.
-_NEAR = 0.01
 
 
 class Estimate(NamedTuple):
@@ -27,60 +17,6 @@ class Estimate(NamedTuple):
 
     value: float
     interval: Interval | None
-
-
-@dataclass(frozen=True)
-class RealDigits:
-    """Both splits: images uint8 [n, 28, 28, 1] and labels int [n]; eval is the reference."""
-
-    train: np.ndarray
-    train_labels: np.ndarray
-    eval: np.ndarray
-    eval_labels: np.ndarray
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What real digits are like; see `models/metrics/` for each."""
-
-    real: RealDigits
-    features: np.ndarray
-    gaussian: Gaussian
-    manifold: RealManifold
-    shares: np.ndarray
-    spread: np.ndarray
-    ink: float
-    edges: float
-    nearest: Nearest
-    near: np.ndarray
-    is_near: np.ndarray
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What is known of each picture of a set; figures are computed from some of its rows.
-
-    Attributes:
-      features: [N, d], of all samples that were drawn.
-      samples: the first n of them; the following are of these.
-    """
-
-    features: np.ndarray
-    samples: Samples
-    logits: np.ndarray
-    seen: np.ndarray
-    overlap: Overlap
-    kernel: KernelDistance
-    ink: np.ndarray
-    variation: np.ndarray
-    nearest: Nearest
-    is_near: np.ndarray
-
-    @property
-    def asked(self) -> np.ndarray:
-        """The digits asked for, int [n]; for figures that are of conditional generators only."""
-        assert self.samples.asked is not None
-        return self.samples.asked
 
 
 Compute = Callable[[Observed, Reference, np.ndarray], float]
@@ -96,6 +32,7 @@ class Figure:
       relative: its tolerance is a share of the baseline's value.
       conditional: only for generators that are asked for a digit.
       wide: from all samples that were drawn, not from the first n.
+      limits: the lowest and the highest value that it can have.
     """
 
     better: Literal["lower", "higher"] | None
@@ -103,6 +40,7 @@ class Figure:
     relative: bool = False
     conditional: bool = False
     wide: bool = False
+    limits: tuple[float, float] = (0.0, np.inf)
 
 
 def _fid(seen: Observed, real: Reference, rows: np.ndarray) -> float:
@@ -127,46 +65,58 @@ def _nearest(seen: Observed, real: Reference, rows: np.ndarray) -> float:
     return float(np.median(seen.nearest.distances[rows])) / max(test, 1e-12)
 
 
+def _spread(seen: Observed, real: Reference, rows: np.ndarray) -> float:
+    return variety.lowest_relative_spread(seen.features[rows], seen.seen[rows], real.spread)
+
+
+def _ink(seen: Observed, real: Reference, rows: np.ndarray) -> float:
+    return abs(float(seen.ink[rows].mean()) / max(real.ink, 1e-12) - 1)
+
+
 def _sharpness(seen: Observed, real: Reference, rows: np.ndarray) -> float:
     edges = seen.variation[rows].sum() / max(seen.ink[rows].sum(), 1.0)
     return abs(float(edges) / max(real.edges, 1e-12) - 1)
 
 
-# `fid_ratio`, `fid_infinity` follow from `fid`; the last two are of `components/.../deep.py`.
+_SHARE = (0.0, 1.0)
+
+# Those without a way to compute them follow from `fid`, or train a network (`deep.py`).
 FIGURES: Mapping[str, Figure] = {
     "fid": Figure("lower", _fid, relative=True, wide=True),
     "fid_ratio": Figure("lower", None),
-    "fid_infinity": Figure("lower", None),
+    "fid_infinity": Figure("lower", None, limits=(-np.inf, np.inf)),
     "kid": Figure(
-        "lower", lambda s, real, rows: float(s.kernel.influence[rows].mean()), relative=True
+        "lower",
+        lambda s, real, rows: float(s.kernel.influence[rows].mean()),
+        relative=True,
+        limits=(-np.inf, np.inf),
     ),
     "classifier_score": Figure(
-        "higher", lambda s, real, rows: labels.classifier_score(s.logits[rows])
+        "higher", lambda s, real, rows: labels.classifier_score(s.logits[rows]), limits=(1.0, 10.0)
     ),
-    "precision": Figure("higher", lambda s, real, rows: s.overlap.precision(rows)),
-    "recall": Figure("higher", lambda s, real, rows: s.overlap.recall(rows)),
+    "precision": Figure("higher", lambda s, real, rows: s.overlap.precision(rows), limits=_SHARE),
+    "recall": Figure("higher", lambda s, real, rows: s.overlap.recall(rows), limits=_SHARE),
     "density": Figure("higher", lambda s, real, rows: s.overlap.mean_density(rows)),
-    "coverage": Figure("higher", lambda s, real, rows: s.overlap.coverage(rows)),
+    "coverage": Figure("higher", lambda s, real, rows: s.overlap.coverage(rows), limits=_SHARE),
     "digit_distance": Figure(
-        "lower", lambda s, real, rows: labels.share_distance(_shares(s, rows), real.shares)
+        "lower",
+        lambda s, real, rows: labels.share_distance(_shares(s, rows), real.shares),
+        limits=_SHARE,
     ),
-    "lowest_digit_share": Figure("higher", lambda s, real, rows: float(_shares(s, rows).min())),
-    "agreement": Figure("higher", _agreement, conditional=True),
-    "lowest_agreement": Figure("higher", _lowest_agreement, conditional=True),
-    "lowest_class_spread": Figure(
-        "higher",
-        lambda s, real, rows: variety.lowest_relative_spread(
-            s.features[rows], s.seen[rows], real.spread
-        ),
+    "lowest_digit_share": Figure(
+        "higher", lambda s, real, rows: float(_shares(s, rows).min()), limits=_SHARE
     ),
+    "agreement": Figure("higher", _agreement, conditional=True, limits=_SHARE),
+    "lowest_agreement": Figure("higher", _lowest_agreement, conditional=True, limits=_SHARE),
+    "lowest_class_spread": Figure("higher", _spread),
     "nearest_distance": Figure(None, _nearest),
-    "near_copies": Figure("lower", lambda s, real, rows: float(s.is_near[rows].mean())),
-    "ink_difference": Figure(
-        "lower", lambda s, real, rows: abs(float(s.ink[rows].mean()) / max(real.ink, 1e-12) - 1)
+    "near_copies": Figure(
+        "lower", lambda s, real, rows: float(s.is_near[rows].mean()), limits=_SHARE
     ),
+    "ink_difference": Figure("lower", _ink),
     "sharpness_difference": Figure("lower", _sharpness),
-    "two_sample_accuracy": Figure("lower", None),
-    "classification_accuracy": Figure("higher", None, conditional=True),
+    "two_sample_accuracy": Figure("lower", None, limits=_SHARE),
+    "classification_accuracy": Figure("higher", None, conditional=True, limits=_SHARE),
 }
 
 
@@ -178,113 +128,14 @@ class Measured:
     draws: dict[str, np.ndarray]
 
     def estimates(self) -> dict[str, Estimate]:
-        """Each with its interval."""
+        """Each with its interval, which keeps to the figure's limits."""
         return {
-            name: Estimate(value, interval_of(value, self.draws[name]))
+            name: Estimate(
+                value,
+                Interval(*np.clip(interval_of(value, self.draws[name]), *FIGURES[name].limits)),
+            )
             for name, value in self.values.items()
         }
-
-
-def study(real: RealDigits, extractor: Extractor) -> Reference:
-    """Looks at the real digits.
-
-    Raises:
-      ValueError: for pictures of another kind, fewer than ten of a split, or features that are NaN
-        or infinite.
-    """
-    pictures.require_pictures("train split", real.train, fewest=10)
-    pictures.require_pictures("eval split", real.eval, fewest=10)
-    features, logits = extractor(real.eval)
-    seen = logits.argmax(axis=1)
-    nearest = nearest_pictures(real.eval, seen, real.train, real.train_labels)
-    near = np.array(
-        [
-            np.quantile(nearest.distances[seen == digit], _NEAR) if (seen == digit).any() else 0.0
-            for digit in range(10)
-        ]
-    )
-    ink = pictures.ink(real.eval)
-    return Reference(
-        real=real,
-        features=features,
-        gaussian=fit_gaussian(features),
-        manifold=real_manifold(features),
-        shares=np.bincount(real.eval_labels, minlength=10) / len(real.eval_labels),
-        spread=variety.class_spread(features, seen),
-        ink=float(ink.mean()),
-        edges=float(pictures.variation(real.eval).sum() / max(ink.sum(), 1.0)),
-        nearest=nearest,
-        near=near,
-        is_near=nearest.distances <= near[seen],
-    )
-
-
-def observe(
-    samples: Samples, count: int, reference: Reference, extractor: Extractor, seed: int
-) -> Observed:
-    """Looks at each of the samples, more closely at the first `count`.
-
-    Raises:
-      ValueError: for pictures of another kind, fewer than ten, or features that are NaN or
-        infinite.
-    """
-    real = reference.real
-    features, logits = _extract(samples, extractor)
-    first, seen = samples.head(count), logits[:count].argmax(axis=1)
-    nearest = nearest_pictures(first.images, seen, real.train, real.train_labels)
-    is_near = nearest.distances <= reference.near[seen]
-    return _observe(first, features, logits[:count], reference, seed, nearest, is_near)
-
-
-def observe_real(
-    drawn: int, count: int, reference: Reference, extractor: Extractor, seed: int
-) -> Observed:
-    """Looks at up to `drawn` training digits as if they were samples, for the floor.
-
-    Only the distances to training digits are those of the eval split, which is not among them.
-    """
-    real = reference.real
-    rows = np.random.default_rng(seed).permutation(len(real.train))[:drawn]
-    samples = Samples(real.train[rows], real.train_labels[rows])
-    features, logits = _extract(samples, extractor)
-    first = samples.head(count)
-    others = np.arange(len(first.images)) % len(real.eval)
-    nearest = Nearest(*(values[others] for values in reference.nearest))
-    is_near = reference.is_near[others]
-    return _observe(first, features, logits[:count], reference, seed, nearest, is_near)
-
-
-def _extract(samples: Samples, extractor: Extractor) -> tuple[np.ndarray, np.ndarray]:
-    pictures.require_pictures("samples", samples.images, fewest=10)
-    features, logits = extractor(samples.images)
-    for name, values in (("features", features), ("logits", logits)):
-        if not np.isfinite(values).all():
-            raise ValueError(f"the classifier gives NaN or infinite {name} for the samples")
-    return features, logits
-
-
-def _observe(
-    samples: Samples,
-    features: np.ndarray,
-    logits: np.ndarray,
-    reference: Reference,
-    seed: int,
-    nearest: Nearest,
-    is_near: np.ndarray,
-) -> Observed:
-    first = features[: len(logits)]
-    return Observed(
-        features=features,
-        samples=samples,
-        logits=logits,
-        seen=logits.argmax(axis=1),
-        overlap=overlap(first, reference.manifold),
-        kernel=kernel_distance(first, reference.features, seed=seed),
-        ink=pictures.ink(samples.images),
-        variation=pictures.variation(samples.images),
-        nearest=nearest,
-        is_near=is_near,
-    )
 
 
 def measure(observed: Observed, reference: Reference, halves: list[np.ndarray]) -> Measured:

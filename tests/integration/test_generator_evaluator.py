@@ -13,8 +13,9 @@ from scipy import ndimage
 from tfx.types import artifact_utils, standard_artifacts
 
 from components.generator_evaluator.baseline import Baseline, BrokenBaselineError
-from components.generator_evaluator.executor import Evaluation, Executor, evaluate
-from components.generator_evaluator.figures import RealDigits
+from components.generator_evaluator.evaluation import Evaluation, evaluate
+from components.generator_evaluator.executor import Executor
+from components.generator_evaluator.observation import RealDigits
 from components.generator_evaluator.samples import GeneratorError, Samples
 from components.generator_evaluator.settings import EvaluationSettings, Thresholds
 from components.mnist_example_gen.features import serialize_examples
