@@ -122,7 +122,7 @@ def _write_blessing(blessing: Any, content: dict[str, Any]) -> None:
     _write(blessing, "evaluation.json", document.encode(content).encode())
     name = "BLESSED" if verdict["blessed"] else "NOT_BLESSED"
     _write(blessing, name, failed.encode())
-    _progress_log.info(f"{name.lower().replace('_', ' ')}. {failed}")
+    _progress_log.info("blessed" if verdict["blessed"] else f"not blessed: {failed}")
 
 
 def _write(artifact: Any, name: str, content: bytes) -> None:

@@ -140,6 +140,8 @@ def test_a_model_that_is_not_blessed_is_not_pushed(pushed, arguments, workspace)
     assert "Not blessed, so not pushed" in result.stdout
     assert "must be at most 0.001" in result.stdout
     assert versions(workspace) == before
+    status = local_runner("status", "--output-dir", str(workspace / "outputs"))
+    assert "no: fid_ratio" in status.stdout
 
 
 def test_a_deleted_version_is_pushed_again(pushed, arguments, workspace):
