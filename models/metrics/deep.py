@@ -15,7 +15,7 @@ from keras import layers
 from models.digit_classifier.settings import ClassifierSettings
 from models.digit_classifier.training import ClassifierTrainer, accuracy
 from models.metrics.pictures import require_pictures
-from models.metrics.resampling import Interval
+from models.metrics.resampling import NORMAL_95, Interval
 
 _CHANNELS = (32, 64, 128)
 _BATCH = 100
@@ -23,7 +23,6 @@ _RATE = 2e-3
 _WARM_UP = 0.1
 _FEWEST = 10
 _ROWS = 1000
-_NORMAL_95 = 1.96
 
 
 class TwoSample(NamedTuple):
@@ -209,7 +208,7 @@ def _build_judge(seed: int) -> keras.Model:
 
 
 def _wilson(share: float, count: int) -> Interval:
-    square = _NORMAL_95**2 / count
+    square = NORMAL_95**2 / count
     centre = (share + square / 2) / (1 + square)
     half = math.sqrt(square * (share * (1 - share) + square / 4)) / (1 + square)
     return Interval(max(centre - half, 0.0), min(centre + half, 1.0))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_NORMAL_95 = 1.96
+NORMAL_95 = 1.96
 
 
 class Interval(NamedTuple):
@@ -50,5 +50,5 @@ def interval_of(value: float, draws: np.ndarray) -> Interval:
     Only their spread is used: the mean of a biased figure lies elsewhere on half as many rows. As a
     multiple of the standard deviation it needs fewer draws than their outer quantiles would.
     """
-    half = _NORMAL_95 * float(np.std(draws, ddof=1))
+    half = NORMAL_95 * float(np.std(draws, ddof=1))
     return Interval(value - half, value + half)
