@@ -75,7 +75,7 @@ class Tolerances(_Section):
     classifier_score: float | None = _tolerance(0.1, "digits, of 10")
     precision: float | None = _tolerance(0.03, "share of samples")
     recall: float | None = _tolerance(0.03, "share of real digits")
-    density: float | None = _tolerance(None, "density")
+    density: float | None = _tolerance(0.1, "as the figure")
     coverage: float | None = _tolerance(0.03, "share of real digits")
     digit_distance: float | None = _tolerance(0.01, "share of samples")
     lowest_digit_share: float | None = _tolerance(0.01, "share of samples")
