@@ -22,7 +22,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from components.generator_evaluator.settings import EvaluationSettings
+from components.generator_evaluator.settings import (
+    CONDITIONAL_FIGURES,
+    DEEP_FIGURES,
+    EvaluationSettings,
+)
 from models.digit_classifier.settings import ClassifierSettings
 from models.gan.settings import TrainSettings
 from models.gan.tuning_settings import TuneSettings
@@ -108,11 +112,20 @@ class Settings(_Section):
 
     @model_validator(mode="after")
     def _refuse_what_could_never_be_blessed(self) -> "Settings":
-        if not self.train.conditional and str(self.evaluation.thresholds.agreement):
-            raise ValueError(
-                "train.conditional=false leaves no digit to ask for, so evaluation.thresholds."
-                "agreement can never hold; set its min and max to null"
-            )
+        thresholds = self.evaluation.thresholds
+        absent = {
+            "train.conditional=false leaves no digit to ask for": []
+            if self.train.conditional
+            else CONDITIONAL_FIGURES,
+            "evaluation.deep=false trains no network": [] if self.evaluation.deep else DEEP_FIGURES,
+        }
+        for reason, names in absent.items():
+            bound = [name for name in names if str(getattr(thresholds, name))]
+            if bound:
+                keys = " and ".join(f"evaluation.thresholds.{name}" for name in bound)
+                raise ValueError(
+                    f"{reason}, so {keys} can never hold; set min and max of each to null"
+                )
         return self
 
 
@@ -165,7 +178,8 @@ def resolve(
         *(_parse_assignment(text) for text in assignments),
         *((key, value, origin) for key, (value, origin) in (options or {}).items()),
     ]
-    values: dict[str, Any] = {}
+    # So that one bound of a figure can be set and the other stays as it is.
+    values: dict[str, Any] = Settings().model_dump()
     origins: dict[str, str] = {}
     for key, value, origin in layers:
         _require_known(key, value, origin)

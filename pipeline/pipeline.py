@@ -110,11 +110,16 @@ def create_pipeline(
             "checkpoints": checkpoint_root,
         },
     )
+    serving_dir = os.path.join(serving_root, settings.push.model_name)
+    # The model being served is the baseline. It is read from where it is served, and not by a
+    # Resolver, which open-source Kubeflow does not run.
     evaluator = GeneratorEvaluator(
         model=trainer.outputs["model"],
         classifier=classifier.outputs["model"],
         examples=examples,
         settings=settings.evaluation.model_dump_json(),
+        serving_dir=serving_dir,
+        train=settings.train.model_dump_json(),
     )
     serving_check = ServingCheck(
         model=trainer.outputs["model"],
@@ -125,9 +130,7 @@ def create_pipeline(
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=serving_check.outputs["blessing"],
         push_destination=tfx.proto.PushDestination(
-            filesystem=tfx.proto.PushDestination.Filesystem(
-                base_directory=os.path.join(serving_root, settings.push.model_name)
-            )
+            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=serving_dir)
         ),
     ).with_id("Pusher")
     return tfx.dsl.Pipeline(

@@ -12,7 +12,11 @@ _types = tfx.types.standard_artifacts
 class GeneratorEvaluatorSpec(component_spec.ComponentSpec):
     """The contract of GeneratorEvaluator."""
 
-    PARAMETERS = {"settings": component_spec.ExecutionParameter(type=str)}
+    PARAMETERS = {
+        "settings": component_spec.ExecutionParameter(type=str),
+        "serving_dir": component_spec.ExecutionParameter(type=str),
+        "train": component_spec.ExecutionParameter(type=str),
+    }
     INPUTS = {
         "model": component_spec.ChannelParameter(type=_types.Model),
         "classifier": component_spec.ChannelParameter(type=_types.Model),
@@ -25,9 +29,10 @@ class GeneratorEvaluatorSpec(component_spec.ComponentSpec):
 
 
 class GeneratorEvaluator(tfx.types.BaseComponent):
-    """Measures a generator against the eval split and blesses it when every bound holds.
+    """Blesses a generator that keeps every bound and is no worse than the one being served.
 
-    A generator that is not blessed does not fail the run: the blessing says so, and the figures
+    Both are measured against the eval split, by the same classifier and from the same seeds. A
+    generator that is not blessed does not fail the run: the blessing says so, and the figures
     that decided are on it.
     """
 
@@ -41,14 +46,28 @@ class GeneratorEvaluator(tfx.types.BaseComponent):
         classifier: tfx.types.BaseChannel,
         examples: tfx.types.BaseChannel,
         settings: str,
+        serving_dir: str,
+        train: str,
     ) -> None:
-        """Takes the generator, the classifier, the digits and EvaluationSettings as JSON."""
+        """Takes what is to be measured and how.
+
+        Args:
+          model: the generator.
+          classifier: whose features measure it.
+          examples: both splits of the digits.
+          settings: EvaluationSettings as JSON.
+          serving_dir: folder or URI of the versions that are served, `<number>/` each. Read when
+            the node runs: an orchestrator that keeps a cache has to know when it changes.
+          train: the settings of the training as JSON, for the record.
+        """
         super().__init__(
             GeneratorEvaluatorSpec(
                 model=model,
                 classifier=classifier,
                 examples=examples,
                 settings=settings,
+                serving_dir=serving_dir,
+                train=train,
                 evaluation=tfx.dsl.Channel(type=_types.ModelEvaluation),
                 blessing=tfx.dsl.Channel(type=_types.ModelBlessing),
             )

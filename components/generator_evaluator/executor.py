@@ -1,31 +1,32 @@
-"""Draws samples, measures them, decides, and writes down why."""
+"""Draws samples, measures them beside those of the served model, decides, and writes down why."""
 
-import dataclasses
+import io
 import json
+import logging
 import os
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
-from absl import logging
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 from tfx.v1.dsl.io import fileio
 
-from components.generator_evaluator.decision import Check, check_bounds
-from components.generator_evaluator.figures import RealDigits, Samples, measure
+from components.generator_evaluator import document
+from components.generator_evaluator.baseline import find_baseline
+from components.generator_evaluator.evaluation import evaluate
+from components.generator_evaluator.observation import RealDigits
+from components.generator_evaluator.samples import Generator
 from components.generator_evaluator.settings import EvaluationSettings
 from models.digit_classifier.features import FeatureExtractor
 from models.examples import load_split
 from models.gan.samples import encode_grid
 
-_BATCH = 1000
-_GRID = 100
+_progress_log = logging.getLogger("mnist_gan.progress")
 
 
 class Executor(base_executor.BaseExecutor):
-    """Emits `evaluation.json`, `samples.png` and a ModelBlessing."""
+    """Emits `evaluation.json`, `samples.png`, `samples.npz` and a ModelBlessing."""
 
     def Do(
         self,
@@ -38,72 +39,92 @@ class Executor(base_executor.BaseExecutor):
         Args:
           input_dict: `model`, `classifier`, `examples`, one artifact each.
           output_dict: `evaluation` and `blessing`, one artifact each.
-          exec_properties: `settings`, EvaluationSettings as JSON.
+          exec_properties: `settings`, EvaluationSettings as JSON; `serving_dir`, where the versions
+            that are served lie; `train`, the settings of the training as JSON.
+
+        Raises:
+          GeneratorError: when the model is no generator.
+          BrokenBaselineError: when the model being served cannot be loaded and
+            `evaluation.broken_baseline` is `fail`.
         """
         settings = EvaluationSettings.model_validate_json(exec_properties["settings"])
-        classifier = artifact_utils.get_single_instance(input_dict["classifier"])
-        model = artifact_utils.get_single_instance(input_dict["model"])
-        evaluation = artifact_utils.get_single_instance(output_dict["evaluation"])
-        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
-
-        samples = draw_samples(
-            path_utils.serving_model_path(model.uri), settings.samples, settings.seed
+        train = json.loads(exec_properties.get("train") or "{}")
+        artifacts = {
+            name: artifact_utils.get_single_instance(found)
+            for name, found in (input_dict | output_dict).items()
+        }
+        generator = Generator(path_utils.serving_model_path(artifacts["model"].uri))
+        candidate = generator.draw(max(settings.samples, settings.fid_samples), settings.seed)
+        baseline = find_baseline(
+            exec_properties.get("serving_dir") or "",
+            candidate,
+            settings.seed,
+            settings.broken_baseline,
         )
-        extractor = FeatureExtractor(path_utils.serving_model_path(classifier.uri))
-        real = {name: _read_split(input_dict["examples"], name) for name in ("train", "eval")}
-        figures = measure(
-            samples,
-            RealDigits(train=real["train"], eval=real["eval"]),
-            extractor,
-            resamples=settings.resamples,
-            seed=settings.seed,
+        level = logging.WARNING if baseline.status == "unloadable" else logging.INFO
+        _progress_log.log(level, baseline.message)
+        extractor = FeatureExtractor(path_utils.serving_model_path(artifacts["classifier"].uri))
+        real = _read_real(input_dict["examples"])
+        result = evaluate(candidate, baseline, real, extractor, settings)
+        content = result.document | {
+            "about": document.about_section(
+                document.describe_data(artifacts["examples"], real),
+                train,
+                settings.model_dump(mode="json"),
+            )
+        }
+        arrays = document.picture_arrays(
+            result.observed,
+            result.reference,
+            baseline,
+            generator.interpolate(train.get("latent", "normal"), settings.seed),
         )
-        checks = check_bounds(figures, settings.thresholds)
-        _write_evaluation(evaluation, samples, figures, checks)
-        _write_blessing(blessing, checks)
+        _write_evaluation(artifacts["evaluation"], content, arrays)
+        _write_blessing(artifacts["blessing"], content)
 
 
-def draw_samples(model_dir: str, count: int, seed: int) -> Samples:
-    """Draws `count` digits with consecutive seeds, asking for 0..9 in turn.
-
-    An unconditional generator is not asked for any.
-    """
-    generate = tf.saved_model.load(model_dir).signatures["generate_pixels"]
-    no_digit = tf.constant([-1], tf.int64)
-    conditional = int(generate(seed=tf.constant([0], tf.int64), digit=no_digit)["digit"][0]) != -1
-    images = []
-    asked = np.arange(count) % 10 if conditional else np.full(count, -1)
-    for start in range(0, count, _BATCH):
-        digit = tf.constant(asked[start : start + _BATCH], tf.int64)
-        seeds = tf.range(len(digit), dtype=tf.int64) + seed + start
-        images.append(generate(seed=seeds, digit=digit)["image"].numpy())
-    return Samples(np.concatenate(images), asked if conditional else None)
-
-
-def _read_split(examples: list[Any], split: str) -> np.ndarray:
-    [uri] = artifact_utils.get_split_uris(examples, split)
-    images, _ = load_split([io_utils.all_files_pattern(uri)])
-    return images
+def _read_real(examples: list[Any]) -> RealDigits:
+    splits: list[np.ndarray] = []
+    for name in ("train", "eval"):
+        [uri] = artifact_utils.get_split_uris(examples, name)
+        splits.extend(load_split([io_utils.all_files_pattern(uri)]))
+    return RealDigits(*splits)
 
 
 def _write_evaluation(
-    evaluation: Any, samples: Samples, figures: dict[str, float], checks: list[Check]
+    evaluation: Any, content: dict[str, Any], arrays: dict[str, np.ndarray]
 ) -> None:
-    for name, value in figures.items():
-        evaluation.set_float_custom_property(name, value)
-    content = {"figures": figures, "checks": [dataclasses.asdict(check) for check in checks]}
-    with fileio.open(os.path.join(evaluation.uri, "evaluation.json"), "w") as file:
-        json.dump(content, file, indent=2)
-    with fileio.open(os.path.join(evaluation.uri, "samples.png"), "wb") as file:
-        file.write(encode_grid(samples.images[:_GRID], columns=10))
+    for name, figure in content["figures"].items():
+        low, high = figure["interval"] or (None, None)
+        for suffix, value in (
+            ("", figure["value"]),
+            ("_low", low),
+            ("_high", high),
+            ("_floor", figure["floor"]),
+        ):
+            if value is not None:
+                evaluation.set_float_custom_property(name + suffix, value)
+    _write(evaluation, "evaluation.json", document.encode(content).encode())
+    images = arrays["images"][: len(arrays["images"]) // 10 * 10]
+    _write(evaluation, "samples.png", encode_grid(images, columns=10))
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)
+    _write(evaluation, "samples.npz", packed.getvalue())
 
 
-def _write_blessing(blessing: Any, checks: list[Check]) -> None:
-    failed = "; ".join(str(check) for check in checks if not check.passed)
-    blessed = not failed
-    blessing.set_int_custom_property("blessed", int(blessed))
+def _write_blessing(blessing: Any, content: dict[str, Any]) -> None:
+    verdict = content["verdict"]
+    failed = "; ".join(verdict["reasons"])
+    blessing.set_int_custom_property("blessed", int(verdict["blessed"]))
     blessing.set_string_custom_property("failed_bounds", failed)
-    name = "BLESSED" if blessed else "NOT_BLESSED"
-    with fileio.open(os.path.join(blessing.uri, name), "w") as file:
-        file.write(failed)
-    logging.info("The generator is %s. %s", name.lower().replace("_", " "), failed)
+    blessing.set_string_custom_property("checks", json.dumps(content["checks"]))
+    blessing.set_string_custom_property("baseline", content["baseline"]["message"])
+    _write(blessing, "evaluation.json", document.encode(content).encode())
+    name = "BLESSED" if verdict["blessed"] else "NOT_BLESSED"
+    _write(blessing, name, failed.encode())
+    _progress_log.info("blessed" if verdict["blessed"] else f"not blessed: {failed}")
+
+
+def _write(artifact: Any, name: str, content: bytes) -> None:
+    with fileio.open(os.path.join(artifact.uri, name), "wb") as file:
+        file.write(content)

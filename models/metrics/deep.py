@@ -14,7 +14,8 @@ from keras import layers
 
 from models.digit_classifier.settings import ClassifierSettings
 from models.digit_classifier.training import ClassifierTrainer, accuracy
-from models.metrics.frechet import Interval
+from models.metrics.pictures import require_pictures
+from models.metrics.resampling import NORMAL_95, Interval
 
 _CHANNELS = (32, 64, 128)
 _BATCH = 100
@@ -22,7 +23,6 @@ _RATE = 2e-3
 _WARM_UP = 0.1
 _FEWEST = 10
 _ROWS = 1000
-_NORMAL_95 = 1.96
 
 
 class TwoSample(NamedTuple):
@@ -62,7 +62,7 @@ def two_sample_accuracy(
       ValueError: for another dtype or shape, too few pictures, or a share that leaves a side empty.
     """
     for name, images in (("generated", generated), ("real", real)):
-        _require_images(name, images)
+        require_pictures(name, images, _FEWEST)
     count = min(len(generated), len(real))
     trained = round(count * train_share)
     if not 0 < trained < count or epochs < 1:
@@ -114,7 +114,7 @@ def classification_accuracy(
         ("train", train_images, train_labels),
         ("test", test_images, test_labels),
     ):
-        _require_images(f"{name}_images", images)
+        require_pictures(f"{name}_images", images, _FEWEST)
         _require_labels(f"{name}_labels", labels, len(images))
     settings = ClassifierSettings(steps=steps, seed=seed)
     trainer = ClassifierTrainer(settings, train_images, train_labels)
@@ -208,18 +208,10 @@ def _build_judge(seed: int) -> keras.Model:
 
 
 def _wilson(share: float, count: int) -> Interval:
-    square = _NORMAL_95**2 / count
+    square = NORMAL_95**2 / count
     centre = (share + square / 2) / (1 + square)
     half = math.sqrt(square * (share * (1 - share) + square / 4)) / (1 + square)
     return Interval(max(centre - half, 0.0), min(centre + half, 1.0))
-
-
-def _require_images(name: str, images: np.ndarray) -> None:
-    if images.dtype != np.uint8 or images.shape[1:] != (28, 28, 1) or len(images) < _FEWEST:
-        raise ValueError(
-            f"{name}: expected uint8 [n >= {_FEWEST}, 28, 28, 1], got {images.dtype} "
-            f"{list(images.shape)}"
-        )
 
 
 def _require_labels(name: str, labels: np.ndarray, count: int) -> None:

@@ -13,13 +13,6 @@ class Gaussian(NamedTuple):
     covariance: np.ndarray
 
 
-class Interval(NamedTuple):
-    """A central 95 % interval from resampling."""
-
-    low: float
-    high: float
-
-
 def fit_gaussian(features: np.ndarray) -> Gaussian:
     """Mean and unbiased covariance of features [n, d].
 
@@ -56,34 +49,3 @@ def gaussian_distance(a: Gaussian, b: Gaussian) -> float:
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """The Frechet distance between features [n, d] and [m, d]; see `fit_gaussian` for errors."""
     return gaussian_distance(fit_gaussian(a), fit_gaussian(b))
-
-
-def frechet_interval(
-    generated: np.ndarray, real: np.ndarray, *, resamples: int, seed: int
-) -> Interval:
-    """A 95 % interval of the distance, from resampling the generated features.
-
-    A resample with replacement repeats rows and so biases the distance upwards; half-samples
-    without replacement, whose spread is that of the whole set, do not (Politis and Romano 1994).
-    They are centred on the distance of the whole.
-
-    Args:
-      generated: [n, d].
-      real: [m, d].
-      resamples: how many half-samples.
-      seed: of their choice.
-    """
-    generator = np.random.default_rng(seed)
-    reference = fit_gaussian(real)
-    half = len(generated) // 2
-    draws = np.array(
-        [
-            gaussian_distance(
-                fit_gaussian(generated[generator.permutation(len(generated))[:half]]), reference
-            )
-            for _ in range(resamples)
-        ]
-    )
-    low, high = np.quantile(draws - draws.mean(), [0.025, 0.975])
-    distance = frechet_distance(generated, real)
-    return Interval(max(distance + float(low), 0.0), distance + float(high))

@@ -1,6 +1,7 @@
 """What ML Metadata knows of the runs; needs neither TFX nor TensorFlow."""
 
 import datetime
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,10 @@ class RunRecord:
       pushed_version: None when nothing was pushed.
       pushed_destination: the version's folder.
       evaluation_uri: folder of the evaluation's files.
+      failed_bounds: what the figures failed, in words; "" for nothing.
+      checks: every bound of the evaluation, as in `evaluation.json`.
+      baseline: what the generator was compared with, in words.
+      model_uri: of the generator that was trained.
     """
 
     run_id: str
@@ -38,6 +43,14 @@ class RunRecord:
     pushed_destination: str | None = None
     evaluation_uri: str | None = None
     failed_bounds: str = ""
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    baseline: str = ""
+    model_uri: str | None = None
+
+    @property
+    def failed_figures(self) -> list[str]:
+        """The figures that kept the generator from being blessed, each once."""
+        return list(dict.fromkeys(c["figure"] for c in self.checks if not c["passed"]))
 
     @property
     def started(self) -> datetime.datetime:
@@ -83,10 +96,11 @@ def pushed_destinations(database: Path) -> list[str]:
 def _read_run(store: ml_metadata.MetadataStore, context: Any) -> RunRecord:
     record = RunRecord(context.name, preset=context.custom_properties["preset"].string_value)
     executions = sorted(store.get_executions_by_context(context.id), key=lambda e: e.id)
+    nodes = {execution.id: _node_id(store, execution) for execution in executions}
     for execution in executions:
-        record.nodes[_node_id(store, execution)] = _State.Name(execution.last_known_state).lower()
-    for type_name, artifact in _outputs(store, executions):
-        _note(record, type_name, artifact)
+        record.nodes[nodes[execution.id]] = _State.Name(execution.last_known_state).lower()
+    for execution_id, type_name, artifact in _outputs(store, list(nodes)):
+        _note(record, nodes[execution_id], type_name, artifact)
     return record
 
 
@@ -96,23 +110,33 @@ def _node_id(store: ml_metadata.MetadataStore, execution: Any) -> str:
     return name.rpartition(".")[2]
 
 
-def _outputs(store: ml_metadata.MetadataStore, executions: list[Any]) -> Iterator[tuple[str, Any]]:
-    ids = [execution.id for execution in executions]
-    if not ids:
+def _outputs(
+    store: ml_metadata.MetadataStore, execution_ids: list[int]
+) -> Iterator[tuple[int, str, Any]]:
+    """Yields (execution, type, artifact) for each artifact that one of the executions made."""
+    if not execution_ids:
         return
-    events = store.get_events_by_execution_ids(ids)
-    outputs = [e.artifact_id for e in events if e.type == metadata_store_pb2.Event.OUTPUT]
+    events = store.get_events_by_execution_ids(execution_ids)
+    makers = {
+        event.artifact_id: event.execution_id
+        for event in events
+        if event.type == metadata_store_pb2.Event.OUTPUT
+    }
     types = {kind.id: kind.name for kind in store.get_artifact_types()}
-    for artifact in store.get_artifacts_by_id(sorted(set(outputs))):
-        yield types[artifact.type_id], artifact
+    for artifact in store.get_artifacts_by_id(sorted(makers)):
+        yield makers[artifact.id], types[artifact.type_id], artifact
 
 
-def _note(record: RunRecord, type_name: str, artifact: Any) -> None:
+def _note(record: RunRecord, node: str, type_name: str, artifact: Any) -> None:
     if type_name == "Examples":
         record.span = int(_property(artifact, "span") or 0)
+    elif type_name == "Model" and node == "Trainer":
+        record.model_uri = artifact.uri
     elif type_name == "ModelBlessing":
         record.blessed = _property(artifact, "blessed") == 1
         record.failed_bounds = _property(artifact, "failed_bounds") or ""
+        record.checks = json.loads(_property(artifact, "checks") or "[]")
+        record.baseline = _property(artifact, "baseline") or ""
     elif type_name == "ModelEvaluation":
         record.evaluation_uri = artifact.uri
         record.figures = {

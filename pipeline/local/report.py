@@ -29,11 +29,17 @@ def show_runs(output_dir: str, last: int) -> None:
             "" if record.span is None else str(record.span),
             _nodes(record.nodes),
             f"{record.figures['fid']:.3f}" if "fid" in record.figures else "",
-            {True: "yes", False: "no", None: ""}[record.blessed],
+            _blessed(record),
             record.pushed_version or "",
         )
     console.print(table)
     console.print("[dim]nodes in order: ✓ ran, = from the cache, ✗ failed, … not finished[/]")
+
+
+def _blessed(record: history.RunRecord) -> str:
+    if record.blessed is None:
+        return ""
+    return "yes" if record.blessed else f"no: {', '.join(record.failed_figures)}"
 
 
 def _nodes(states: dict[str, str]) -> str:

@@ -141,10 +141,11 @@ def _conclude(console: Console, places: Places, run_id: str) -> Outcome:
         verdict = "Nothing changed; already pushed" if unchanged else "Pushed"
         console.print(f"[bold green]{verdict}[/] {escape(destination)}", soft_wrap=True)
     else:
-        console.print(
-            f"[bold yellow]Not blessed, so not pushed[/] {escape(record.failed_bounds)}",
-            soft_wrap=True,
-        )
+        console.print("[bold yellow]Not blessed, so not pushed[/]")
+        for reason in filter(None, record.failed_bounds.split("; ")):
+            console.print(f"  [yellow]✗[/] {escape(reason)}", soft_wrap=True, highlight=False)
+    if record.baseline:
+        console.print(f"  {escape(record.baseline)}", soft_wrap=True, highlight=False)
     for line in figure_lines(record.figures):
         console.print(f"  {line}", soft_wrap=True, highlight=False)
     if record.evaluation_uri:

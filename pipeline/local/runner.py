@@ -2,7 +2,7 @@
 
 import datetime
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,7 +53,7 @@ class ReportingRunner(LocalDagRunner):
         listener: NodeListener,
         *,
         run_properties: Mapping[str, str],
-        node_content: Mapping[str, str],
+        node_content: Mapping[str, Callable[[str], str]],
         uncached_nodes: Collection[str] = (),
     ) -> None:
         """Prepares a run.
@@ -61,7 +61,8 @@ class ReportingRunner(LocalDagRunner):
         Args:
           listener: told of each node.
           run_properties: recorded on the run in ML Metadata.
-          node_content: by node, a fingerprint of outside content that it reads.
+          node_content: by node, a function of the run's id that gives a fingerprint of outside
+            content that the node reads. Called just before the node runs.
           uncached_nodes: nodes to run even where the cache has an answer.
         """
         super().__init__()
@@ -89,7 +90,8 @@ class ReportingRunner(LocalDagRunner):
 
     def _prepare(self, node: pipeline_pb2.PipelineNode, deployment: Any) -> None:
         node_id = node.node_info.id
-        content = [self._node_content.get(node_id, ""), *_sources(node, deployment)]
+        outside = self._node_content.get(node_id)
+        content = [outside(self.run_id) if outside else "", *_sources(node, deployment)]
         node.parameters.parameters[_SALT].field_value.string_value = " ".join(content).strip()
         if node_id in self._uncached_nodes:
             node.execution_options.caching_options.enable_cache = False

@@ -4,12 +4,14 @@ from pathlib import Path
 
 from absl import logging
 from tfx import v1 as tfx
+from tfx.utils import path_utils
 
 from pipeline.config import Resolved
 from pipeline.data_source import DataSource
 from pipeline.local import history
 from pipeline.local.places import Places, UsageError
 from pipeline.local.runner import NodeFailedError, NodeListener, ReportingRunner
+from pipeline.local.served import baseline_version
 from pipeline.pipeline import create_pipeline
 
 __all__ = ["NodeFailedError", "Session"]
@@ -66,7 +68,10 @@ class Session:
         self._runner = ReportingRunner(
             listener,
             run_properties={"preset": resolved.preset},
-            node_content={"MnistExampleGen": data_content},
+            node_content={
+                "MnistExampleGen": lambda _: data_content,
+                "GeneratorEvaluator": lambda run_id: _baseline(resolved, places, run_id),
+            },
             uncached_nodes=self._uncached(places, from_node, use_cache),
         )
 
@@ -95,6 +100,13 @@ class Session:
         if _a_push_is_gone(places):
             start.append("Pusher")
         return _reachable(start, followers)
+
+
+def _baseline(resolved: Resolved, places: Places, run_id: str) -> str:
+    """The version that the model of a run is to be compared with."""
+    model = history.read_run(places.database, run_id).model_uri
+    serving_dir = places.serving / resolved.settings.push.model_name
+    return baseline_version(serving_dir, Path(path_utils.serving_model_path(model)))
 
 
 def _reachable(start: list[str], followers: dict[str, list[str]]) -> set[str]:

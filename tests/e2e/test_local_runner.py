@@ -140,6 +140,8 @@ def test_a_model_that_is_not_blessed_is_not_pushed(pushed, arguments, workspace)
     assert "Not blessed, so not pushed" in result.stdout
     assert "must be at most 0.001" in result.stdout
     assert versions(workspace) == before
+    status = local_runner("status", "--output-dir", str(workspace / "outputs"))
+    assert "no: fid_ratio" in status.stdout
 
 
 def test_a_deleted_version_is_pushed_again(pushed, arguments, workspace):
@@ -301,3 +303,25 @@ def test_a_killed_search_is_finished_by_the_next_run_and_feeds_the_trainer(tmp_p
     )
     assert "all signatures answered" in called.stdout, called.stderr
     assert f"of the search: latent_dim {best}" in result.stdout or best == 1
+
+
+@pytest.mark.slow
+def test_a_model_is_judged_anew_when_another_is_served(tmp_path, span_dir):
+    """And not when what is served is the model itself, or the run is repeated."""
+    arguments = ["run", "--preset", "smoke", "--output-dir", str(tmp_path / "out")]
+    arguments += ["--data-dir", str(span_dir), "--set", "classifier.min_accuracy=0"]
+    arguments += ["--set", "classifier.steps=20", "--set", "evaluation.tolerances.fid=null"]
+    other = [*arguments, "--set", "train.seed=7"]
+    serving = tmp_path / "out" / "serving" / "mnist_gan"
+    runs = [local_runner(*which) for which in (arguments, other, other, arguments, arguments)]
+    assert [run.returncode for run in runs] == [0] * 5, runs[-1].stdout
+    assert len(list(serving.iterdir())) == 3
+    versions = sorted(path.name for path in serving.iterdir())
+    assert "No model is served yet" in runs[0].stdout
+    assert f"Compared with version {versions[0]}" in runs[1].stdout
+    assert f"Compared with version {versions[1]}" in runs[3].stdout
+    for repeated in (runs[2], runs[4]):
+        assert repeated.stdout.count("unchanged, from the cache") == len(NODES)
+    assert (
+        runs[3].stdout.count("unchanged, from the cache") == NODES.index("GeneratorEvaluator") + 1
+    )

@@ -319,10 +319,27 @@ def test_any_text_and_number_survives_being_shown(
 
 
 def test_an_unconditional_generator_cannot_be_asked_to_agree():
-    with pytest.raises(ConfigError, match="agreement can never hold"):
+    with pytest.raises(ConfigError, match=r"agreement and .*lowest_agreement can never hold"):
         resolve(environ={}, assignments=["train.conditional=false"])
     settings = resolve(
         environ={},
-        assignments=["train.conditional=false", "evaluation.thresholds.agreement.min=null"],
+        assignments=[
+            "train.conditional=false",
+            "evaluation.thresholds.agreement.min=null",
+            "evaluation.thresholds.lowest_agreement.min=null",
+        ],
     ).settings
     assert not settings.train.conditional
+
+
+def test_a_bound_on_a_figure_that_is_not_measured_is_refused():
+    bound = "evaluation.thresholds.two_sample_accuracy.max=0.9"
+    with pytest.raises(ConfigError, match=r"evaluation.deep=false .*two_sample_accuracy can never"):
+        resolve(environ={}, assignments=[bound])
+    assert resolve(environ={}, assignments=[bound, "evaluation.deep=true"]).settings.evaluation.deep
+
+
+def test_one_bound_of_a_figure_leaves_the_other_as_it_is():
+    resolved = resolve(environ={}, assignments=["evaluation.thresholds.fid_ratio.min=0.5"])
+    bounds = resolved.settings.evaluation.thresholds.fid_ratio
+    assert (bounds.min, bounds.max) == (0.5, 10.0)

@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.generator_evaluator.decision import Check, check_bounds
-from components.generator_evaluator.settings import Bounds, Thresholds
+from components.generator_evaluator.decision import Check, check_baseline, check_thresholds
+from components.generator_evaluator.figures import FIGURES, Estimate
+from components.generator_evaluator.settings import (
+    CONDITIONAL_FIGURES,
+    DEEP_FIGURES,
+    Bounds,
+    Thresholds,
+    Tolerances,
+)
+from models.metrics.resampling import Interval
 
 NUMBERS = st.floats(allow_nan=False)
 NONE = Bounds(min=None, max=None)
@@ -18,6 +26,17 @@ def thresholds(**given_bounds: Bounds) -> Thresholds:
     """These bounds and no others, whatever the defaults are."""
     fields: dict[str, Any] = dict.fromkeys(Thresholds.model_fields, NONE)
     return Thresholds(**(fields | given_bounds))
+
+
+def alone(**values: float) -> dict[str, Estimate]:
+    """Figures without intervals."""
+    return {name: Estimate(value, None) for name, value in values.items()}
+
+
+def tolerances(**given_tolerances: float) -> Tolerances:
+    """These tolerances and no others, whatever the defaults are."""
+    fields: dict[str, Any] = dict.fromkeys(Tolerances.model_fields)
+    return Tolerances(**(fields | given_tolerances))
 
 
 @given(value=NUMBERS, low=st.none() | NUMBERS, high=st.none() | NUMBERS)
@@ -52,42 +71,105 @@ def test_bounds_in_words(bounds: Bounds, text: str) -> None:
 
 
 def test_one_check_for_each_figure_with_a_bound() -> None:
-    checks = check_bounds(
-        {"fid": 3.0, "agreement": 0.9, "other": 5.0},
+    checks = check_thresholds(
+        alone(fid=3.0, agreement=0.9, other=5.0),
         thresholds(fid=Bounds(max=12), agreement=Bounds(min=0.95)),
     )
     assert checks == [
-        Check("fid", 3.0, "at most 12", True),
-        Check("agreement", 0.9, "at least 0.95", False),
+        Check("threshold", "fid", 3.0, None, "at most 12", True),
+        Check("threshold", "agreement", 0.9, None, "at least 0.95", False),
     ]
 
 
 def test_no_bounds_no_checks() -> None:
-    assert check_bounds({"fid": 1e9, "agreement": math.nan}, thresholds()) == []
+    assert check_thresholds(alone(fid=1e9, agreement=math.nan), thresholds()) == []
 
 
 def test_a_bound_of_zero_is_a_bound() -> None:
-    checks = check_bounds({"fid": 0.1}, thresholds(fid=Bounds(max=0)))
+    checks = check_thresholds(alone(fid=0.1), thresholds(fid=Bounds(max=0)))
     assert [check.passed for check in checks] == [False]
 
 
 @pytest.mark.parametrize("name", list(Thresholds.model_fields))
 def test_what_was_not_measured_does_not_pass(name: str) -> None:
     bounded = thresholds(**{name: Bounds(max=1e9)})
-    assert [str(check) for check in check_bounds({}, bounded)] == [
+    assert [str(check) for check in check_thresholds({}, bounded)] == [
         f"{name} not measured, must be at most 1e+09"
     ]
-    for figures in ({}, {name: math.nan}, {name: math.inf}):
-        assert [check.passed for check in check_bounds(figures, bounded)] == [False]
-    assert [check.passed for check in check_bounds({name: 1e9}, bounded)] == [True]
+    for figures in ({}, alone(**{name: math.nan}), alone(**{name: math.inf})):
+        assert [check.passed for check in check_thresholds(figures, bounded)] == [False]
+    assert [check.passed for check in check_thresholds(alone(**{name: 1e9}), bounded)] == [True]
 
 
 def test_a_check_in_words() -> None:
-    checks = check_bounds(
-        {"fid": 13.61804, "agreement": math.nan},
+    checks = check_thresholds(
+        {"fid": Estimate(13.61804, Interval(12.5, 14.75)), "agreement": Estimate(math.nan, None)},
         thresholds(fid=Bounds(max=12.0), agreement=Bounds(min=0.95, max=1)),
     )
     assert [str(check) for check in checks] == [
-        "fid 13.62, must be at most 12",
+        "fid 13.62 (12.5 to 14.75), must be at most 12",
         "agreement nan, must be at least 0.95 and at most 1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("figure", "difference", "passed"),
+    [
+        # Lower is better; 5 % of 2 is 0.1.
+        ("fid", Estimate(0.3, Interval(0.11, 0.5)), False),
+        ("fid", Estimate(0.3, Interval(0.09, 0.5)), True),
+        ("fid", Estimate(-0.3, Interval(-0.5, -0.11)), True),
+        ("fid", Estimate(0.11, None), False),
+        # Higher is better; 0.05 as it is.
+        ("agreement", Estimate(-0.3, Interval(-0.5, -0.06)), False),
+        ("agreement", Estimate(-0.3, Interval(-0.5, -0.04)), True),
+        ("agreement", Estimate(0.3, Interval(0.06, 0.5)), True),
+        ("agreement", Estimate(-0.06, None), False),
+    ],
+)
+def test_worse_is_when_the_whole_interval_is(
+    figure: str, difference: Estimate, passed: bool
+) -> None:
+    [check] = check_baseline(
+        {figure: difference}, alone(**{figure: 2.0}), tolerances(**{figure: 0.05})
+    )
+    assert (check.kind, check.figure, check.passed) == ("baseline", figure, passed)
+    assert (check.value, check.interval) == difference
+
+
+def test_a_check_against_the_baseline_in_words() -> None:
+    checks = check_baseline(
+        {
+            "fid": Estimate(0.037, Interval(0.02, 0.054)),
+            "agreement": Estimate(-0.25, Interval(-0.375, -0.125)),
+        },
+        alone(fid=0.153, agreement=0.994),
+        tolerances(fid=0.05, agreement=0.01),
+    )
+    assert [str(check) for check in checks] == [
+        "fid +0.037 (+0.02 to +0.054), must be at most 0.00765 above the baseline's 0.153",
+        "agreement -0.25 (-0.375 to -0.125), must be at most 0.01 below the baseline's 0.994",
+    ]
+
+
+def test_without_a_baseline_there_is_nothing_to_be_worse_than() -> None:
+    assert check_baseline({}, {}, Tolerances()) == []
+
+
+def test_what_only_the_baseline_has_does_not_pass() -> None:
+    """A generator that takes no digit in place of one that does."""
+    [check] = check_baseline({}, alone(agreement=0.99), tolerances(agreement=0.01))
+    assert not check.passed
+    assert str(check).startswith("agreement not measured, must be at most 0.01 below")
+
+
+def test_a_figure_without_a_tolerance_may_be_anything() -> None:
+    assert check_baseline(alone(fid=1e9), alone(fid=0.1), tolerances()) == []
+
+
+def test_every_figure_has_a_threshold_and_every_tolerance_a_direction() -> None:
+    assert set(Thresholds.model_fields) == set(FIGURES)
+    assert all(FIGURES[name].better for name in Tolerances.model_fields)
+    conditional = {name for name, figure in FIGURES.items() if figure.conditional}
+    assert conditional == set(CONDITIONAL_FIGURES)
+    assert set(DEEP_FIGURES) < set(FIGURES)

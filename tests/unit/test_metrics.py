@@ -10,10 +10,17 @@ from models.metrics.frechet import (
     Gaussian,
     fit_gaussian,
     frechet_distance,
-    frechet_interval,
     gaussian_distance,
 )
-from models.metrics.labels import agreement, digit_shares
+from models.metrics.labels import (
+    agreement,
+    class_agreement,
+    classifier_score,
+    confusion,
+    digit_shares,
+    share_distance,
+)
+from models.metrics.variety import class_spread, lowest_relative_spread
 
 
 def with_moments(mean: np.ndarray, covariance: np.ndarray, rows: int, seed: int) -> np.ndarray:
@@ -163,45 +170,6 @@ def test_features_that_are_refused(features: np.ndarray, message: str) -> None:
             frechet_distance(*pair)
 
 
-def test_an_interval_contains_the_distance_and_follows_its_seed() -> None:
-    a, b = two_sets(11)
-    intervals = [frechet_interval(a, b, resamples=40, seed=seed) for seed in (0, 0, 1)]
-    assert intervals[0] == intervals[1] != intervals[2]
-    for low, high in intervals:
-        assert 0 <= low < frechet_distance(a, b) < high
-
-
-def test_an_interval_starts_at_zero_at_least() -> None:
-    a, _ = two_sets(11)
-    low, high = frechet_interval(a, a, resamples=20, seed=0)
-    assert low == 0 < high
-
-
-def test_an_interval_shrinks_with_the_root_of_the_rows() -> None:
-    generator = np.random.default_rng(5)
-    real = generator.normal(size=(4000, 3))
-    widths = []
-    for rows in (200, 3200):
-        low, high = frechet_interval(
-            generator.normal(1.0, 1.5, size=(rows, 3)), real, resamples=200, seed=0
-        )
-        widths.append(high - low)
-    assert 2.8 < widths[0] / widths[1] < 5.7, "16 times the rows, a quarter of the width"
-
-
-def test_an_interval_has_the_width_of_fresh_draws() -> None:
-    """Against what it stands for: the spread of the distance over sets drawn anew."""
-    generator = np.random.default_rng(6)
-    real = generator.normal(size=(4000, 3))
-    sets = [generator.normal(1.0, 1.5, size=(500, 3)) for _ in range(300)]
-    low, high = np.quantile([frechet_distance(x, real) for x in sets], [0.025, 0.975])
-    widths = []
-    for x in sets[:10]:
-        interval = frechet_interval(x, real, resamples=100, seed=0)
-        widths.append(interval.high - interval.low)
-    assert np.mean(widths) == pytest.approx(high - low, rel=0.2)
-
-
 def one_hot(seen: list[int]) -> np.ndarray:
     return 3.0 * np.eye(10)[seen] - 7.0
 
@@ -225,3 +193,66 @@ def test_shares_of_any_digits(seen: list[int]) -> None:
     shares = digit_shares(one_hot(seen))
     assert shares.tolist() == [seen.count(digit) / len(seen) for digit in range(10)]
     assert shares.sum() == pytest.approx(1)
+
+
+def test_confusion_by_hand() -> None:
+    counts = confusion(np.array([3, 3, 3, 0]), one_hot([3, 5, 5, 0]))
+    assert (counts[3, 3], counts[3, 5], counts[0, 0], counts.sum()) == (1, 2, 1, 4)
+    shares = class_agreement(counts)
+    assert (shares[0], shares[3]) == (1, pytest.approx(1 / 3))
+    assert np.isnan(shares[[1, 2, 4, 5, 6, 7, 8, 9]]).all(), "never asked for"
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_confusion_against_a_loop(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    asked, logits = random.integers(0, 10, 50), random.normal(size=(50, 10))
+    counts = np.zeros((10, 10), int)
+    for digit, row in zip(asked, logits, strict=True):
+        counts[digit, np.argmax(row)] += 1
+    np.testing.assert_array_equal(confusion(asked, logits), counts)
+    assert counts.trace() / 50 == agreement(asked, logits)
+
+
+def test_the_distance_of_shares_is_what_has_to_move() -> None:
+    even, nine = np.full(10, 0.1), np.array([*[1 / 9] * 9, 0])
+    assert share_distance(even, even) == 0
+    assert share_distance(even, nine) == pytest.approx(0.1)
+    assert share_distance(np.eye(10)[0], np.eye(10)[1]) == 1
+
+
+def test_the_classifier_score_of_known_cases() -> None:
+    sure = 50.0 * np.eye(10)
+    assert classifier_score(np.tile(sure, (7, 1))) == pytest.approx(10)
+    assert classifier_score(np.tile(sure[:1], (20, 1))) == pytest.approx(1)
+    assert classifier_score(np.zeros((20, 10))) == pytest.approx(1)
+    assert classifier_score(np.tile(sure[:4], (5, 1))) == pytest.approx(4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), scale=st.floats(0.1, 30))
+def test_the_classifier_score_against_its_printed_formula(seed: int, scale: float) -> None:
+    logits = scale * np.random.default_rng(seed).normal(size=(60, 10))
+    each = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    divergences = [stats.entropy(row, each.mean(axis=0)) for row in each]
+    assert classifier_score(logits) == pytest.approx(np.exp(np.mean(divergences)), rel=1e-6)
+
+
+def test_spread_within_a_digit_against_the_trace_of_its_covariance() -> None:
+    random = np.random.default_rng(0)
+    features, digits = random.gamma(2, size=(200, 6)), random.integers(0, 10, 200)
+    expected = [np.trace(np.cov(features[digits == digit], rowvar=False)) for digit in range(10)]
+    np.testing.assert_allclose(class_spread(features, digits), expected, rtol=1e-6)
+
+
+def test_one_picture_of_one_digit_is_no_spread() -> None:
+    random = np.random.default_rng(0)
+    features, digits = random.normal(size=(200, 6)), np.arange(200) % 10
+    reference = class_spread(features, digits)
+    assert lowest_relative_spread(features, digits, reference) == pytest.approx(1)
+    assert lowest_relative_spread(features / 2, digits, reference) == pytest.approx(0.25)
+    repeated = np.where((digits == 3)[:, np.newaxis], features[3], features)
+    assert lowest_relative_spread(repeated, digits, reference) == pytest.approx(0, abs=1e-12)
+    assert lowest_relative_spread(features[:9], digits[:9], reference) == 0
+    assert lowest_relative_spread(features, digits, np.zeros(10)) == 0, "nothing to compare with"

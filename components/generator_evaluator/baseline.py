@@ -1,0 +1,73 @@
+"""The generator that is being served, which a candidate has to match."""
+
+import os
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from components.generator_evaluator.samples import Generator, GeneratorError, Samples
+
+
+class BrokenBaselineError(RuntimeError):
+    """The model being served cannot be loaded, and the settings do not let that pass."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What was found where models are served from.
+
+    Attributes:
+      status: `none`, `measured`, `unloadable`, or `unchanged` when it draws the very pictures of
+        the candidate.
+      message: that in a sentence.
+      version: the newest; None when there is none.
+      path: its folder or URI.
+      samples: of the same seeds as the candidate's; None unless it is `measured`.
+    """
+
+    status: str
+    message: str
+    version: str | None = None
+    path: str | None = None
+    samples: Samples | None = None
+
+
+def find_baseline(serving_dir: str, candidate: Samples, seed: int, broken: str) -> Baseline:
+    """Draws from the newest version that is served.
+
+    Args:
+      serving_dir: folder or URI with a folder per version, named by its number, as TensorFlow
+        Serving watches it. It need not exist; "" for nothing served.
+      candidate: drawn from `seed` on.
+      seed: the first.
+      broken: `fail` or `ignore`, for a version that cannot be loaded.
+
+    Raises:
+      BrokenBaselineError: for such a version, with `fail`.
+    """
+    version = newest_version(serving_dir)
+    if version is None:
+        return Baseline("none", "No model is served yet, so the thresholds alone decide.")
+    path = os.path.join(serving_dir, version)
+    try:
+        samples = Generator(path).draw(len(candidate.images), seed)
+    except GeneratorError as error:
+        if broken == "fail":
+            raise BrokenBaselineError(
+                f"the model being served cannot be loaded, so nothing can be compared with it: "
+                f"{error}. Remove that version, or go on without it with "
+                "--set evaluation.broken_baseline=ignore."
+            ) from None
+        message = f"The model being served cannot be loaded and was not compared with: {error}"
+        return Baseline("unloadable", message, version, path)
+    if (samples.images == candidate.images).all():
+        return Baseline("unchanged", f"Version {version} is this model already.", version, path)
+    return Baseline("measured", f"Compared with version {version}.", version, path, samples)
+
+
+def newest_version(serving_dir: str) -> str | None:
+    """The folder with the highest number in its name; None when there is none."""
+    if not serving_dir or not tf.io.gfile.isdir(serving_dir):
+        return None
+    names = [name.rstrip("/") for name in tf.io.gfile.listdir(serving_dir)]
+    return max((name for name in names if name.isdecimal()), key=int, default=None)

@@ -1,0 +1,127 @@
+"""Draws digits from an exported generator."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from models.metrics.pictures import require_pictures
+
+ANY_DIGIT = -1
+_BATCH = 1000
+
+
+class GeneratorError(ValueError):
+    """A model that is not a generator as `docs/serving-contract.md` has it."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Generated digits.
+
+    Attributes:
+      images: uint8 [n, 28, 28, 1].
+      asked: int [n], the digits asked for; None when the generator is unconditional.
+    """
+
+    images: np.ndarray
+    asked: np.ndarray | None
+
+    def head(self, count: int) -> "Samples":
+        """The first `count`."""
+        return Samples(self.images[:count], None if self.asked is None else self.asked[:count])
+
+    @property
+    def strata(self) -> np.ndarray:
+        """What was fixed when they were drawn, int [n]."""
+        return np.zeros(len(self.images), int) if self.asked is None else self.asked
+
+
+class Generator:
+    """An exported generator, called in batches."""
+
+    def __init__(self, model_dir: str) -> None:
+        """Loads the SavedModel.
+
+        Raises:
+          GeneratorError: when there is none, or it draws no pictures by `generate_pixels`.
+        """
+        try:
+            # The signatures live as long as the object they were loaded from.
+            self._model = tf.saved_model.load(model_dir)
+        except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
+            raise GeneratorError(f"{model_dir}: {_first_line(error)}") from None
+        if "generate_pixels" not in self._model.signatures:
+            raise GeneratorError(f"{model_dir}: the signature generate_pixels is missing")
+        self._name = model_dir
+        self.conditional = int(self._call([0], [ANY_DIGIT])["digit"][0]) != ANY_DIGIT
+
+    def draw(self, count: int, seed: int) -> Samples:
+        """Draws `count` digits with consecutive seeds, asking for 0..9 in turn.
+
+        An unconditional generator is not asked for any.
+
+        Raises:
+          GeneratorError: when a call fails, or gives no pictures uint8 [n, 28, 28, 1].
+        """
+        asked = np.arange(count) % 10 if self.conditional else np.full(count, ANY_DIGIT)
+        images = []
+        for start in range(0, count, _BATCH):
+            digits = asked[start : start + _BATCH]
+            seeds = np.arange(len(digits), dtype=np.int64) + seed + start
+            images.append(self._call(seeds, digits)["image"])
+            if len(images[-1]) != len(digits):
+                raise GeneratorError(
+                    f"{self._name}: asked for {len(digits)} pictures, got {len(images[-1])}"
+                )
+        return Samples(np.concatenate(images), asked if self.conditional else None)
+
+    def interpolate(self, latent: str, seed: int, rows: int = 10, columns: int = 8) -> np.ndarray:
+        """Walks from one latent to another, a walk per row; row i asks for digit i.
+
+        Args:
+          latent: `normal`, then along the sphere, or `uniform` in -1..1, then along the line.
+          seed: of the ends.
+          rows: walks, up to 10.
+          columns: pictures of each.
+
+        Returns:
+          uint8 [rows, columns, 28, 28, 1].
+        """
+        from_latent = self._model.signatures["from_latent"]
+        size = from_latent.structured_input_signature[1]["latent"].shape[1]
+        random = np.random.default_rng(seed)
+        share = np.linspace(0, 1, columns)[:, np.newaxis]
+        if latent == "uniform":
+            ends = random.uniform(-1, 1, size=(2, rows, 1, size))
+            first, second = 1 - share, share
+        else:
+            ends = random.normal(size=(2, rows, 1, size))
+            first, second = np.cos(share * np.pi / 2), np.sin(share * np.pi / 2)
+        walks = (first * ends[0] + second * ends[1]).reshape(-1, size)
+        digits = np.repeat(np.arange(rows) if self.conditional else ANY_DIGIT, columns)
+        digits = np.resize(digits, len(walks)).astype(np.int64)
+        drawn = from_latent(latent=tf.constant(walks, tf.float32), digit=tf.constant(digits))
+        images = drawn["image"].numpy()
+        if not np.isfinite(images).all():
+            raise GeneratorError(f"{self._name}: from_latent gives NaN or infinite pixels")
+        pixels = np.clip(np.round((images + 1) * 127.5), 0, 255).astype(np.uint8)
+        return pixels.reshape(rows, columns, 28, 28, 1)
+
+    def _call(self, seeds: Any, digits: Any) -> dict[str, np.ndarray]:
+        try:
+            drawn = self._model.signatures["generate_pixels"](
+                seed=tf.constant(seeds, tf.int64), digit=tf.constant(digits, tf.int64)
+            )
+            found = {name: drawn[name].numpy() for name in ("image", "digit")}
+            require_pictures("generate_pixels", found["image"])
+        except KeyError as error:
+            raise GeneratorError(f"{self._name}: generate_pixels gives no {error}") from None
+        except (TypeError, ValueError, tf.errors.OpError) as error:
+            raise GeneratorError(f"{self._name}: {_first_line(error)}") from None
+        return found
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,125 @@
+"""Drawing from exported generators, and saying what is wrong with one that is none."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from components.generator_evaluator.baseline import find_baseline, newest_version
+from components.generator_evaluator.samples import Generator, GeneratorError, Samples
+from models.gan.export import export_generator
+from models.gan.networks import build_generator
+from models.gan.settings import TrainSettings
+
+SMALL = {"generator_channels": (4, 4, 4), "discriminator_channels": (4, 4, 4), "latent_dim": 8}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """A small generator that takes a digit, and one that takes none."""
+    folder = tmp_path_factory.mktemp("models")
+    for conditional in (True, False):
+        settings = TrainSettings(conditional=conditional, latent="uniform", **SMALL)
+        export_generator(build_generator(settings), settings, str(folder / str(conditional)))
+    return {conditional: folder / str(conditional) for conditional in (True, False)}
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_samples_are_those_of_consecutive_seeds(exported, conditional):
+    model = exported[conditional]
+    drawn = Generator(str(model)).draw(1003, seed=5)
+    assert (drawn.images.dtype, drawn.images.shape) == (np.uint8, (1003, 28, 28, 1))
+    digits = np.arange(1003) % 10 if conditional else np.full(1003, -1)
+    if conditional:
+        np.testing.assert_array_equal(drawn.asked, digits)
+        np.testing.assert_array_equal(drawn.strata, digits)
+    else:
+        assert drawn.asked is None
+        assert not drawn.strata.any()
+    signature = tf.saved_model.load(str(model)).signatures["generate_pixels"]
+    rows = [0, 7, 1002]
+    alone = signature(
+        seed=tf.constant([5 + row for row in rows], tf.int64),
+        digit=tf.constant(digits[rows], tf.int64),
+    )
+    np.testing.assert_array_equal(drawn.images[rows], alone["image"])
+
+
+@pytest.mark.parametrize("latent", ["uniform", "normal"])
+@pytest.mark.parametrize("conditional", [True, False])
+def test_walks_between_latents(exported, conditional, latent):
+    walks = Generator(str(exported[conditional])).interpolate(latent, seed=0, rows=3, columns=4)
+    assert (walks.dtype, walks.shape) == (np.uint8, (3, 4, 28, 28, 1))
+    assert (walks[:, 0] != walks[:, -1]).any()
+
+
+def save(folder: Path, image: np.ndarray) -> str:
+    """A model whose `generate_pixels` gives this whatever it is asked."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64, n) for n in ("seed", "digit")])
+    def generate_pixels(seed: tf.Tensor, digit: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"image": tf.identity(image), "digit": digit}
+
+    module = tf.Module()
+    tf.saved_model.save(module, str(folder), signatures={"generate_pixels": generate_pixels})
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.zeros((1, 28, 28, 1), np.float32), "expected uint8 .* got float32"),
+        (np.zeros((1, 32, 32, 1), np.uint8), r"got uint8 \[1, 32, 32, 1\]"),
+        (np.zeros((1, 28, 28, 3), np.uint8), r"got uint8 \[1, 28, 28, 3\]"),
+        (np.zeros((1, 28, 28, 1), np.uint8), "asked for 100 pictures, got 1"),
+    ],
+)
+def test_what_draws_no_pictures_is_named(tmp_path, image, said):
+    with pytest.raises(GeneratorError, match=f"model: .*{said}"):
+        Generator(save(tmp_path / "model", image)).draw(100, 0)
+
+
+def test_what_is_no_model_is_named(tmp_path):
+    with pytest.raises(GeneratorError, match=r"nowhere: .*does not exist"):
+        Generator(str(tmp_path / "nowhere"))
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "saved_model.pb").write_bytes(b"\x08\x01torn")
+    with pytest.raises(GeneratorError, match="torn: "):
+        Generator(str(tmp_path / "torn"))
+
+
+def test_a_model_without_its_variables_is_named(exported, tmp_path):
+    folder = tmp_path / "model"
+    tf.io.gfile.makedirs(str(folder))
+    (folder / "saved_model.pb").write_bytes((exported[True] / "saved_model.pb").read_bytes())
+    with pytest.raises(GeneratorError, match="model: "):
+        Generator(str(folder))
+
+
+def test_the_newest_version_is_the_highest_number(tmp_path):
+    assert newest_version("") is None
+    assert newest_version(str(tmp_path / "nowhere")) is None
+    assert newest_version(str(tmp_path)) is None
+    for name in ("9", "10", ".incoming-11", "tmp12", "notes"):
+        (tmp_path / name).mkdir()
+    assert newest_version(str(tmp_path)) == "10"
+
+
+def test_the_newest_version_in_another_file_system():
+    """TensorFlow's in-memory one, as an object store: folders are known by what is in them."""
+    for name in ("3/saved_model.pb", "12/saved_model.pb", "x/saved_model.pb"):
+        tf.io.gfile.makedirs(f"ram://serving/{name.partition('/')[0]}")
+        with tf.io.gfile.GFile(f"ram://serving/{name}", "wb") as file:
+            file.write(b"graph")
+    assert newest_version("ram://serving") == "12"
+
+
+def test_an_unconditional_baseline_beside_a_conditional_candidate(exported, tmp_path):
+    tf.io.gfile.makedirs(str(tmp_path / "serving"))
+    (tmp_path / "serving" / "1").symlink_to(exported[False])
+    candidate = Generator(str(exported[True])).draw(100, 0)
+    found = find_baseline(str(tmp_path / "serving"), candidate, 0, "fail")
+    assert found.status == "measured"
+    assert isinstance(found.samples, Samples)
+    assert found.samples.asked is None
