@@ -93,6 +93,13 @@ class PushSettings(_Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
         description="folder under serving/ and the model's name in TensorFlow Serving",
     )
+    keep_versions: int | None = Field(
+        None,
+        ge=2,
+        le=10_000,
+        description="older versions beyond so many are removed with a push; null: none are. Not on "
+        "object stores",
+    )
 
 
 class Settings(_Section):

@@ -132,6 +132,7 @@ def create_pipeline(
         push_destination=tfx.proto.PushDestination(
             filesystem=tfx.proto.PushDestination.Filesystem(base_directory=serving_dir)
         ),
+        custom_config={"keep_versions": settings.push.keep_versions},
     ).with_id("Pusher")
     return tfx.dsl.Pipeline(
         pipeline_name=settings.pipeline_name,

@@ -82,7 +82,7 @@ class TrainSettings(BaseModel):
     )
     generator_output: Literal["clipped", "tanh"] = Field(
         "clipped",
-        description="generator's last activation: tanh, or 1.1 tanh clipped to MNIST's own "
+        description="generator's last activation: tanh, or 1.3 tanh clipped to MNIST's own "
         "black and white, 0 and 254, which meets both and does not only come near",
     )
     discriminator_activation: Activation = Field(

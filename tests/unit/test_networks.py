@@ -166,9 +166,9 @@ def test_activations(activation: str, function: Any) -> None:
 @pytest.mark.parametrize(
     ("output", "expected"),
     [
-        # 1.1 tanh(x) is -1 at x = -artanh(1 / 1.1) = -1.5223; 254 of 0..255 is 0.992157.
-        ("clipped", {-1.53: -1.0, -1.51: -0.997633, 0.0: 0.0, 1.0: 0.837753, 1.53: 0.992157}),
-        ("tanh", {-50.0: -1.0, -1.53: -0.910425, 0.0: 0.0, 1.0: 0.761594, 50.0: 1.0}),
+        # 1.3 tanh(x) is -1 at x = -artanh(1 / 1.3) = -1.0184; 254 of 0..255 is 0.992157.
+        ("clipped", {-1.03: -1.0, -1.01: -0.995491, 0.0: 0.0, 0.5: 0.600752, 1.03: 0.992157}),
+        ("tanh", {-50.0: -1.0, -1.01: -0.765762, 0.0: 0.0, 0.5: 0.462117, 50.0: 1.0}),
     ],
 )
 def test_the_last_activation(output: str, expected: dict[float, float]) -> None:

@@ -1,0 +1,85 @@
+"""The card that goes with a pushed model: what it is, its figures and its limits."""
+
+import json
+from typing import Any
+
+_INTENDED_USE = (
+    "Drawing pictures that look like MNIST's handwritten digits: to show, test and teach."
+)
+_LIMITS = (
+    "It draws 28x28 grey pictures of the digits 0 to 9 and nothing else. Its figures hold for the "
+    "classifier they were measured with. It may draw a digit that is hard to read or another than "
+    "asked for, as often as the agreement says. It should not replace real digits where a system "
+    "is tested that people depend on."
+)
+_TITLE = "MNIST digit generator"
+
+
+def card_files(evaluation: dict[str, Any] | None) -> dict[str, bytes]:
+    """`model_card.json` and `model_card.md`, content by path relative to the version.
+
+    Args:
+      evaluation: `evaluation.json` of the run that blessed the model; None where there is none.
+    """
+    card = _card(evaluation)
+    return {
+        "assets.extra/model_card.json": json.dumps(card, indent=2).encode(),
+        "assets.extra/model_card.md": _markdown(card).encode(),
+    }
+
+
+def _card(evaluation: dict[str, Any] | None) -> dict[str, Any]:
+    about = (evaluation or {}).get("about", {})
+    return {
+        "schema_version": 1,
+        "name": _TITLE,
+        "intended_use": _INTENDED_USE,
+        "limits": _LIMITS,
+        "evaluated": evaluation is not None,
+        "created": about.get("created"),
+        "data": about.get("data", {}),
+        "figures": (evaluation or {}).get("figures", {}),
+        "samples": (evaluation or {}).get("samples"),
+        "baseline": (evaluation or {}).get("baseline"),
+        "settings": {"train": about.get("train", {}), "evaluation": about.get("evaluation", {})},
+        "versions": about.get("versions", {}),
+        "commit": about.get("commit"),
+    }
+
+
+def _markdown(card: dict[str, Any]) -> str:
+    parts = [
+        f"# {card['name']}\n\n{card['intended_use']}\n\n**Limits.** {card['limits']}",
+        "## Figures\n\n" + _figures(card),
+        "## Data\n\n" + _list(card["data"]),
+        "## Training settings\n\n" + _list(card["settings"]["train"]),
+        "## Made with\n\n" + _list(card["versions"] | {"commit": card["commit"] or "not known"}),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _figures(card: dict[str, Any]) -> str:
+    if not card["evaluated"]:
+        return "This model was pushed without an evaluation."
+    rows = "\n".join(
+        f"| {name} | {_number(figure['value'])} | {_interval(figure['interval'])} | "
+        f"{_number(figure['floor'])} |"
+        for name, figure in card["figures"].items()
+    )
+    return (
+        f"On {card['samples']} samples against the test split, evaluated {card['created']}; the "
+        "floor is what as many real training digits get.\n\n"
+        f"| figure | value | 95 % interval | floor |\n| --- | --- | --- | --- |\n{rows}"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _interval(interval: list[float] | None) -> str:
+    return "" if interval is None else f"{interval[0]:.4g} to {interval[1]:.4g}"
+
+
+def _list(values: dict[str, Any]) -> str:
+    return "\n".join(f"- {key}: {value}" for key, value in values.items()) or "Not known."

@@ -1,0 +1,279 @@
+"""Versions of a model in a local folder that TensorFlow Serving watches.
+
+TensorFlow Serving sees folders whose names are numbers and serves the highest. So a version is made
+under a name that is no number, and renamed: it appears whole or not at all. Needs no TensorFlow.
+"""
+
+import datetime
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+RECORD = os.path.join("assets.extra", "push.json")
+_HISTORY = ".history.jsonl"
+_LOCK = ".push.lock"
+_STAGING, _REMOVED = ".incoming-", ".removed-"
+FEWEST_KEPT = 2
+
+
+class PushError(RuntimeError):
+    """A version could not be made, or not be removed."""
+
+
+class RolledBackError(PushError):
+    """The model was rolled back from, so it is not made the newest again unasked."""
+
+
+def list_versions(base_directory: str) -> list[int]:
+    """The versions that TensorFlow Serving would see, ascending."""
+    if not os.path.isdir(base_directory):
+        return []
+    return sorted(int(name) for name in os.listdir(base_directory) if name.isdecimal())
+
+
+def read_record(base_directory: str, version: int) -> dict[str, Any]:
+    """What was written down when a version was pushed; {} where nothing was."""
+    try:
+        return json.loads(Path(base_directory, str(version), RECORD).read_text())
+    except FileNotFoundError:
+        return {}
+
+
+def read_history(base_directory: str) -> list[dict[str, Any]]:
+    """What happened to versions, oldest first: `event` (rollback, retire), `at`, `reason`, ..."""
+    try:
+        lines = Path(base_directory, _HISTORY).read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines]
+
+
+def push_files(
+    model_dir: str,
+    base_directory: str,
+    *,
+    extra_files: Mapping[str, bytes] | None = None,
+    keep_versions: int | None = None,
+) -> int:
+    """Makes a model the newest version, unless it is that already.
+
+    Args:
+      model_dir: a SavedModel.
+      base_directory: the folder that TensorFlow Serving watches; created when missing.
+      extra_files: content by path relative to the version, added to the model's own files.
+      keep_versions: remove the oldest beyond so many, 2 or more; None: keep all.
+
+    Returns:
+      The version: seconds since 1970, or one more than the newest version if that is later.
+
+    Raises:
+      PushError: when the copy differs from the model.
+      RolledBackError: when the model was rolled back from and is still not served.
+    """
+    os.makedirs(base_directory, exist_ok=True)
+    with _locked(base_directory):
+        fingerprint = fingerprint_of(model_dir)
+        newest = max(list_versions(base_directory), default=0)
+        if newest and read_record(base_directory, newest).get("model_fingerprint") == fingerprint:
+            return newest
+        _refuse_rolled_back(base_directory, fingerprint)
+        version = _add(model_dir, base_directory, {}, fingerprint, extra_files or {})
+        if keep_versions is not None:
+            for old in list_versions(base_directory)[: -max(keep_versions, FEWEST_KEPT)]:
+                _remove(base_directory, old)
+        return version
+
+
+def roll_back(base_directory: str, version: int | None, reason: str) -> int:
+    """Makes an older version the newest again, by pushing it again.
+
+    Args:
+      base_directory: the folder that TensorFlow Serving watches.
+      version: which; None: the one before the newest.
+      reason: written down.
+
+    Returns:
+      The number under which it is now served.
+
+    Raises:
+      PushError: when there is no such version, or it is the newest.
+    """
+    _require_versions(base_directory)
+    with _locked(base_directory):
+        *older, newest = _require_versions(base_directory)
+        if version is None and not older:
+            raise PushError(f"{newest} is the only version: there is none to roll back to")
+        target = older[-1] if version is None else version
+        _require(base_directory, target)
+        if target == newest:
+            raise PushError(f"version {target} is the newest and is served already")
+        source = os.path.join(base_directory, str(target))
+        about = {"rolled_back_to": target, "rolled_back_from": newest, "reason": reason}
+        left, taken = (
+            read_record(base_directory, number).get("model_fingerprint")
+            for number in (newest, target)
+        )
+        made = _add(source, base_directory, about, taken or fingerprint_of(source), {})
+        _note(
+            base_directory,
+            {"event": "rollback", "version": made, **about, "left": left, "taken": taken},
+        )
+        return made
+
+
+def retire(base_directory: str, version: int, reason: str) -> None:
+    """Removes a version that is not the newest.
+
+    Raises:
+      PushError: when there is no such version, or it is the newest.
+    """
+    _require(base_directory, version)
+    with _locked(base_directory):
+        _require(base_directory, version)
+        if version == list_versions(base_directory)[-1]:
+            raise PushError(
+                f"version {version} is the newest and is served. Roll back first "
+                "(`local_runner.py rollback`), or push another."
+            )
+        _note(base_directory, {"event": "retire", "version": version, "reason": reason})
+        _remove(base_directory, version)
+
+
+def fingerprint_of(directory: str) -> str:
+    """SHA-256 over the relative path, the length and the bytes of every file, hexadecimal.
+
+    A record of an earlier push is left out, so that a version has its model's fingerprint.
+    """
+    digest = hashlib.sha256()
+    for path in model_files(directory):
+        content = Path(directory, path).read_bytes()
+        digest.update(f"{path}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _locked(base_directory: str) -> Iterator[None]:
+    """One push at a time; removes what a killed one left. The lock dies with its holder."""
+    with filelock.FileLock(os.path.join(base_directory, _LOCK)):
+        for name in os.listdir(base_directory):
+            if name.startswith((_STAGING, _REMOVED)):
+                shutil.rmtree(os.path.join(base_directory, name))
+        yield
+
+
+def _refuse_rolled_back(base_directory: str, fingerprint: str) -> None:
+    for event in reversed(read_history(base_directory)):
+        if event.get("taken") == fingerprint:
+            return
+        if event.get("left") == fingerprint:
+            raise RolledBackError(
+                f"this model was version {event['rolled_back_from']}, which was rolled back from "
+                f"on {event['at']}: {event['reason']}. Train another, or make it the newest with "
+                f"`local_runner.py rollback {event['rolled_back_from']}`."
+            )
+
+
+def _add(
+    source: str,
+    base_directory: str,
+    about: Mapping[str, Any],
+    fingerprint: str,
+    extra_files: Mapping[str, bytes],
+) -> int:
+    """Copies, verifies and renames; see `push_files`."""
+    version = max(int(time.time()), max(list_versions(base_directory), default=0) + 1)
+    written = {**extra_files, RECORD: new_record(version, fingerprint, about)}
+    staging = tempfile.mkdtemp(prefix=_STAGING, dir=base_directory)
+    try:
+        os.chmod(staging, 0o755)
+        for path in model_files(source):
+            _copy(Path(source, path), Path(staging, path))
+        for path, content in written.items():
+            _write(Path(staging, path), content)
+        for folder, _, _ in os.walk(staging):
+            _sync(folder)
+        os.rename(staging, os.path.join(base_directory, str(version)))
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    _sync(base_directory)
+    return version
+
+
+def _copy(source: Path, target: Path) -> None:
+    content = source.read_bytes()
+    _write(target, content)
+    if target.read_bytes() != content or target.stat().st_size != source.stat().st_size:
+        raise PushError(f"the copy of {source} in {target} differs from it; is the disk sound?")
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: str) -> None:
+    """Makes the names in a folder outlast a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(base_directory: str, version: int) -> None:
+    removed = os.path.join(base_directory, f"{_REMOVED}{version}")
+    os.rename(os.path.join(base_directory, str(version)), removed)
+    shutil.rmtree(removed)
+
+
+def new_record(version: int, fingerprint: str, about: Mapping[str, Any]) -> bytes:
+    """The record of a push, JSON."""
+    record = {"version": version, "pushed_at": _now(), "model_fingerprint": fingerprint, **about}
+    return json.dumps(record, indent=2).encode()
+
+
+def _note(base_directory: str, event: dict[str, Any]) -> None:
+    with open(os.path.join(base_directory, _HISTORY), "a") as file:
+        file.write(json.dumps({"at": _now(), **event}) + "\n")
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def _require_versions(base_directory: str) -> list[int]:
+    versions = list_versions(base_directory)
+    if not versions:
+        raise PushError(f"no version is in {base_directory}")
+    return versions
+
+
+def _require(base_directory: str, version: int) -> None:
+    versions = _require_versions(base_directory)
+    if version not in versions:
+        known = ", ".join(map(str, versions))
+        raise PushError(f"there is no version {version} in {base_directory}; there are {known}")
+
+
+def model_files(directory: str) -> list[str]:
+    """Relative paths of all files but the record of a push, sorted."""
+    found = [
+        os.path.relpath(os.path.join(folder, name), directory)
+        for folder, _, names in os.walk(directory)
+        for name in names
+    ]
+    return sorted(path for path in found if path != RECORD)
