@@ -30,6 +30,9 @@ _OutputDir = Annotated[
 ]
 
 
+_Reason = Annotated[str, typer.Option(help="Why, for the record.")]
+
+
 @app.callback(invoke_without_command=True)
 def _without_subcommand(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
@@ -93,6 +96,57 @@ def status(
     from pipeline.local.report import show_runs
 
     show_runs(_resolve("default", None, output_dir).settings.output_dir, last)
+
+
+@app.command()
+def models(output_dir: _OutputDir = None) -> None:
+    """Show the versions of the generator: when, span, figures, and which is served.
+
+    Example: python local_runner.py models
+    """
+    from pipeline.local.models import show_models
+
+    show_models(_resolve("default", None, output_dir).settings)
+
+
+@app.command()
+def rollback(
+    version: Annotated[
+        int | None, typer.Argument(help="[default: the one before the newest]", min=0)
+    ] = None,
+    reason: _Reason = "not given",
+    output_dir: _OutputDir = None,
+) -> None:
+    """Serve an older version again, by pushing it again under a new number.
+
+    Example: python local_runner.py rollback --reason "blurred sevens"
+    """
+    from components.pusher.versions import PushError
+    from pipeline.local.models import roll_back_to
+
+    try:
+        roll_back_to(_resolve("default", None, output_dir).settings, version, reason)
+    except PushError as error:
+        _fail(str(error), 2)
+
+
+@app.command()
+def retire(
+    version: Annotated[int, typer.Argument(min=0)],
+    reason: _Reason = "not given",
+    output_dir: _OutputDir = None,
+) -> None:
+    """Remove a version that is not being served.
+
+    Example: python local_runner.py retire 1795413754 --reason "trained on the wrong span"
+    """
+    from components.pusher.versions import PushError
+    from pipeline.local.models import retire_version
+
+    try:
+        retire_version(_resolve("default", None, output_dir).settings, version, reason)
+    except PushError as error:
+        _fail(str(error), 2)
 
 
 @app.command()

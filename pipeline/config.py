@@ -83,6 +83,12 @@ class ServingCheckSettings(_Section):
     timeout_seconds: float = Field(
         300.0, gt=0, le=86_400, description="time for loading and calling the model, seconds"
     )
+    memory_gib: float = Field(
+        4.0, gt=0, le=10_000, description="resident memory for that, TensorFlow's own included, GiB"
+    )
+    max_latency_ms: float = Field(
+        1000.0, gt=0, le=3_600_000, description="time for one picture, milliseconds"
+    )
 
 
 class PushSettings(_Section):

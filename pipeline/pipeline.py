@@ -123,7 +123,7 @@ def create_pipeline(
     )
     serving_check = ServingCheck(
         model=trainer.outputs["model"],
-        timeout_seconds=settings.serving_check.timeout_seconds,
+        **settings.serving_check.model_dump(),
     )
     pusher = AtomicPusher(
         model=trainer.outputs["model"],

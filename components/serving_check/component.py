@@ -12,7 +12,11 @@ _types = tfx.types.standard_artifacts
 class ServingCheckSpec(component_spec.ComponentSpec):
     """The contract of ServingCheck."""
 
-    PARAMETERS = {"timeout_seconds": component_spec.ExecutionParameter(type=float)}
+    PARAMETERS = {
+        "timeout_seconds": component_spec.ExecutionParameter(type=float),
+        "memory_gib": component_spec.ExecutionParameter(type=float),
+        "max_latency_ms": component_spec.ExecutionParameter(type=float),
+    }
     INPUTS = {"model": component_spec.ChannelParameter(type=_types.Model)}
     OUTPUTS = {"blessing": component_spec.ChannelParameter(type=_types.InfraBlessing)}
 
@@ -23,12 +27,21 @@ class ServingCheck(tfx.types.BaseComponent):
     SPEC_CLASS = ServingCheckSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
 
-    def __init__(self, *, model: tfx.types.BaseChannel, timeout_seconds: float) -> None:
-        """Takes the Trainer's model and the time that loading and calling it may take."""
+    def __init__(
+        self,
+        *,
+        model: tfx.types.BaseChannel,
+        timeout_seconds: float,
+        memory_gib: float,
+        max_latency_ms: float,
+    ) -> None:
+        """Takes the Trainer's model and what loading and calling it may take."""
         super().__init__(
             ServingCheckSpec(
                 model=model,
                 timeout_seconds=timeout_seconds,
+                memory_gib=memory_gib,
+                max_latency_ms=max_latency_ms,
                 blessing=tfx.dsl.Channel(type=_types.InfraBlessing),
             )
         )

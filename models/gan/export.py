@@ -1,12 +1,16 @@
 """The exported generator: a SavedModel whose rows each stand alone and are reproducible."""
 
+import os
+
 import keras
 import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from models.gan.networks import CLASSES, IMAGE_SHAPE, apply, to_pixels
 from models.gan.settings import TrainSettings
 
 ANY_DIGIT = -1
+WARM_UP = os.path.join("assets.extra", "tf_serving_warmup_requests")
 
 _LATENT, _DIGIT = 0, 1
 # Rows run through the network this many at a time, the last ones padded: a kernel chosen for
@@ -152,3 +156,27 @@ def export_generator(generator: keras.Model, settings: TrainSettings, directory:
             "from_latent": module.from_latent,
         },
     )
+    _write_warm_up(settings, os.path.join(directory, WARM_UP))
+
+
+def _write_warm_up(settings: TrainSettings, path: str) -> None:
+    """Requests with which TensorFlow Serving tries each signature before it serves a version.
+
+    The first call of a signature takes many times as long as those after it; see
+    https://www.tensorflow.org/tfx/serving/saved_model_warmup.
+    """
+    any_digit = tf.constant([ANY_DIGIT], tf.int64)
+    seeded = {"seed": tf.constant([0], tf.int64), "digit": any_digit}
+    latent = {"latent": tf.zeros([1, settings.latent_dim]), "digit": any_digit}
+    requests = {"serving_default": seeded, "generate_pixels": seeded, "from_latent": latent}
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    with tf.io.TFRecordWriter(path) as writer:
+        for signature, inputs in requests.items():
+            request = predict_pb2.PredictRequest()
+            request.model_spec.signature_name = signature
+            for name, value in inputs.items():
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+            log = prediction_log_pb2.PredictionLog(
+                predict_log=prediction_log_pb2.PredictLog(request=request)
+            )
+            writer.write(log.SerializeToString())

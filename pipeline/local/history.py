@@ -31,6 +31,7 @@ class RunRecord:
       checks: every bound of the evaluation, as in `evaluation.json`.
       baseline: what the generator was compared with, in words.
       model_uri: of the generator that was trained.
+      not_pushed_because: why the pusher refused a model that was blessed; "" when it did not.
     """
 
     run_id: str
@@ -46,6 +47,7 @@ class RunRecord:
     checks: list[dict[str, Any]] = field(default_factory=list)
     baseline: str = ""
     model_uri: str | None = None
+    not_pushed_because: str = ""
 
     @property
     def failed_figures(self) -> list[str]:
@@ -144,9 +146,10 @@ def _note(record: RunRecord, node: str, type_name: str, artifact: Any) -> None:
             for key, value in artifact.custom_properties.items()
             if value.WhichOneof("value") == "double_value"
         }
-    elif type_name == "PushedModel" and _property(artifact, "pushed") == 1:
+    elif type_name == "PushedModel":
         record.pushed_version = _property(artifact, "pushed_version")
         record.pushed_destination = _property(artifact, "pushed_destination")
+        record.not_pushed_because = _property(artifact, "not_pushed_because") or ""
 
 
 def _property(artifact: Any, name: str) -> Any:

@@ -140,6 +140,10 @@ def _conclude(console: Console, places: Places, run_id: str) -> Outcome:
         unchanged = record.nodes["Pusher"] == "cached"
         verdict = "Nothing changed; already pushed" if unchanged else "Pushed"
         console.print(f"[bold green]{verdict}[/] {escape(destination)}", soft_wrap=True)
+    elif record.not_pushed_because:
+        console.print(
+            f"[bold yellow]Not pushed:[/] {escape(record.not_pushed_because)}", soft_wrap=True
+        )
     else:
         console.print("[bold yellow]Not blessed, so not pushed[/]")
         for reason in filter(None, record.failed_bounds.split("; ")):

@@ -6,6 +6,7 @@ from absl import logging
 from tfx import v1 as tfx
 from tfx.utils import path_utils
 
+from components.pusher.versions import read_history
 from pipeline.config import Resolved
 from pipeline.data_source import DataSource
 from pipeline.local import history
@@ -121,8 +122,12 @@ def _reachable(start: list[str], followers: dict[str, list[str]]) -> set[str]:
 
 
 def _a_push_is_gone(places: Places) -> bool:
-    """Whether the last version that was pushed has been deleted since."""
+    """Whether the last version that was pushed has been deleted since, and not by `retire`."""
     if not places.database.exists():
         return False
-    pushed = history.pushed_destinations(places.database)
-    return bool(pushed) and not Path(pushed[-1]).is_dir()
+    pushed = [Path(text) for text in history.pushed_destinations(places.database)]
+    if not pushed or pushed[-1].is_dir():
+        return False
+    events = read_history(str(pushed[-1].parent))
+    retired = [str(event["version"]) for event in events if event["event"] == "retire"]
+    return pushed[-1].name not in retired

@@ -62,7 +62,8 @@ def local_runner(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def versions(workspace: Path) -> list[Path]:
-    return sorted((workspace / "outputs" / "serving" / "mnist_gan").iterdir())
+    folder = workspace / "outputs" / "serving" / "mnist_gan"
+    return sorted(path for path in folder.iterdir() if path.name.isdecimal())
 
 
 def test_a_first_run_pushes_a_generator(pushed, workspace):
@@ -76,7 +77,36 @@ def test_a_first_run_pushes_a_generator(pushed, workspace):
     [version] = versions(workspace)
     assert version.name.isdecimal()
     record = json.loads((version / "assets.extra" / "push.json").read_text())
-    assert set(record) == {"model_fingerprint", "pushed_at"}
+    assert set(record) == {"version", "model_fingerprint", "pushed_at"}
+    card = json.loads((version / "assets.extra" / "model_card.json").read_text())
+    assert card["evaluated"]
+    assert card["data"]["span"] == 1
+    assert card["figures"]["fid"]["value"] > 0
+    assert "| fid | " in (version / "assets.extra" / "model_card.md").read_text()
+
+
+def test_models_shows_what_is_served(pushed, workspace):
+    [version] = versions(workspace)
+    result = local_runner("models", "--output-dir", str(workspace / "outputs"))
+    assert result.returncode == 0, result.stderr
+    [row] = [line for line in result.stdout.splitlines() if version.name in line]
+    assert row.endswith("served")
+
+
+def test_what_cannot_be_rolled_back_or_retired(pushed, workspace, tmp_path):
+    [version] = versions(workspace)
+    place = ["--output-dir", str(workspace / "outputs")]
+    for command, said in (
+        (["rollback", *place], f"{version.name} is the only version"),
+        (["retire", version.name, *place], "is served. Roll back first"),
+        (["retire", "7", *place], f"there are {version.name}"),
+        (["rollback", "--output-dir", str(tmp_path)], "no version is in"),
+    ):
+        result = local_runner(*command)
+        assert result.returncode == 2
+        assert said in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert versions(workspace) == [version]
 
 
 CALL_ALL_SIGNATURES = """
@@ -325,3 +355,27 @@ def test_a_model_is_judged_anew_when_another_is_served(tmp_path, span_dir):
     assert (
         runs[3].stdout.count("unchanged, from the cache") == NODES.index("GeneratorEvaluator") + 1
     )
+
+
+@pytest.mark.slow
+def test_a_rollback_lasts_until_there_is_another_model(pushed, arguments, workspace):
+    place = ["--output-dir", str(workspace / "outputs")]
+    second = [*arguments, "--set", "train.seed=1"]
+    assert local_runner(*second).returncode == 0
+    old, new = versions(workspace)
+    result = local_runner("rollback", "--reason", "thin strokes", *place)
+    assert result.returncode == 0, result.stderr
+    served = versions(workspace)[-1]
+    assert (served / "saved_model.pb").read_bytes() == (old / "saved_model.pb").read_bytes()
+    again = local_runner(*second)
+    assert again.returncode == 3, again.stdout
+    assert f"this model was version {new.name}, which was rolled back from" in again.stdout
+    assert "thin strokes" in again.stdout
+    assert versions(workspace) == [old, new, served]
+    assert local_runner("retire", new.name, *place).returncode == 0
+    assert versions(workspace) == [old, served]
+    third = local_runner(*arguments, "--set", "train.seed=2")
+    assert third.returncode == 0, third.stdout
+    assert len(versions(workspace)) == 3
+    shown = local_runner("models", *place).stdout
+    assert f"rolled back from {new.name} to {old.name}: thin strokes" in " ".join(shown.split())

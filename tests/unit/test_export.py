@@ -12,6 +12,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tensorflow_serving.apis import prediction_log_pb2
 
 from models.gan.export import export_generator
 from models.gan.networks import build_generator
@@ -262,3 +263,20 @@ def test_inputs_of_unequal_length_are_refused(
     for signature, first in SIGNATURES.items():
         with pytest.raises(tf.errors.InvalidArgumentError, match=message):
             model(signature, first(rows), [-1] * digits)
+
+
+def test_warm_up_requests_call_every_signature(tmp_path):
+    """As TensorFlow Serving reads them: PredictionLogs in a TFRecord, at most 1,000."""
+    recipe = TrainSettings(latent_dim=LATENT_DIM, generator_channels=(4, 4, 4))
+    export_generator(build_generator(recipe), recipe, str(tmp_path / "model"))
+    path = str(tmp_path / "model" / "assets.extra" / "tf_serving_warmup_requests")
+    signatures = tf.saved_model.load(str(tmp_path / "model")).signatures
+    called = []
+    for record in tf.data.TFRecordDataset(path):
+        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
+        request = log.predict_log.request
+        inputs = {name: tf.constant(tf.make_ndarray(p)) for name, p in request.inputs.items()}
+        outputs = signatures[request.model_spec.signature_name](**inputs)
+        assert all(value.shape[0] == 1 for value in outputs.values())
+        called.append(request.model_spec.signature_name)
+    assert sorted(called) == sorted(signatures)
