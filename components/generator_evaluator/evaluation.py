@@ -46,43 +46,56 @@ def evaluate(
     Raises:
       ValueError: for pictures of another kind, or features that are NaN or infinite.
     """
-    seed, count = settings.seed, settings.samples
     reference = study(real, extractor)
-    training = observe_real(len(candidate.images), count, reference, extractor, seed)
+    sets = _look(candidate, baseline, reference, extractor, settings)
     # Which digits are among the training digits chosen was chance, so it is not fixed.
-    chance = np.zeros(len(training.features), int)
-    floor = measure(training, reference, _halves(chance, settings))
-    floor = with_ratio(floor, floor)
-    halves = _halves(candidate.strata, settings)
-    observed = observe(candidate, count, reference, extractor, seed)
-    measured = with_ratio(measure(observed, reference, halves), floor)
-    figures, floors = measured.estimates(), floor.estimates()
-    others: dict[str, Estimate] = {}
-    differences: dict[str, Estimate] = {}
-    if baseline.samples is not None:
-        served = observe(baseline.samples, count, reference, extractor, seed)
-        served_measured = with_ratio(measure(served, reference, halves), floor)
-        others, differences = served_measured.estimates(), difference(measured, served_measured)
-    if settings.deep:
-        figures |= measure_deep(observed.samples, real, seed)
-        floors |= measure_deep(training.samples, real, seed)
-        if baseline.samples is not None:
-            others |= measure_deep(served.samples, real, seed)
+    strata = dict.fromkeys(sets, candidate.strata) | {"floor": np.zeros(len(real.train), int)}
+    measured = {
+        name: measure(seen, reference, _halves(strata[name][: len(seen.features)], settings))
+        for name, seen in sets.items()
+    }
+    measured = {name: with_ratio(each, measured["floor"]) for name, each in measured.items()}
+    figures: dict[str, dict[str, Estimate]] = {"baseline": {}}
+    for name, each in measured.items():
+        deep = measure_deep(sets[name].samples, real, settings.seed) if settings.deep else {}
+        figures[name] = each.estimates() | deep
+    served = measured.get("baseline")
+    differences = difference(measured["candidate"], served) if served else {}
     checks = [
-        *check_thresholds(figures, settings.thresholds),
-        *check_baseline(differences, others, settings.tolerances),
+        *check_thresholds(figures["candidate"], settings.thresholds),
+        *check_baseline(differences, figures["baseline"], settings.tolerances),
     ]
+    seen = sets["candidate"]
     content = {
         "schema_version": document.SCHEMA_VERSION,
         "verdict": document.verdict_section(checks),
         "checks": document.checks_section(checks),
-        "figures": document.figures_section(figures, floors, others, differences),
-        "digits": document.digits_section(observed, reference),
+        "figures": document.figures_section(
+            figures["candidate"], figures["floor"], figures["baseline"], differences
+        ),
+        "digits": document.digits_section(seen, reference),
         "baseline": document.baseline_section(baseline),
-        "samples": len(observed.seen),
-        "seed": seed,
+        "samples": len(seen.seen),
+        "seed": settings.seed,
     }
-    return Evaluation(content, checks, observed, reference)
+    return Evaluation(content, checks, seen, reference)
+
+
+def _look(
+    candidate: Samples,
+    baseline: Baseline,
+    reference: Reference,
+    extractor: Extractor,
+    settings: EvaluationSettings,
+) -> dict[str, Observed]:
+    """What is seen of `candidate` and `floor`, and of `baseline` where there is one."""
+    count, seed = settings.samples, settings.seed
+    samples = {"candidate": candidate}
+    if baseline.samples is not None:
+        samples["baseline"] = baseline.samples
+    sets = {name: observe(x, count, reference, extractor, seed) for name, x in samples.items()}
+    floor = observe_real(len(candidate.images), count, reference, extractor, seed)
+    return sets | {"floor": floor}
 
 
 def _halves(strata: np.ndarray, settings: EvaluationSettings) -> list[np.ndarray]:

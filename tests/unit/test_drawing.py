@@ -84,7 +84,7 @@ def test_what_is_no_model_is_named(tmp_path):
     with pytest.raises(GeneratorError, match=r"nowhere: .*does not exist"):
         Generator(str(tmp_path / "nowhere"))
     (tmp_path / "torn").mkdir()
-    (tmp_path / "torn" / "saved_model.pb").write_bytes(b"\x08\x01torn")
+    (tmp_path / "torn" / "saved_model.pb").write_bytes(b"no graph")
     with pytest.raises(GeneratorError, match="torn: "):
         Generator(str(tmp_path / "torn"))
 
