@@ -88,7 +88,7 @@ def train_dcgan(arguments):
 
 
 def run_training(arguments, training) -> None:
-    """Trains, leaving samples at each mark in the folder, and then `moments.json`."""
+    """Trains, leaving samples and `moments.json` in the folder at each mark."""
     folder, marks, moments = Path(arguments.folder), list(arguments.at), []
     for seconds, seen, draw in training(arguments):
         if not marks or seconds < marks[0]:
@@ -99,8 +99,8 @@ def run_training(arguments, training) -> None:
             np.save(folder / f"{len(moments)}.npy", images)
             moments.append({"at": mark, "seconds": seconds, "images": seen})
             print(f"  {arguments.side} trained for {seconds:.0f} s", file=sys.stderr, flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    (folder / "moments.json").write_text(json.dumps({"moments": moments, "peak_gib": peak}))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        (folder / "moments.json").write_text(json.dumps({"moments": moments, "peak_gib": peak}))
 
 
 def run_loops(arguments) -> None:
@@ -205,17 +205,18 @@ def in_own_process(side: str, seed: int, folder: str) -> None:
         sys.exit(f"{side} failed")
 
 
-def compare_trainings(measures: Measures, side: str, seed: int, samples: int) -> dict:
-    """Trains one side and measures what it drew."""
-    with tempfile.TemporaryDirectory() as folder:
-        in_own_process(side, seed, folder)
-        run = {"side": side, "seed": seed, **json.loads(Path(folder, "moments.json").read_text())}
-        conditional = side == "ours" and measures.settings.train.conditional
-        asked = np.arange(samples) % 10 if conditional else None
-        for number, moment in enumerate(run["moments"]):
-            images = np.load(Path(folder, f"{number}.npy"))
-            moment.update(measures.at_a_mark(images, asked))
-            print_moment(side, seed, moment)
+def compare_trainings(measures: Measures, side: str, seed: int, arguments) -> dict:
+    """Trains one side and measures what it drew, which stays in a folder under the output."""
+    folder = arguments.output / f"{side}-{seed}"
+    folder.mkdir(exist_ok=True)
+    in_own_process(side, seed, str(folder))
+    run = {"side": side, "seed": seed, **json.loads((folder / "moments.json").read_text())}
+    conditional = side == "ours" and measures.settings.train.conditional
+    asked = np.arange(arguments.samples) % 10 if conditional else None
+    for number, moment in enumerate(run["moments"]):
+        images = np.load(folder / f"{number}.npy")
+        moment.update(measures.at_a_mark(images, asked))
+        print_moment(side, seed, moment)
     return {**run, **measures.at_the_end(images, asked)}
 
 
@@ -291,7 +292,7 @@ def report_trainings(arguments) -> dict:
     print(f"floor {measures.floor:.4f}, {arguments.samples} samples\n")
     print("                seed  seconds       FID FID/floor  least   most agreement digits/s")
     runs = [
-        compare_trainings(measures, side, seed, arguments.samples)
+        compare_trainings(measures, side, seed, arguments)
         for seed in arguments.seeds
         for side in SIDES
         if side in arguments.only
