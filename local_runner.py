@@ -112,7 +112,7 @@ def models(output_dir: _OutputDir = None) -> None:
 @app.command()
 def rollback(
     version: Annotated[
-        int | None, typer.Argument(help="[default: the one before the newest]", min=0)
+        int | None, typer.Argument(help="[default: the one served before]", min=0)
     ] = None,
     reason: _Reason = "not given",
     output_dir: _OutputDir = None,

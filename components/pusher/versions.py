@@ -98,7 +98,7 @@ def roll_back(base_directory: str, version: int | None, reason: str) -> int:
 
     Args:
       base_directory: the folder that TensorFlow Serving watches.
-      version: which; None: the one before the newest.
+      version: which; None: the newest one of another model that was not rolled back from.
       reason: written down.
 
     Returns:
@@ -109,20 +109,15 @@ def roll_back(base_directory: str, version: int | None, reason: str) -> int:
     """
     _require_versions(base_directory)
     with _locked(base_directory):
-        *older, newest = _require_versions(base_directory)
-        if version is None and not older:
-            raise PushError(f"{newest} is the only version: there is none to roll back to")
-        target = older[-1] if version is None else version
+        newest = _require_versions(base_directory)[-1]
+        target = _version_before(base_directory) if version is None else version
         _require(base_directory, target)
         if target == newest:
             raise PushError(f"version {target} is the newest and is served already")
         source = os.path.join(base_directory, str(target))
         about = {"rolled_back_to": target, "rolled_back_from": newest, "reason": reason}
-        left, taken = (
-            read_record(base_directory, number).get("model_fingerprint")
-            for number in (newest, target)
-        )
-        made = _add(source, base_directory, about, taken or fingerprint_of(source), {})
+        left, taken = (_model_of(base_directory, number) for number in (newest, target))
+        made = _add(source, base_directory, about, taken, {})
         _note(
             base_directory,
             {"event": "rollback", "version": made, **about, "left": left, "taken": taken},
@@ -171,16 +166,45 @@ def _locked(base_directory: str) -> Iterator[None]:
         yield
 
 
-def _refuse_rolled_back(base_directory: str, fingerprint: str) -> None:
+def _model_of(base_directory: str, version: int) -> str:
+    """The fingerprint of a version's model."""
+    recorded = read_record(base_directory, version).get("model_fingerprint")
+    return recorded or fingerprint_of(os.path.join(base_directory, str(version)))
+
+
+def _version_before(base_directory: str) -> int:
+    """The newest version of another model than the newest's, one not rolled back from."""
+    *older, newest = list_versions(base_directory)
+    served = _model_of(base_directory, newest)
+    for version in reversed(older):
+        model = _model_of(base_directory, version)
+        if model != served and _left_by_rollback(base_directory, model) is None:
+            return version
+    raise PushError(
+        f"there is no version before {newest} to roll back to, other than those rolled back from"
+        if older
+        else f"{newest} is the only version: there is none to roll back to"
+    )
+
+
+def _left_by_rollback(base_directory: str, fingerprint: str) -> dict[str, Any] | None:
+    """The rollback that put a model out of service, if none has brought it back since."""
     for event in reversed(read_history(base_directory)):
         if event.get("taken") == fingerprint:
-            return
+            return None
         if event.get("left") == fingerprint:
-            raise RolledBackError(
-                f"this model was version {event['rolled_back_from']}, which was rolled back from "
-                f"on {event['at']}: {event['reason']}. Train another, or make it the newest with "
-                f"`local_runner.py rollback {event['rolled_back_from']}`."
-            )
+            return event
+    return None
+
+
+def _refuse_rolled_back(base_directory: str, fingerprint: str) -> None:
+    event = _left_by_rollback(base_directory, fingerprint)
+    if event is not None:
+        raise RolledBackError(
+            f"this model was version {event['rolled_back_from']}, which was rolled back from "
+            f"on {event['at']}: {event['reason']}. Train another, or make it the newest with "
+            f"`local_runner.py rollback {event['rolled_back_from']}`."
+        )
 
 
 def _add(

@@ -113,6 +113,24 @@ def test_a_model_that_was_rolled_back_from_is_not_pushed_again_unasked(tmp_path,
     assert [event["event"] for event in read_history(str(serving))] == ["rollback"] * 2
 
 
+def test_rolling_back_twice_goes_back_twice(tmp_path, model):
+    serving, contents = str(tmp_path / "serving"), [b"a", b"b", b"c"]
+    for content in contents:
+        (model / "saved_model.pb").write_bytes(content)
+        push_files(str(model), serving)
+
+    def served() -> bytes:
+        newest = list_versions(serving)[-1]
+        return Path(serving, str(newest), "saved_model.pb").read_bytes()
+
+    for expected in (b"b", b"a"):
+        roll_back(serving, None, "blurred")
+        assert served() == expected
+    with pytest.raises(PushError, match="other than those rolled back from"):
+        roll_back(serving, None, "blurred")
+    assert served() == b"a"
+
+
 def test_what_cannot_be_rolled_back_to(tmp_path, model):
     serving = tmp_path / "serving"
     with pytest.raises(PushError, match="no version is in"):
