@@ -61,9 +61,12 @@ def local_runner(*arguments: str) -> subprocess.CompletedProcess:
     )
 
 
+def versions_in(serving: Path) -> list[Path]:
+    return sorted(path for path in serving.iterdir() if path.name.isdecimal())
+
+
 def versions(workspace: Path) -> list[Path]:
-    folder = workspace / "outputs" / "serving" / "mnist_gan"
-    return sorted(path for path in folder.iterdir() if path.name.isdecimal())
+    return versions_in(workspace / "outputs" / "serving" / "mnist_gan")
 
 
 def test_a_first_run_pushes_a_generator(pushed, workspace):
@@ -90,7 +93,7 @@ def test_models_shows_what_is_served(pushed, workspace):
     result = local_runner("models", "--output-dir", str(workspace / "outputs"))
     assert result.returncode == 0, result.stderr
     [row] = [line for line in result.stdout.splitlines() if version.name in line]
-    assert row.endswith("served")
+    assert row.split()[-1] == "served"
 
 
 def test_what_cannot_be_rolled_back_or_retired(pushed, workspace, tmp_path):
@@ -217,7 +220,7 @@ def test_a_killed_run_is_finished_by_the_next(tmp_path, span_dir):
     result = local_runner(*arguments)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("unchanged, from the cache") == NODES.index("Trainer")
-    assert len(list((output / "serving" / "mnist_gan").iterdir())) == 1
+    assert len(versions_in(output / "serving" / "mnist_gan")) == 1
 
 
 def wait_for(log: Path, text: str, process: subprocess.Popen) -> None:
@@ -321,7 +324,7 @@ def test_a_killed_search_is_finished_by_the_next_run_and_feeds_the_trainer(tmp_p
     assert result.stdout.count("unchanged, from the cache") == NODES.index("Trainer")
     assert "the search goes on after 1 trials" in result.stdout
     assert "trial 1 of 3" not in result.stdout
-    [version] = (output / "serving" / "mnist_gan").iterdir()
+    [version] = versions_in(output / "serving" / "mnist_gan")
     [found] = output.glob("artifacts/Tuner/best_hyperparameters/*/best_hyperparameters.txt")
     best = json.loads(found.read_text())["values"]["latent_dim"]
     called = subprocess.run(
@@ -345,8 +348,8 @@ def test_a_model_is_judged_anew_when_another_is_served(tmp_path, span_dir):
     serving = tmp_path / "out" / "serving" / "mnist_gan"
     runs = [local_runner(*which) for which in (arguments, other, other, arguments, arguments)]
     assert [run.returncode for run in runs] == [0] * 5, runs[-1].stdout
-    assert len(list(serving.iterdir())) == 3
-    versions = sorted(path.name for path in serving.iterdir())
+    versions = [path.name for path in versions_in(serving)]
+    assert len(versions) == 3
     assert "No model is served yet" in runs[0].stdout
     assert f"Compared with version {versions[0]}" in runs[1].stdout
     assert f"Compared with version {versions[1]}" in runs[3].stdout
