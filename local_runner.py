@@ -93,9 +93,57 @@ def status(
 
     Example: python local_runner.py status --last 3
     """
-    from pipeline.local.report import show_runs
+    from pipeline.local.status import show_runs
 
     show_runs(_resolve("default", None, output_dir).settings.output_dir, last)
+
+
+@app.command()
+def report(
+    which: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RUN",
+            help="When it started, or as much of it as tells it apart.  [default: the newest]",
+        ),
+    ] = None,
+    output_dir: _OutputDir = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+) -> None:
+    """Show where the report of a run is: verdict, figures, digits, training, data.
+
+    Example: python local_runner.py report "2026-11-23 09:30" --open
+    """
+    from pipeline.local.places import UsageError
+    from pipeline.local.reports import show_report
+
+    try:
+        show_report(
+            _resolve("default", None, output_dir).settings.output_dir, which, open_it=open_it
+        )
+    except UsageError as error:
+        _fail(str(error), 2)
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN...", help="When each started, as `status` and `report` show."),
+    ],
+    output_dir: _OutputDir = None,
+) -> None:
+    """Show the figures of several runs beside each other, and FID over runs as a page.
+
+    Example: python local_runner.py compare "2026-11-23 09:30" 2026-11-24
+    """
+    from pipeline.local.places import UsageError
+    from pipeline.local.reports import compare_runs
+
+    try:
+        compare_runs(_resolve("default", None, output_dir).settings.output_dir, runs)
+    except UsageError as error:
+        _fail(str(error), 2)
 
 
 @app.command()
@@ -159,7 +207,7 @@ def config(
 
     Example: python local_runner.py config --preset classic --set train.batch_size=128
     """
-    from pipeline.local.report import show_settings
+    from pipeline.local.status import show_settings
 
     show_settings(_resolve(preset, assignments, output_dir))
 

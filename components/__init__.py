@@ -7,7 +7,10 @@ types are looked up on first use, so that importing a module from here does not 
 import importlib
 from typing import Any
 
-_ARTIFACT_MODULES = {"DataBlessing": "components.data_gate.artifacts"}
+_ARTIFACT_MODULES = {
+    "DataBlessing": "components.data_gate.artifacts",
+    "EvaluationReport": "components.generator_evaluator.artifacts",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -117,6 +117,8 @@ def create_pipeline(
         model=trainer.outputs["model"],
         classifier=classifier.outputs["model"],
         examples=examples,
+        anomalies=data.validator.outputs["anomalies"],
+        model_run=trainer.outputs["model_run"],
         settings=settings.evaluation.model_dump_json(),
         serving_dir=serving_dir,
         train=settings.train.model_dump_json(),

@@ -1,10 +1,11 @@
-"""GeneratorEvaluator: a generator in, its figures and a blessing out."""
+"""GeneratorEvaluator: a generator in, its figures, a blessing and a report out."""
 
 from tfx import v1 as tfx
 from tfx.dsl.components.base import executor_spec
 from tfx.types import component_spec
 
 from components.generator_evaluator import executor
+from components.generator_evaluator.artifacts import EvaluationReport
 
 _types = tfx.types.standard_artifacts
 
@@ -21,10 +22,13 @@ class GeneratorEvaluatorSpec(component_spec.ComponentSpec):
         "model": component_spec.ChannelParameter(type=_types.Model),
         "classifier": component_spec.ChannelParameter(type=_types.Model),
         "examples": component_spec.ChannelParameter(type=_types.Examples),
+        "anomalies": component_spec.ChannelParameter(type=_types.ExampleAnomalies),
+        "model_run": component_spec.ChannelParameter(type=_types.ModelRun),
     }
     OUTPUTS = {
         "evaluation": component_spec.ChannelParameter(type=_types.ModelEvaluation),
         "blessing": component_spec.ChannelParameter(type=_types.ModelBlessing),
+        "report": component_spec.ChannelParameter(type=EvaluationReport),
     }
 
 
@@ -45,6 +49,8 @@ class GeneratorEvaluator(tfx.types.BaseComponent):
         model: tfx.types.BaseChannel,
         classifier: tfx.types.BaseChannel,
         examples: tfx.types.BaseChannel,
+        anomalies: tfx.types.BaseChannel,
+        model_run: tfx.types.BaseChannel,
         settings: str,
         serving_dir: str,
         train: str,
@@ -55,6 +61,8 @@ class GeneratorEvaluator(tfx.types.BaseComponent):
           model: the generator.
           classifier: whose features measure it.
           examples: both splits of the digits.
+          anomalies: what ExampleValidator found in them, for the report.
+          model_run: what the training wrote down, for the report.
           settings: EvaluationSettings as JSON.
           serving_dir: folder or URI of the versions that are served, `<number>/` each. Read when
             the node runs: an orchestrator that keeps a cache has to know when it changes.
@@ -65,10 +73,13 @@ class GeneratorEvaluator(tfx.types.BaseComponent):
                 model=model,
                 classifier=classifier,
                 examples=examples,
+                anomalies=anomalies,
+                model_run=model_run,
                 settings=settings,
                 serving_dir=serving_dir,
                 train=train,
                 evaluation=tfx.dsl.Channel(type=_types.ModelEvaluation),
                 blessing=tfx.dsl.Channel(type=_types.ModelBlessing),
+                report=tfx.dsl.Channel(type=EvaluationReport),
             )
         )

@@ -12,10 +12,12 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 from tfx.v1.dsl.io import fileio
 
+from components.data_gate.anomalies import find_anomalies
 from components.generator_evaluator import document
 from components.generator_evaluator.baseline import find_baseline
 from components.generator_evaluator.evaluation import evaluate
 from components.generator_evaluator.observation import RealDigits
+from components.generator_evaluator.report.render import render_report
 from components.generator_evaluator.samples import Generator
 from components.generator_evaluator.settings import EvaluationSettings
 from models.digit_classifier.features import FeatureExtractor
@@ -26,7 +28,7 @@ _progress_log = logging.getLogger("mnist_gan.progress")
 
 
 class Executor(base_executor.BaseExecutor):
-    """Emits `evaluation.json`, `samples.png`, `samples.npz` and a ModelBlessing."""
+    """Emits an evaluation with its pictures, a ModelBlessing and a report."""
 
     def Do(
         self,
@@ -37,8 +39,8 @@ class Executor(base_executor.BaseExecutor):
         """Measures the generator; not being blessed is a result and raises nothing.
 
         Args:
-          input_dict: `model`, `classifier`, `examples`, one artifact each.
-          output_dict: `evaluation` and `blessing`, one artifact each.
+          input_dict: `model`, `classifier`, `examples`, `anomalies`, `model_run`, one each.
+          output_dict: `evaluation`, `blessing` and `report`, one artifact each.
           exec_properties: `settings`, EvaluationSettings as JSON; `serving_dir`, where the versions
             that are served lie; `train`, the settings of the training as JSON.
 
@@ -81,6 +83,14 @@ class Executor(base_executor.BaseExecutor):
         )
         _write_evaluation(artifacts["evaluation"], content, arrays)
         _write_blessing(artifacts["blessing"], content)
+        page = render_report(
+            content,
+            arrays,
+            _read_progress(artifacts["model_run"]),
+            find_anomalies(artifacts["anomalies"]),
+            self._context.pipeline_run_id if self._context else None,
+        )
+        _write(artifacts["report"], "report.html", page.encode())
 
 
 def _read_real(examples: list[Any]) -> RealDigits:
@@ -89,6 +99,12 @@ def _read_real(examples: list[Any]) -> RealDigits:
         [uri] = artifact_utils.get_split_uris(examples, name)
         splits.extend(load_split([io_utils.all_files_pattern(uri)]))
     return RealDigits(*splits)
+
+
+def _read_progress(model_run: Any) -> list[dict[str, Any]]:
+    """What the training wrote down at each of its intervals, oldest first."""
+    with fileio.open(os.path.join(model_run.uri, "progress.jsonl")) as file:
+        return [json.loads(line) for line in file.read().splitlines()]
 
 
 def _write_evaluation(

@@ -27,6 +27,7 @@ class RunRecord:
       pushed_version: None when nothing was pushed.
       pushed_destination: the version's folder.
       evaluation_uri: folder of the evaluation's files.
+      report_uri: folder of the report.
       failed_bounds: what the figures failed, in words; "" for nothing.
       checks: every bound of the evaluation, as in `evaluation.json`.
       baseline: what the generator was compared with, in words.
@@ -43,6 +44,7 @@ class RunRecord:
     pushed_version: str | None = None
     pushed_destination: str | None = None
     evaluation_uri: str | None = None
+    report_uri: str | None = None
     failed_bounds: str = ""
     checks: list[dict[str, Any]] = field(default_factory=list)
     baseline: str = ""
@@ -146,6 +148,8 @@ def _note(record: RunRecord, node: str, type_name: str, artifact: Any) -> None:
             for key, value in artifact.custom_properties.items()
             if value.WhichOneof("value") == "double_value"
         }
+    elif type_name == "components.EvaluationReport":
+        record.report_uri = artifact.uri
     elif type_name == "PushedModel":
         record.pushed_version = _property(artifact, "pushed_version")
         record.pushed_destination = _property(artifact, "pushed_destination")

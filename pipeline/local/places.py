@@ -35,6 +35,11 @@ class Places:
         return self.root / "checkpoints"
 
     @property
+    def reports(self) -> Path:
+        """A page per run, `<run>/report.html`."""
+        return self.root / "reports"
+
+    @property
     def logs(self) -> Path:
         """A log per run."""
         return self.root / "logs"

@@ -18,6 +18,7 @@ from pipeline.local import history
 from pipeline.local.console import DownloadLine, RunConsole, quiet_terminal
 from pipeline.local.imports import quick_tfx_import
 from pipeline.local.places import Places, UsageError
+from pipeline.local.reports import keep_report
 
 
 class Outcome(enum.IntEnum):
@@ -152,9 +153,9 @@ def _conclude(console: Console, places: Places, run_id: str) -> Outcome:
         console.print(f"  {escape(record.baseline)}", soft_wrap=True, highlight=False)
     for line in figure_lines(record.figures):
         console.print(f"  {line}", soft_wrap=True, highlight=False)
-    if record.evaluation_uri:
-        samples = _short(Path(record.evaluation_uri) / "samples.png")
-        console.print(f"  samples: {escape(samples)}", soft_wrap=True, highlight=False)
+    page = keep_report(places, record)
+    if page:
+        console.print(f"  report  {escape(_short(page))}", soft_wrap=True, highlight=False)
     return Outcome.PUSHED if record.pushed_version else Outcome.NOT_BLESSED
 
 

@@ -112,6 +112,29 @@ def test_what_cannot_be_rolled_back_or_retired(pushed, workspace, tmp_path):
     assert versions(workspace) == [version]
 
 
+def test_the_report_and_the_comparison_of_runs(pushed, workspace, tmp_path):
+    place = ["--output-dir", str(workspace / "outputs")]
+    found = local_runner("report", *place)
+    assert found.returncode == 0, found.stderr
+    page = Path(found.stdout.strip())
+    assert f"reports/{page.parent.name}/report.html" in pushed.stdout
+    assert '<h1 id="verdict" class="good">Blessed</h1>' in page.read_text()
+    assert json.loads((page.parent / "evaluation.json").read_text())["verdict"]["blessed"]
+    compared = local_runner("compare", page.parent.name, *place)
+    assert compared.returncode == 0, compared.stderr
+    assert "FID over its floor" in compared.stdout
+    assert "1 run compared" in (page.parents[1] / "comparison.html").read_text()
+    for command, said in (
+        (["report", "1999", *place], "no run with a report begins with '1999'; there are 20"),
+        (["compare", "1999", *place], "no run with a report begins with '1999'; there are 20"),
+        (["report", "--output-dir", str(tmp_path)], "has a report yet; `local_runner.py run`"),
+    ):
+        result = local_runner(*command)
+        assert result.returncode == 2
+        assert said in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
 CALL_ALL_SIGNATURES = """
 import sys
 import tensorflow as tf

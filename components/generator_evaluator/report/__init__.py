@@ -1,0 +1,1 @@
+"""The page on which people see what was measured and why it was decided so."""

@@ -1,0 +1,107 @@
+"""The reports of runs: a copy of each in one place, opened or compared."""
+
+import json
+import shutil
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pipeline.local import history
+from pipeline.local.places import Places, UsageError
+
+_PAGE, _DATA = "report.html", "evaluation.json"
+
+
+def keep_report(places: Places, record: history.RunRecord) -> Path | None:
+    """Copies a run's report and evaluation beside those of the other runs.
+
+    Returns:
+      The page; None where the run has none.
+    """
+    if not (record.report_uri and record.evaluation_uri):
+        return None
+    folder = places.reports / _name(record.run_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(Path(record.report_uri, _PAGE), folder / _PAGE)
+    shutil.copyfile(Path(record.evaluation_uri, _DATA), folder / _DATA)
+    return folder / _PAGE
+
+
+def show_report(output_dir: str, run: str | None, *, open_it: bool) -> None:
+    """Prints where a run's report is, the newest where none is named, and opens it if asked.
+
+    Raises:
+      UsageError: when no run, or more than one, is meant, or no browser can be had.
+    """
+    folder = _find(output_dir, run)
+    print(folder / _PAGE)
+    if open_it and not webbrowser.open((folder / _PAGE).as_uri()):
+        raise UsageError("no browser can be opened here; copy the file to where there is one")
+
+
+def compare_runs(output_dir: str, runs: list[str]) -> None:
+    """Prints the figures of several runs beside each other, and writes them as a page.
+
+    Raises:
+      UsageError: when for one of them no run, or more than one, is meant.
+    """
+    # Only here, since it takes a second.
+    from components.generator_evaluator.report.render import (
+        TITLES,
+        figure_names,
+        interval,
+        number,
+        render_comparison,
+    )
+
+    folders = sorted({_find(output_dir, run) for run in runs})
+    found = [(_started(folder), _read(folder)) for folder in folders]
+    table = Table("", *(name for name, _ in found), box=None)
+    verdicts = ("blessed" if each["verdict"]["blessed"] else "not blessed" for _, each in found)
+    table.add_row("", *verdicts)
+    for name in figure_names(found):
+        figures = [each["figures"].get(name, {}) for _, each in found]
+        cells = [f"{number(f.get('value'))} [dim]{interval(f.get('interval'))}[/]" for f in figures]
+        table.add_row(TITLES.get(name, name), *cells)
+    console = Console()
+    console.print(table)
+    page = folders[0].parent / "comparison.html"
+    page.write_text(render_comparison(found))
+    console.print(f"As a page: {escape(str(page))}", soft_wrap=True, highlight=False)
+
+
+def _find(output_dir: str, run: str | None) -> Path:
+    """The folder of the one run whose name begins so; of the newest where none is named."""
+    places = Places(Path(output_dir).absolute())
+    known = sorted(path.parent for path in places.reports.glob(f"*/{_PAGE}"))
+    if not known:
+        raise UsageError(
+            f"no run in {places.root} has a report yet; `local_runner.py run` makes one"
+        )
+    if run is None:
+        return known[-1]
+    meant = [folder for folder in known if folder.name.startswith(_name(run))]
+    if len(meant) != 1:
+        names = ", ".join(_started(folder) for folder in meant or known)
+        trouble = "more than one run begins with" if meant else "no run with a report begins with"
+        raise UsageError(f"{trouble} {run!r}; there are {names}")
+    return meant[0]
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / _DATA).read_text())
+
+
+def _started(folder: Path) -> str:
+    """When a run started, as `status` shows it."""
+    day, _, time = folder.name.partition("T")
+    return f"{day} {time.replace('-', ':')}"
+
+
+def _name(run_id: str) -> str:
+    """The folder's name for a run's id, or for as much of it as was typed or seen in `status`."""
+    return run_id.partition(".")[0].replace(" ", "T").replace(":", "-")

@@ -1,0 +1,157 @@
+"""The report in a real browser: it says what was decided, shows what it should, and fits."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evaluating import Run, blurred, export
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+
+from components.generator_evaluator.report.render import number, render_comparison, render_report
+
+_PROGRAMS = [shutil.which("chromium") or "", shutil.which("chromedriver") or ""]
+pytestmark = pytest.mark.skipif(
+    not all(_PROGRAMS), reason="needs chromium and chromedriver (Debian: chromium-driver)"
+)
+WIDE, PHONE = 1280, 390
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location, driver = _PROGRAMS
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
+        options.add_argument(argument)
+    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as chrome:
+        yield chrome
+
+
+@pytest.fixture
+def show(browser, tmp_path):
+    """A function that opens a page in some width and theme, and checks what every page keeps."""
+
+    def opened(page: str, width: int = WIDE, theme: str = "light") -> webdriver.Chrome:
+        path = tmp_path / "page.html"
+        path.write_text(page)
+        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        features = [{"name": "prefers-color-scheme", "value": theme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        browser.get(path.as_uri())
+        assert browser.get_log("browser") == []
+        assert_sound(browser)
+        return browser
+
+    return opened
+
+
+def assert_sound(browser: webdriver.Chrome) -> None:
+    """Nothing is fetched, every picture is there with words for it, nothing hangs over."""
+    fetched = "return performance.getEntriesByType('resource').map(e => e.name)"
+    assert [name for name in browser.execute_script(fetched) if not name.startswith("data:")] == []
+    assert browser.execute_script("return document.scripts.length") == 0
+    for image in browser.find_elements(By.TAG_NAME, "img"):
+        assert int(image.get_property("naturalWidth")) > 100
+        assert image.get_attribute("alt")
+    for drawing in browser.find_elements(By.TAG_NAME, "svg"):
+        assert drawing.size["height"] > 100
+        assert drawing.find_element(By.XPATH, "..").get_attribute("aria-label")
+    root = "return document.documentElement."
+    width = browser.execute_script(root + "clientWidth")
+    assert browser.execute_script(root + "scrollWidth") <= width
+    ids = browser.execute_script("return [...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
+
+
+def contrast(browser: webdriver.Chrome, selector: str) -> float:
+    """Between an element's text and the card that it lies on, as WCAG 2 defines it."""
+    element = browser.find_element(By.CSS_SELECTOR, selector)
+    card = browser.find_element(By.TAG_NAME, "header")
+    colours = element.value_of_css_property("color"), card.value_of_css_property("background-color")
+    lights = []
+    for colour in colours:
+        numbers = np.array([int(number) for number in re.findall(r"\d+", colour)[:3]]) / 255
+        linear = np.where(numbers <= 0.04045, numbers / 12.92, ((numbers + 0.055) / 1.055) ** 2.4)
+        lights.append(linear @ [0.2126, 0.7152, 0.0722])
+    return (max(lights) + 0.05) / (min(lights) + 0.05)
+
+
+def page_of(run: Run) -> str:
+    return (Path(run.report.uri) / "report.html").read_text()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [WIDE, PHONE])
+def test_a_blessed_generator(execute, pools, show, width, theme):
+    browser = show(page_of(execute(pools["first"][0])), width, theme)
+    assert browser.find_element(By.ID, "verdict").text == "Blessed"
+    assert "Blessed" in browser.title
+    text = browser.find_element(By.TAG_NAME, "body").text
+    assert "✗" not in text
+    assert "Every bound holds" in text
+    assert "no model is served yet" in text.lower()
+    assert "none: every split keeps to the schema" in text
+    assert len(browser.find_elements(By.TAG_NAME, "img")) == 3
+    assert len(browser.find_elements(By.TAG_NAME, "svg")) == 3
+    assert len(browser.find_elements(By.CSS_SELECTOR, ".confusion tbody tr")) == 10
+    for selector in ("#verdict", ".soft", "small", "p"):
+        assert contrast(browser, selector) >= 4.5, selector
+
+
+def test_a_rejected_generator_beside_the_one_being_served(execute, pools, show, tmp_path):
+    export(pools["first"][0], tmp_path / "serving" / "10")
+    run = execute(blurred(pools["second"][0]))
+    for width in (WIDE, PHONE):
+        browser = show(page_of(run), width)
+        assert browser.find_element(By.ID, "verdict").text == "Not blessed"
+        said = [item.text for item in browser.find_elements(By.CSS_SELECTOR, "header li")]
+        assert said == run.content["verdict"]["reasons"]
+        assert len(browser.find_elements(By.TAG_NAME, "img")) == 4
+        row = browser.find_element(By.XPATH, "//tr[th[@title='sharpness_difference']]")
+        assert "✗ fails" in row.text
+        assert "version 10" in browser.find_element(By.TAG_NAME, "body").text
+
+
+def test_what_needs_room_can_be_scrolled_with_the_keyboard(execute, pools, show):
+    browser = show(page_of(execute(pools["first"][0])), PHONE)
+    wide = browser.execute_script(
+        "return [...document.querySelectorAll('*')]"
+        ".filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0"
+        " && getComputedStyle(e).overflowX == 'auto').map(e => e.tabIndex)"
+    )
+    assert wide
+    assert set(wide) == {0}
+    summary = browser.find_element(By.TAG_NAME, "summary")
+    summary.send_keys(" ")
+    assert browser.find_element(By.TAG_NAME, "details").get_property("open")
+    assert browser.find_element(By.TAG_NAME, "pre").get_property("tabIndex") == 0
+    assert_sound(browser)
+
+
+def test_what_comes_from_outside_is_text(execute, pools, show):
+    run = execute(pools["first"][0])
+    with np.load(Path(run.evaluation.uri) / "samples.npz") as arrays:
+        pictures = dict(arrays)
+    hostile = "<script>document.title = 'taken'</script>&amp;"
+    run.content["about"]["data"]["source"] = hostile
+    browser = show(render_report(run.content, pictures, [], [hostile], hostile))
+    text = browser.find_element(By.TAG_NAME, "body").text
+    assert text.count(hostile) == 2
+    assert "There is no record of the training" in text
+
+
+def test_runs_beside_each_other(execute, pools, show):
+    runs = [execute(pools[name][0]).content for name in ("first", "second")]
+    runs.append(execute(255 - pools["first"][0]).content)
+    names = [f"2026-11-2{number} 09:30:00" for number in range(3)]
+    for width in (WIDE, PHONE):
+        browser = show(render_comparison(list(zip(names, runs, strict=True))), width)
+        heads = [head.text for head in browser.find_elements(By.CSS_SELECTOR, "thead th")]
+        assert heads[3].endswith("not blessed")
+        row = browser.find_element(By.XPATH, "//tr[th[@title='fid']]").text
+        for run in runs:
+            assert number(run["figures"]["fid"]["value"]) in row
