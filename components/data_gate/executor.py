@@ -9,7 +9,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.v1.dsl.io import fileio
 
-from components.data_gate.anomalies import find_anomalies
+from components.anomalies import find_anomalies
 
 _STATISTICS_FILE = "FeatureStats.pb"
 

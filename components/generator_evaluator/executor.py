@@ -12,7 +12,7 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 from tfx.v1.dsl.io import fileio
 
-from components.data_gate.anomalies import find_anomalies
+from components.anomalies import find_anomalies
 from components.generator_evaluator import document
 from components.generator_evaluator.baseline import find_baseline
 from components.generator_evaluator.evaluation import evaluate
