@@ -28,8 +28,11 @@ def _clipped(x: Any) -> Any:
 
     Four fifths of MNIST's pixels are 0 and hardly any 1 to 4; strokes end at 253 or 254, seldom at
     255. A plain tanh, which only comes near to -1 and goes on to 1, gives itself away by both.
+    The gradient passes as if nothing were clipped (a straight-through estimator, Bengio et al.
+    2013): a generator that draws black alone would otherwise never learn again.
     """
-    return keras.ops.clip(1.3 * keras.ops.tanh(x), -1.0, _WHITE)
+    free, stop = 1.3 * keras.ops.tanh(x), keras.ops.stop_gradient
+    return stop(keras.ops.clip(free, -1.0, _WHITE)) + (free - stop(free))
 
 
 _OUTPUTS: dict[str, Any] = {"clipped": _clipped, "tanh": "tanh"}

@@ -183,6 +183,20 @@ def test_the_last_activation(output: str, expected: dict[float, float]) -> None:
         assert (image == -1.0).all() == (after == -1.0)
 
 
+def test_a_generator_that_draws_black_alone_can_still_learn() -> None:
+    generator, _ = build()
+    kernel, bias = generator.get_layer("to_image").weights
+    kernel.assign(tf.zeros(kernel.shape))
+    bias.assign([-2.0])
+    with tf.GradientTape() as tape:
+        image = apply(generator, LATENT, DIGITS, training=False)
+        total = tf.reduce_sum(image)
+    assert (image.numpy() == -1.0).all()
+    # The slope of 1.3 tanh at -2, once for each pixel.
+    slope = 1.3 * (1 - np.tanh(-2.0) ** 2)
+    assert tape.gradient(total, bias).numpy() == pytest.approx([slope * 6 * 28 * 28], rel=1e-4)
+
+
 def test_normalisations_stand_where_they_must() -> None:
     norm = keras.layers.BatchNormalization
     generator, discriminator = build(discriminator_normalisation="batch", r1_weight=0)
