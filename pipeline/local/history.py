@@ -20,6 +20,7 @@ class RunRecord:
     Attributes:
       run_id: when it started, ISO 8601 in local time.
       preset: by name; "" when not recorded.
+      data_content: fingerprint of the data's files; "" when not recorded.
       span: ingested; None when the run did not get there.
       nodes: state by node, in the order they ran: complete, cached, failed or running.
       figures: of the evaluation, by name.
@@ -37,6 +38,7 @@ class RunRecord:
 
     run_id: str
     preset: str = ""
+    data_content: str = ""
     span: int | None = None
     nodes: dict[str, str] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
@@ -98,7 +100,12 @@ def pushed_destinations(database: Path) -> list[str]:
 
 
 def _read_run(store: ml_metadata.MetadataStore, context: Any) -> RunRecord:
-    record = RunRecord(context.name, preset=context.custom_properties["preset"].string_value)
+    noted = context.custom_properties
+    record = RunRecord(
+        context.name,
+        preset=noted["preset"].string_value,
+        data_content=noted["data_content"].string_value,
+    )
     executions = sorted(store.get_executions_by_context(context.id), key=lambda e: e.id)
     nodes = {execution.id: _node_id(store, execution) for execution in executions}
     for execution in executions:

@@ -30,7 +30,9 @@ class Outcome(enum.IntEnum):
     NOT_BLESSED = 3
 
 
-def run(resolved: Resolved, *, from_node: str | None, use_cache: bool, verbose: bool) -> Outcome:
+def run(
+    resolved: Resolved, *, from_node: str | None, use_cache: bool, verbose: bool
+) -> tuple[Outcome, str | None]:
     """Runs the pipeline and shows how it goes.
 
     Args:
@@ -38,6 +40,9 @@ def run(resolved: Resolved, *, from_node: str | None, use_cache: bool, verbose: 
       from_node: run this node and all that depend on it even where the cache has an answer.
       use_cache: whether the cache is used at all.
       verbose: leave TFX's own log on the terminal.
+
+    Returns:
+      How it ended, and the run's id; None where TFX's command line only compiles the pipeline.
 
     Raises:
       UsageError: when the output folder cannot be used, or there is no node `from_node`.
@@ -60,9 +65,9 @@ def run(resolved: Resolved, *, from_node: str | None, use_cache: bool, verbose: 
 
 def _run_alone(
     resolved: Resolved, places: Places, from_node: str | None, use_cache: bool, verbose: bool
-) -> Outcome:
+) -> tuple[Outcome, str | None]:
     screen = Console()
-    source = _locate(resolved, screen)
+    source = find_data(resolved, screen)
     files = resolve_span(source.directory, resolved.settings.data.span)
     log_file = None if verbose else _new_log(places.logs)
     screen.print(f"[bold]MNIST GAN[/]  preset {resolved.preset}, span {files.span}")
@@ -90,11 +95,13 @@ def _run_alone(
         except NodeFailedError as error:
             traceback.print_exception(error)
             _show_failure(console, error, log_file)
-            return Outcome.FAILED
-        return Outcome.PUSHED if run_id is None else _conclude(console, places, run_id)
+            return Outcome.FAILED, error.run_id
+        outcome = Outcome.PUSHED if run_id is None else _conclude(console, places, run_id)
+        return outcome, run_id
 
 
-def _locate(resolved: Resolved, screen: Console) -> DataSource:
+def find_data(resolved: Resolved, screen: Console | None = None) -> DataSource:
+    """Finds the digits as the settings say; see `pipeline.data_source.locate`."""
     data = resolved.settings.data
     return locate(
         source=data.source,
@@ -103,7 +110,7 @@ def _locate(resolved: Resolved, screen: Console) -> DataSource:
         mirrors=data.mirrors,
         timeout_seconds=data.timeout_seconds,
         attempts=data.attempts,
-        progress=DownloadLine(screen),
+        progress=DownloadLine(screen or Console()),
     )
 
 

@@ -20,11 +20,12 @@ _SALT = "content_fingerprint"
 
 
 class NodeFailedError(Exception):
-    """A node raised; `__cause__` holds what."""
+    """A node of a run raised; `__cause__` holds what."""
 
-    def __init__(self, node_id: str) -> None:
+    def __init__(self, node_id: str, run_id: str) -> None:
         super().__init__(node_id)
         self.node_id = node_id
+        self.run_id = run_id
 
 
 class NodeListener(Protocol):
@@ -124,7 +125,7 @@ class ReportingRunner(LocalDagRunner):
             execution = node_launcher.launch()
         except Exception as error:
             self._listener.node_failed(node_id, time.monotonic() - started)
-            raise NodeFailedError(node_id) from error
+            raise NodeFailedError(node_id, self.run_id) from error
         cached = _was_cached(connection, execution.execution_id)
         self._listener.node_ended(node_id, time.monotonic() - started, cached=cached)
 

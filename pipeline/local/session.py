@@ -68,7 +68,7 @@ class Session:
         )
         self._runner = ReportingRunner(
             listener,
-            run_properties={"preset": resolved.preset},
+            run_properties={"preset": resolved.preset, "data_content": data_content},
             node_content={
                 "MnistExampleGen": lambda _: data_content,
                 "GeneratorEvaluator": lambda run_id: _baseline(resolved, places, run_id),

@@ -189,6 +189,34 @@ def test_status_shows_the_runs(pushed, workspace):
     assert versions(workspace)[-1].name in result.stdout
 
 
+def test_retraining_on_the_same_data_has_nothing_to_do(pushed, arguments):
+    result = local_runner("retrain", *arguments[1:])
+    assert result.returncode == 0, result.stderr
+    done = json.loads(result.stdout)
+    assert done["outcome"] == "nothing to do"
+    assert "the data of span 1 were last judged" in done["reason"]
+
+
+@pytest.mark.slow
+def test_new_data_is_a_reason_to_retrain(tmp_path, span_dir, digits, write_span):
+    data, place = tmp_path / "spans", ["--output-dir", str(tmp_path / "out"), "--preset", "smoke"]
+    command = ["retrain", "--data-dir", str(data), *place]
+    said = []
+    for span in (1, 2):
+        write_span(data / f"span-{span}", *(part[span * 100 :] for part in digits), train=600)
+        for _ in range(2):
+            result = local_runner(*command)
+            assert result.returncode in (0, 3), result.stdout
+            said.append(json.loads(result.stdout.splitlines()[-1]))
+    assert [done["span"] for done in said] == [1, 1, 2, 2]
+    reasons = [done["reason"] for done in said]
+    assert reasons[0] == "no run has come to a verdict yet"
+    assert reasons[2] == "the data of span 2 are new"
+    assert [done["outcome"] for done in said[1::2]] == ["nothing to do"] * 2
+    assert said[0]["outcome"] == "pushed"
+    assert said[0]["version"] == said[1]["version"]
+
+
 def test_a_model_that_is_not_blessed_is_not_pushed(pushed, arguments, workspace):
     before = versions(workspace)
     result = local_runner(*arguments, "--set", "evaluation.thresholds.fid_ratio.max=0.001")
