@@ -121,6 +121,48 @@ def retrain(
 
 
 @app.command()
+def schedule(
+    cron: Annotated[
+        str, typer.Option(metavar="'M H D M W'", help="When, as in a crontab; 0 and 7 are Sunday.")
+    ],
+    condition: Annotated[
+        str, typer.Option("--if", metavar="REASON", help="As for retrain.")
+    ] = "new-data",
+    preset: _Preset = "default",
+    data_dir: _DataDir = None,
+    output_dir: _OutputDir = None,
+    assignments: _Assignments = None,
+    time_zone: Annotated[
+        str | None, typer.Option(help="Of the times.  [default: the machine's]")
+    ] = None,
+    jitter: Annotated[
+        int, typer.Option(min=0, max=86_400, help="Seconds by which a pass may be off.")
+    ] = 0,
+    now: Annotated[bool, typer.Option("--now", help="Make one pass first.")] = False,
+) -> None:
+    """Stay up and make a pass of `retrain` at each time, until SIGTERM or Ctrl-C.
+
+    Example: python local_runner.py schedule --cron "0 3 * * *" --if new-data
+
+    A pass that is due while another runs is left out.
+    """
+    from pipeline.local.places import UsageError
+    from pipeline.local.retrain import check_condition
+    from pipeline.local.schedule import keep_schedule
+
+    resolved = _resolve(preset, assignments, output_dir, data_dir)
+    options = {"--if": condition, "--preset": preset, "--data-dir": resolved.settings.data.dir}
+    options["--output-dir"] = resolved.settings.output_dir
+    arguments = [part for name, value in options.items() if value for part in (name, value)]
+    arguments += [part for each in assignments or () for part in ("--set", each)]
+    try:
+        check_condition(condition)
+        keep_schedule(cron, arguments, time_zone=time_zone, jitter_seconds=jitter, now=now)
+    except UsageError as error:
+        _fail(str(error), 2)
+
+
+@app.command()
 def status(
     output_dir: _OutputDir = None,
     last: Annotated[int, typer.Option(min=1, max=1000, help="How many runs to show.")] = 10,

@@ -93,6 +93,11 @@ def retrain(resolved: Resolved, condition: str, *, verbose: bool) -> tuple[Outco
     return outcome, done
 
 
+def check_condition(condition: str) -> None:
+    """Raises UsageError when it is none."""
+    _parse(condition)
+
+
 def _parse(condition: str) -> _Check:
     found = re.fullmatch(r"age:([0-9]{1,6})([dhm])", condition)
     if found:
