@@ -237,6 +237,7 @@ def test_a_deleted_version_is_pushed_again(pushed, arguments, workspace):
     assert len(versions(workspace)) == 1
 
 
+@pytest.mark.slow
 def test_changed_data_under_the_same_path_is_seen(span_dir, tmp_path, digits, write_span):
     arguments = [
         *("run", "--preset", "smoke", "--output-dir", str(tmp_path / "out")),
@@ -253,6 +254,7 @@ def test_changed_data_under_the_same_path_is_seen(span_dir, tmp_path, digits, wr
     assert "from the cache" not in ingestion[0], second.stdout
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_finished_by_the_next(tmp_path, span_dir):
     """SIGKILL in the middle of training; the next run takes up where the cache ends."""
     output = tmp_path / "out"

@@ -84,8 +84,7 @@ def page_of(run: Run) -> str:
     return (Path(run.report.uri) / "report.html").read_text()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [WIDE, PHONE])
+@pytest.mark.parametrize(("width", "theme"), [(WIDE, "light"), (PHONE, "dark")])
 def test_a_blessed_generator(execute, pools, show, width, theme):
     browser = show(page_of(execute(pools["first"][0])), width, theme)
     assert browser.find_element(By.ID, "verdict").text == "Blessed"
