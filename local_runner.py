@@ -177,6 +177,25 @@ def status(
 
 
 @app.command()
+def data(
+    data_dir: _DataDir = None,
+    output_dir: _OutputDir = None,
+) -> None:
+    """Show the spans of the data: counts, rarest digit, fingerprint, whether usable, last use.
+
+    Example: python local_runner.py data --data-dir /data/mnist
+    """
+    from components.mnist_example_gen.spans import SpanError
+    from pipeline.data_source import DataSourceError
+    from pipeline.local.data import show_data
+
+    try:
+        show_data(_resolve("default", None, output_dir, data_dir))
+    except (DataSourceError, SpanError) as error:
+        _fail(str(error), 2)
+
+
+@app.command()
 def report(
     which: Annotated[
         str | None,

@@ -189,6 +189,26 @@ def test_status_shows_the_runs(pushed, workspace):
     assert versions(workspace)[-1].name in result.stdout
 
 
+def test_data_shows_each_span_and_what_is_wrong_with_it(tmp_path, digits, write_span):
+    for span in (1, 2, 10):
+        write_span(tmp_path / f"span-{span}", *digits, train=900)
+    (tmp_path / "span-2" / "train-labels-idx1-ubyte").unlink()
+    images = tmp_path / "span-10" / "train-images-idx3-ubyte"
+    images.write_bytes(images.read_bytes()[:5000])
+    place = ["--output-dir", str(tmp_path / "out")]
+    result = local_runner("data", "--data-dir", str(tmp_path), *place)
+    assert result.returncode == 0, result.stderr
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert [row[0] for row in rows if row[0].isdecimal()] == ["10", "2", "1"]
+    assert [row[1:3] for row in rows if row[0] == "1"] == [["900", "100"]]
+    assert "✗ span 2: " in result.stdout
+    assert "train-labels" in result.stdout
+    assert "✗ span 10: " in result.stdout
+    nothing = local_runner("data", "--data-dir", str(tmp_path / "none"), *place)
+    assert nothing.returncode == 2
+    assert nothing.stderr.count("\n") == 1
+
+
 def test_retraining_on_the_same_data_has_nothing_to_do(pushed, arguments):
     result = local_runner("retrain", *arguments[1:])
     assert result.returncode == 0, result.stderr
