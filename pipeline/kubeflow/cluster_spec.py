@@ -3,7 +3,7 @@
 import difflib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,7 +186,7 @@ def _json(text: str, kind: type) -> Any:
     return value
 
 
-_READERS = {
+_READERS: dict[str, Callable[[str], Any]] = {
     "STRING": str,
     "NUMBER_INTEGER": _integer,
     "NUMBER_DOUBLE": _double,
