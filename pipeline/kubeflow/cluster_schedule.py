@@ -115,7 +115,7 @@ def next_step(
     """The next request on the way to exactly one enabled schedule with these settings.
 
     Args:
-      found: all the schedules of the name, as they are now.
+      found: all the schedules of the name as they are now, newest first.
       settings: the wanted ones.
       known: ids that were there when the call began. A disabled one of those is not taken while an
         old one is in force: once enabled, it would run again what the old one has run.
@@ -133,11 +133,11 @@ def next_step(
             if other.enabled:
                 return Step("disable", other.id)
         return next((Step("delete", each.id) for each in others if each.id not in kept), None)
+    fresh = [each for each in wanted if each.id not in known]
     if enabled:
-        wanted = [each for each in wanted if each.id not in known]
-    if not wanted:
-        return Step("create")
-    return Step("disable", enabled[0].id) if enabled else Step("enable", wanted[0].id)
+        return Step("disable", enabled[0].id) if fresh else Step("create")
+    target = next(iter(fresh or wanted), None)
+    return Step("enable", target.id) if target else Step("create")
 
 
 class Change(NamedTuple):
@@ -170,7 +170,7 @@ def list_recurring_runs(cluster: Cluster, name: str | None = None) -> list[Any]:
 
 
 def find_schedules(cluster: Cluster, name: str) -> list[Schedule]:
-    """The schedules of a name.
+    """The schedules of a name, newest first.
 
     Raises:
       ClusterError: the cluster does not say, or not of each whether it is enabled.

@@ -72,6 +72,7 @@ class StandIn:
         self.multi_user = False
         self.page_limit = 100
         self.hang_seconds = 0.5
+        self.late = threading.Event()
         self._lock = threading.Lock()
         self._clock = datetime.datetime(2026, 11, 23, 9, tzinfo=datetime.timezone.utc)
 
@@ -219,6 +220,7 @@ def _passes(entry: Any, text: str | None) -> bool:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits 40 ms for a delayed ACK
     server: "_Server"
 
     def do_GET(self) -> None:
@@ -253,6 +255,7 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(stand_in.hang_seconds)
                 if fault.carried_out is None:
                     self._carry_out(request)
+                    stand_in.late.set()
                 self.close_connection = True
 
     def _read(self) -> Request:
@@ -313,7 +316,7 @@ def serving() -> Iterator[StandIn]:
     server = _Server(("127.0.0.1", 0), _Handler)
     server.stand_in = StandIn()
     server.stand_in.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield server.stand_in
