@@ -6,7 +6,6 @@ here has a time limit, each answer must be whole and JSON, and each failure is o
 """
 
 import json
-import logging
 import os
 import re
 import warnings
@@ -27,6 +26,7 @@ COOKIE_FILE_VARIABLE = "KF_PIPELINES_COOKIE_FILE"
 
 _IN_CLUSTER_HOST = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
 _POD_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
+_POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _PAGE_SIZE = 100
 _SHOWN = 400  # characters of a server's own message
 
@@ -93,15 +93,17 @@ class Cluster:
         self, host: str | None, namespace: str | None = None, patience: Patience | None = None
     ) -> None:
         self.host = _host(host)
+        self.namespace = namespace
         self.patience = patience or Patience()
-        self._client = self._connect(namespace)
+        self._client = self._connect()
+        health = self.call(self._client.healthzs.get_healthz, "V2beta1GetHealthzResponse")
         self.namespace = namespace or self._client.get_user_namespace() or None
+        if health.multi_user and self.namespace is None:
+            self.namespace = _pod_namespace()
 
-    def _connect(self, namespace: str | None) -> Any:
+    def _connect(self) -> Any:
         import google.auth.exceptions
         import kfp.client
-
-        cluster = self
 
         class Client(kfp.client.Client):
             def _load_config(self, *arguments: Any) -> Any:
@@ -111,10 +113,10 @@ class Cluster:
                 return config
 
             def get_kfp_healthz(self, sleep_duration: int = 5) -> Any:
-                # kfp's own asks five times, 5 s apart, and logs a traceback for each.
-                return cluster.read(self._healthz_api.get_healthz, "V2beta1GetHealthzResponse")
+                # kfp's own asks five times with pauses, logs tracebacks, and writes what it
+                # concludes into the user's home.
+                return SimpleNamespace(multi_user=False)
 
-        logging.getLogger("urllib3").setLevel(logging.ERROR)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -123,10 +125,14 @@ class Cluster:
                     existing_token=_secret(TOKEN_VARIABLE),
                     cookies=_secret(COOKIE_VARIABLE, COOKIE_FILE_VARIABLE),
                     credentials=_token_file(),
-                    **({"namespace": namespace} if namespace else {}),
                 )
         except google.auth.exceptions.GoogleAuthError as error:
             raise ClusterError(f"Google's sign-in failed: {_one_line(str(error))}") from None
+        except (OSError, ValueError) as error:
+            raise ClusterError(
+                f"the kfp client cannot be set up ({type(error).__name__}): are the files in "
+                "~/.config/kfp whole?"
+            ) from None
 
     @property
     def runs(self) -> Any:
@@ -231,8 +237,12 @@ class Cluster:
         try:
             response = request(**arguments, _preload_content=False, _request_timeout=limits)
             content: bytes = response.data
-        except kfp_server_api.ApiException as error:
-            raise self._refused(error) from None
+        except (kfp_server_api.ApiException, AttributeError) as error:
+            # Without an answer the client fails once more, over its missing text.
+            refused = error.__context__ if isinstance(error, AttributeError) else error
+            if not isinstance(refused, kfp_server_api.ApiException):
+                raise
+            raise self._refused(refused) from None
         except urllib3.exceptions.HTTPError as error:
             raise self._unreachable(error) from None
         except OSError as error:  # of the token's file
@@ -322,6 +332,15 @@ def _host(option: str | None) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ClusterError(f"host {host!r} is not a URL, such as http://localhost:8080")
     return host.rstrip("/")
+
+
+def _pod_namespace() -> str:
+    try:
+        return _POD_NAMESPACE.read_text().strip()
+    except OSError:
+        raise ClusterError(
+            "this Kubeflow has several users, each with a namespace: pass --namespace"
+        ) from None
 
 
 def _secret(variable: str, file_variable: str | None = None) -> str | None:

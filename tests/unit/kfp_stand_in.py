@@ -7,6 +7,7 @@ and remembers every request and, after every change, which recurring runs are en
 import contextlib
 import datetime
 import json
+import os
 import threading
 import time
 import uuid
@@ -14,8 +15,10 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any, NamedTuple
+from unittest import mock
 from urllib.parse import parse_qs, urlsplit
 
+import kfp.client
 import kfp_server_api as api
 
 _BASE = "/apis/v2beta1/"
@@ -44,8 +47,9 @@ class Fault(NamedTuple):
     """What goes wrong with one request.
 
     Attributes:
-      kind: "status" (an error answer), "drop" (no answer), "half" (half of one), "page" (HTML),
-        "hang" (an answer that comes too late).
+      kind: "status" (an error answer), "drop" (no answer), "half" (the connection ends after half
+        of one), "cut" (half of one, sent as if it were whole), "page" (HTML), "hang" (an answer
+        that comes too late).
       carried_out: whether the request has its effect before that; None with "hang": after it.
       status: of "status".
     """
@@ -249,6 +253,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
             case "half":
                 self._send(status, content[: len(content) // 2], declared=len(content))
+            case "cut":
+                self._send(status, content[: len(content) // 2])
             case "page":
                 self._send(200, b"<html>Sign in</html>", kind="text/html")
             case "hang":
@@ -266,14 +272,14 @@ class _Handler(BaseHTTPRequestHandler):
             parts.path,
             {name: values[0] for name, values in parse_qs(parts.query).items()},
             json.loads(content) if content else None,
-            dict(self.headers),
+            {name.lower(): value for name, value in self.headers.items()},
         )
 
     def _carry_out(self, request: Request) -> tuple[int, bytes]:
         stand_in = self.server.stand_in
         try:
-            for name in ("Authorization", "Cookie"):
-                expected = getattr(stand_in, name.lower())
+            for name in ("authorization", "cookie"):
+                expected = getattr(stand_in, name)
                 if expected is not None and request.headers.get(name) != expected:
                     raise Refusal(401, "Unauthenticated")
             answer = stand_in.answer(request)
@@ -312,14 +318,21 @@ class _Server(ThreadingHTTPServer):
 
 @contextlib.contextmanager
 def serving() -> Iterator[StandIn]:
-    """A stand-in that listens on a free port of loopback."""
+    """A stand-in on a free port of loopback, with the user's own sign-in out of sight."""
     server = _Server(("127.0.0.1", 0), _Handler)
     server.stand_in = StandIn()
     server.stand_in.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
+    own = {
+        name: value for name, value in os.environ.items() if not name.startswith("KF_PIPELINES_")
+    }
     try:
-        yield server.stand_in
+        with (
+            mock.patch.dict(os.environ, own, clear=True),
+            mock.patch.object(kfp.client.Client, "_LOCAL_KFP_CONTEXT", os.devnull + "/none"),
+        ):
+            yield server.stand_in
     finally:
         server.shutdown()
         server.server_close()

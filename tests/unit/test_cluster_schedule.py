@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import kfp.client
 import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings
@@ -32,11 +31,6 @@ NAME = "nightly"
 QUICK = Patience(connect=5, answer=5, attempts=3, first_pause=0.001, longest_pause=0.002)
 SPEC = {"pipelineInfo": {"name": "digits"}, "root": {"dag": {"tasks": {}}}}
 STEPS = ("create", "disable", "enable", "delete")
-
-
-@pytest.fixture(autouse=True)
-def _no_context(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(kfp.client.Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
 
 
 @pytest.fixture
@@ -239,8 +233,6 @@ def test_unschedule_disables_first_and_deletes_when_no_run_is_under_way(stand_in
 
 # One failure, at each request of a replacement.
 
-_KINDS = ("status", "drop", "half", "page", "hang")
-
 
 def _replacing(stand_in: StandIn, patience: Patience = QUICK) -> tuple[Cluster, Wanted]:
     """A cluster with a schedule, and the settings of the one to replace it."""
@@ -265,7 +257,7 @@ def test_a_replacement_asks_so_often(stand_in: StandIn) -> None:
 
 
 @pytest.mark.parametrize("carried_out", [False, True])
-@pytest.mark.parametrize("kind", ["status", "drop", "half"])
+@pytest.mark.parametrize("kind", ["status", "drop", "half", "cut"])
 @pytest.mark.parametrize("place", range(11))
 def test_one_passing_failure_is_got_over(
     stand_in: StandIn, place: int, kind: str, carried_out: bool
@@ -385,7 +377,7 @@ _FAULTS = st.one_of(
     st.none(),
     st.builds(
         Fault,
-        st.sampled_from(["status", "drop", "half", "page"]),
+        st.sampled_from(["status", "drop", "half", "cut", "page"]),
         st.booleans(),
         st.sampled_from([400, 401, 429, 500]),
     ),
