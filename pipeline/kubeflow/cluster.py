@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import tenacity
 
@@ -311,9 +311,13 @@ _SIGN_IN = (
 
 
 def equals(key: str, value: str) -> str:
-    """A filter of a list request: `key` is `value`. MySQL takes Ab and aB for equal there."""
+    """A filter of a list request: `key` is `value`, as MySQL compares, Ab being equal to aB.
+
+    URL-encoded, since the backend decodes it once more than the request (`parseAPIFilter` of
+    apiserver/server/list_request_util.go): a plus would be a space to it, and match nothing.
+    """
     predicate = {"operation": "EQUALS", "key": key, "stringValue": value}
-    return json.dumps({"predicates": [predicate]})
+    return quote(json.dumps({"predicates": [predicate]}))
 
 
 def _host(option: str | None) -> str:

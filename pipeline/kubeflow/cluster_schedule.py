@@ -226,11 +226,18 @@ def remove_schedule(cluster: Cluster, name: str) -> Change:
 def _reach(cluster: Cluster, wanted: Wanted, known: Collection[str], change: Change) -> None:
     kept: set[str] = set()
     change.kept.clear()
+    last = None
     while True:
         found = find_schedules(cluster, wanted.name)
         step = next_step(found, wanted.settings, known, kept)
         if step is None:
             return
+        if step == last:
+            raise ClusterError(
+                f"{cluster.host} says that it did {step.action} schedule {wanted.name}, but does "
+                "not list it so"
+            )
+        last = step
         if not _take(cluster, step, wanted, change):
             kept.add(step.id)
 

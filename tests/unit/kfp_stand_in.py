@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote_plus, urlsplit
 
 import kfp.client
 import kfp_server_api as api
@@ -213,8 +213,8 @@ def _model(body: Any, name: str) -> Any:
 
 
 def _passes(entry: Any, text: str | None) -> bool:
-    """EQUALS on texts, as MySQL compares them: without regard to case."""
-    predicates = json.loads(text)["predicates"] if text else []
+    """EQUALS on texts, as the backend does: decoded once more, and without regard to case."""
+    predicates = json.loads(unquote_plus(text))["predicates"] if text else []
     for each in predicates:
         assert each["operation"] == "EQUALS"
         if str(getattr(entry, each["key"])).lower() != each["stringValue"].lower():

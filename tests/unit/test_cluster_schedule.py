@@ -14,7 +14,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from kfp_server_api import V2beta1Run
-from kfp_stand_in import Fault, StandIn, serving
+from kfp_stand_in import Fault, Request, StandIn, serving
 
 from pipeline.kubeflow.cluster import Cluster, ClusterError, Patience
 from pipeline.kubeflow.cluster_schedule import (
@@ -149,6 +149,36 @@ def test_names_that_differ_in_case_only_are_two_schedules(stand_in: StandIn) -> 
     put_schedule(cluster, _wanted(cluster, name="Nightly"))
     put_schedule(cluster, _wanted(cluster))
     assert len(stand_in.enabled("Nightly")) == len(stand_in.enabled("nightly")) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["50% + more", "a&b=c", 'say "hi"', "Ziffern für morgen", "a/b:c?d"]
+)
+def test_a_name_of_any_characters_is_found_again(stand_in: StandIn, name: str) -> None:
+    cluster = _connect(stand_in)
+    put_schedule(cluster, _wanted(cluster, name=name))
+    put_schedule(cluster, _wanted(cluster, "0 0 4 * * *", name=name))
+    assert len(stand_in.recurring_runs) == len(stand_in.enabled(name)) == 1
+    remove_schedule(cluster, name)
+    assert stand_in.recurring_runs == {}
+
+
+def test_a_cluster_that_does_not_list_what_it_made_is_not_asked_again(stand_in: StandIn) -> None:
+    cluster = _connect(stand_in)
+    wanted = _wanted(cluster)
+    answer = stand_in.answer
+
+    def forgetful(request: Request) -> object:
+        result = answer(request)
+        stand_in.recurring_runs.clear()
+        return result
+
+    stand_in.answer = forgetful  # type: ignore[method-assign]
+    with pytest.raises(
+        ClusterError, match="says that it did create schedule nightly, but does not"
+    ):
+        put_schedule(cluster, wanted)
+    assert _verbs(stand_in) == ["create"]
 
 
 def test_all_pages_are_looked_at(stand_in: StandIn) -> None:
