@@ -170,9 +170,15 @@ class Cluster:
         except (TypeError, ValueError, AttributeError) as error:
             raise self._not_understood(type(error).__name__) from None
 
-    def read(self, request: Callable[..., Any], answer: str, **arguments: Any) -> Any:
-        """Makes a request that changes nothing, again after passing failures."""
-        return self.patience.retrying()(self.call, request, answer, **arguments)
+    def read(
+        self,
+        request: Callable[..., Any],
+        answer: str,
+        patience: Patience | None = None,
+        **arguments: Any,
+    ) -> Any:
+        """Makes a request that changes nothing, again after passing failures; see `call`."""
+        return (patience or self.patience).retrying()(self.call, request, answer, **arguments)
 
     def pages(
         self, request: Callable[..., Any], answer: str, field: str, **arguments: Any

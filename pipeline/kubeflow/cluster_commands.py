@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from pipeline.kubeflow.cluster import Cluster
 
-FAILED, REFUSED = 1, 2
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="Compiled pipeline (YAML).")]
 _Host = Annotated[
@@ -214,7 +214,13 @@ def _cluster(host: str | None, namespace: str | None) -> "Cluster":
 def _wait(cluster: "Cluster", run_id: str) -> None:
     from pipeline.kubeflow import cluster_runs
 
-    run = cluster_runs.wait_for_run(cluster, run_id, lambda state: typer.echo(f"  {state.lower()}"))
+    try:
+        run = cluster_runs.wait_for_run(
+            cluster, run_id, lambda state: typer.echo(f"  {state.lower()}")
+        )
+    except KeyboardInterrupt:
+        typer.echo(f"No longer waiting; the run goes on: status {run_id}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
     if run.state != cluster_runs.SUCCEEDED:
         _show_run(run)
         raise typer.Exit(FAILED)

@@ -1,15 +1,15 @@
 """Runs on a cluster: submitted, waited for, looked at."""
 
+import dataclasses
 import datetime
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import tenacity
 
-from pipeline.kubeflow.cluster import Cluster, ClusterError, equals
+from pipeline.kubeflow.cluster import Cluster, ClusterError, Patience, equals
 from pipeline.kubeflow.cluster_spec import PipelineFile
 
 SUCCEEDED = "SUCCEEDED"
@@ -17,7 +17,7 @@ SUCCEEDED = "SUCCEEDED"
 ENDED = (SUCCEEDED, "SKIPPED", "FAILED", "CANCELED")
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Task:
     """A node of a run.
 
@@ -101,13 +101,13 @@ def last_runs(cluster: Cluster, count: int) -> list[Any]:
     return list(islice(_list(cluster, sort_by="created_at desc"), count))
 
 
-def get_run(cluster: Cluster, run_id: str) -> Any:
+def get_run(cluster: Cluster, run_id: str, patience: Patience | None = None) -> Any:
     """A run, as `kfp_server_api.V2beta1Run`.
 
     Raises:
       ClusterError: there is none of that id, or the cluster does not say.
     """
-    run = cluster.read(cluster.runs.get_run, "V2beta1Run", run_id=run_id)
+    run = cluster.read(cluster.runs.get_run, "V2beta1Run", patience, run_id=run_id)
     if run.run_id != run_id or (run.error is not None and run.state is None):
         said = f": {run.error.message}" if run.error is not None else ""
         raise ClusterError(f"{cluster.host} cannot show run {run_id}{said}")
@@ -131,13 +131,14 @@ def wait_for_run(
       longest_pause: seconds between the last ones.
 
     Raises:
-      ClusterError: the cluster does not say, even after the retries of `Patience`.
+      ClusterError: the cluster has not said it for some minutes, or refuses to.
     """
+    patience = dataclasses.replace(cluster.patience, attempts=20, longest_pause=longest_pause)
     shown = ""
 
     def look() -> Any:
         nonlocal shown
-        run = get_run(cluster, run_id)
+        run = get_run(cluster, run_id, patience)
         if (run.state or "PENDING") != shown:
             shown = run.state or "PENDING"
             on_state(shown)

@@ -29,10 +29,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from pipeline.kubeflow.cluster import Cluster, ClusterError, equals
+from pipeline.kubeflow.cluster_runs import ENDED
 
 _MARK = "kubeflow_runner.py schedule, pipeline {}, settings {}"
 _MARKED = re.compile(r"kubeflow_runner\.py schedule, pipeline (.+), settings ([0-9a-f]{64})")
-_ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
 
 
 @dataclass(frozen=True)
@@ -194,10 +194,8 @@ def put_schedule(cluster: Cluster, wanted: Wanted) -> Change:
             with attempt:
                 _reach(cluster, wanted, known, change)
     except (ClusterError, KeyboardInterrupt) as failure:
-        state = _put_back(cluster, wanted, found)
-        if isinstance(failure, KeyboardInterrupt):
-            raise
-        raise ClusterError(f"{failure}. {state}", status=failure.status) from None
+        reason = "interrupted" if isinstance(failure, KeyboardInterrupt) else failure
+        raise ClusterError(f"{reason}. {_put_back(cluster, wanted, found)}") from None
     return change
 
 
@@ -273,7 +271,7 @@ def _runs_under_way(cluster: Cluster, schedule_id: str) -> Iterator[str]:
         namespace=cluster.namespace,
     )
     for run in runs:
-        if run.recurring_run_id == schedule_id and run.state not in _ENDED:
+        if run.recurring_run_id == schedule_id and run.state not in ENDED:
             yield run.display_name or run.run_id
 
 

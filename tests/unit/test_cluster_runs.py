@@ -2,6 +2,7 @@
 
 import datetime
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ def _quick_waits(monkeypatch: pytest.MonkeyPatch) -> None:
         return wait(*arguments, first_pause=0.001, longest_pause=0.002)
 
     monkeypatch.setattr(cluster_runs, "wait_for_run", quickly)
-    monkeypatch.setattr(cluster, "Patience", lambda: Patience(first_pause=0.001))
+    monkeypatch.setattr(cluster, "Patience", lambda: Patience(first_pause=1e-6))
 
 
 @pytest.mark.usefixtures("_quick_waits")
@@ -163,10 +164,26 @@ def test_wait_gets_over_passing_failures(stand_in: StandIn, spec: str) -> None:
 
 @pytest.mark.usefixtures("_quick_waits")
 def test_wait_says_when_the_cluster_is_gone(stand_in: StandIn, spec: str) -> None:
-    stand_in.faults = iter([*[None] * 6, *[Fault("drop")] * 5])
+    stand_in.faults = iter([*[None] * 6, *[Fault("drop")] * 20])
     result = _submit(spec, "--wait")
     assert result.exit_code == 2
     assert "the connection ended before the answer did" in result.stderr
+
+
+@pytest.mark.usefixtures("_quick_waits")
+def test_the_run_goes_on_when_nobody_waits_any_more(stand_in: StandIn, spec: str) -> None:
+    _at_each_look(stand_in, *["RUNNING"] * 1000)
+    looked = stand_in.answer
+
+    def interrupting(request: Request) -> Any:
+        if len(stand_in.requests) == 12:
+            signal.raise_signal(signal.SIGINT)  # which Python handles in the main thread
+        return looked(request)
+
+    stand_in.answer = interrupting  # type: ignore[method-assign]
+    result = _submit(spec, "--wait")
+    assert result.exit_code == 130
+    assert "No longer waiting; the run goes on: status " in result.stderr
 
 
 # Looking.

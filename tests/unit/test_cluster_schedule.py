@@ -331,6 +331,13 @@ def test_a_lasting_failure_leaves_what_the_message_says(
     assert _never_two(stand_in)
 
 
+def test_one_that_somebody_else_deletes_at_that_moment_is_gone(stand_in: StandIn) -> None:
+    cluster, wanted = _replacing(stand_in)
+    stand_in.faults = iter([*[None] * 9, Fault("status", True, 404)])
+    put_schedule(cluster, wanted)
+    assert _crons(stand_in) == [("0 0 4 * * *", "ENABLED")]
+
+
 class _Refusing(Iterator[Fault | None]):
     """Faults for all requests of one verb, in the order of arrival at the stand-in."""
 
@@ -504,7 +511,34 @@ def test_from_any_state_the_steps_lead_to_one(found: list[Schedule], kept: set[s
     assert gaps <= 1
 
 
-# The process is killed.
+# The process is interrupted or killed.
+
+
+@pytest.mark.parametrize(
+    ("after", "said", "cron"),
+    [
+        ("create", "old schedule nightly is in force", "0 0 3 * * *"),
+        ("disable", "old schedule nightly is in force", "0 0 3 * * *"),
+        ("enable", "new schedule nightly is in force", "0 0 4 * * *"),
+        ("delete", "new schedule nightly is in force", "0 0 4 * * *"),
+    ],
+)
+def test_an_interrupt_leaves_one_in_force(
+    stand_in: StandIn, after: str, said: str, cron: str
+) -> None:
+    cluster, wanted = _replacing(stand_in)
+
+    def interrupt(request: Request) -> None:
+        if _verbs(stand_in)[-1] == after:
+            stand_in.changed = lambda request: None
+            signal.raise_signal(signal.SIGINT)  # which Python handles in the main thread
+
+    stand_in.changed = interrupt
+    with pytest.raises(ClusterError, match=f"interrupted. The {said}"):
+        put_schedule(cluster, wanted)
+    assert (cron, "ENABLED") in _crons(stand_in)
+    assert _never_two(stand_in)
+
 
 _SCRIPT = (
     "import typer; from pipeline.kubeflow.cluster_commands import add_commands; "
