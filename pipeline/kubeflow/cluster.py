@@ -9,7 +9,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -96,7 +96,9 @@ class Cluster:
         self.namespace = namespace
         self.patience = patience or Patience()
         self._client = self._connect()
-        health = self.call(self._client.healthzs.get_healthz, "V2beta1GetHealthzResponse")
+        # The names of the generated methods differ between kfp 2.5 and 2.16; the paths do not.
+        self._api = self._client._run_api.api_client
+        health = self.call("GET", "healthz", "V2beta1GetHealthzResponse")
         self.namespace = namespace or self._client.get_user_namespace() or None
         if health.multi_user and self.namespace is None:
             self.namespace = _pod_namespace()
@@ -134,69 +136,65 @@ class Cluster:
                 "~/.config/kfp whole?"
             ) from None
 
-    @property
-    def runs(self) -> Any:
-        """`kfp_server_api.RunServiceApi`."""
-        return self._client.runs
-
-    @property
-    def recurring_runs(self) -> Any:
-        """`kfp_server_api.RecurringRunServiceApi`."""
-        return self._client.recurring_runs
-
-    @property
-    def experiments(self) -> Any:
-        """`kfp_server_api.ExperimentServiceApi`."""
-        return self._client.experiments
-
-    def call(self, request: Callable[..., Any], answer: str | None, **arguments: Any) -> Any:
+    def call(
+        self,
+        method: str,
+        path: str,
+        answer: str | None = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+    ) -> Any:
         """Makes one request, once.
 
         Args:
-          request: a method of the generated API.
+          method: GET, POST or DELETE.
+          path: below /apis/v2beta1/, quoted.
           answer: name of the model that is expected, None where the answer does not matter.
-          **arguments: of the method.
+          query: parameters; what is None is left out.
+          body: a model.
+
+        Returns:
+          A model of `kfp_server_api`, None without `answer`.
 
         Raises:
           ClusterError: it failed, or what came back is not a whole answer.
         """
-        import kfp_server_api
-
-        content = self._content(request, arguments)
+        given = [(key, value) for key, value in (query or {}).items() if value is not None]
+        content = self._content(method, path, given, body)
         if answer is None:
             return None
         try:
-            return kfp_server_api.ApiClient().deserialize(SimpleNamespace(data=content), answer)
+            return self._api.deserialize(SimpleNamespace(data=content), answer)
         except (TypeError, ValueError, AttributeError) as error:
             raise self._not_understood(type(error).__name__) from None
 
     def read(
         self,
-        request: Callable[..., Any],
+        path: str,
         answer: str,
+        query: Mapping[str, Any] | None = None,
         patience: Patience | None = None,
-        **arguments: Any,
     ) -> Any:
-        """Makes a request that changes nothing, again after passing failures; see `call`."""
-        return (patience or self.patience).retrying()(self.call, request, answer, **arguments)
+        """Makes a GET request, again after passing failures; see `call`."""
+        retrying = (patience or self.patience).retrying()
+        return retrying(self.call, "GET", path, answer, query=query)
 
-    def pages(
-        self, request: Callable[..., Any], answer: str, field: str, **arguments: Any
-    ) -> Iterator[Any]:
-        """The entries of a list request, of all its pages.
+    def pages(self, path: str, answer: str, field: str, **query: Any) -> Iterator[Any]:
+        """The entries of a list, of all its pages, within the namespace.
 
         Args:
-          request: a method of the generated API.
+          path: see `call`.
           answer: name of the model of a page.
           field: where the entries are in it.
-          **arguments: of the method; what is None is left out.
+          **query: see `call`.
         """
-        given = {name: value for name, value in arguments.items() if value is not None}
-        token = ""
+        query |= {"namespace": self.namespace, "page_size": _PAGE_SIZE}
+        token: str | None = None
         while True:
-            page = self.read(request, answer, page_size=_PAGE_SIZE, page_token=token, **given)
+            page = self.read(path, answer, {**query, "page_token": token})
             yield from getattr(page, field) or ()
-            token = page.next_page_token or ""
+            token = page.next_page_token
             if not token:
                 return
 
@@ -216,7 +214,7 @@ class Cluster:
                         display_name=name, namespace=self.namespace
                     )
                     try:
-                        self.call(self.experiments.create_experiment, None, body=body)
+                        self.call("POST", "experiments", body=body)
                     except ClusterError as error:
                         error.passing |= error.status == 409  # somebody else has just made it
                         raise
@@ -227,21 +225,28 @@ class Cluster:
 
     def _find_experiment(self, name: str) -> str | None:
         found = self.pages(
-            self.experiments.list_experiments,
+            "experiments",
             "V2beta1ListExperimentsResponse",
             "experiments",
             filter=equals("display_name", name),
-            namespace=self.namespace,
         )
         return next((each.experiment_id for each in found if each.display_name == name), None)
 
-    def _content(self, request: Callable[..., Any], arguments: Mapping[str, Any]) -> bytes:
+    def _content(self, method: str, path: str, query: list[tuple[str, Any]], body: Any) -> bytes:
         import kfp_server_api
         import urllib3
 
-        limits = (self.patience.connect, self.patience.answer)
         try:
-            response = request(**arguments, _preload_content=False, _request_timeout=limits)
+            response = self._api.call_api(
+                f"/apis/v2beta1/{path}",
+                method,
+                query_params=query,
+                header_params={"Accept": "application/json", "Content-Type": "application/json"},
+                body=body,
+                auth_settings=["Bearer"],
+                _preload_content=False,
+                _request_timeout=(self.patience.connect, self.patience.answer),
+            )
             content: bytes = response.data
         except (kfp_server_api.ApiException, AttributeError) as error:
             # Without an answer the client fails once more, over its missing text.

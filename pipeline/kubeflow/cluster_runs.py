@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
+from urllib.parse import quote
 
 import tenacity
 
@@ -62,7 +63,7 @@ def submit_run(
         runtime_config=api.V2beta1RuntimeConfig(parameters=parameters, pipeline_root=pipeline_root),
     )
     try:
-        run = cluster.call(cluster.runs.create_run, "V2beta1Run", body=body)
+        run = cluster.call("POST", "runs", "V2beta1Run", body=body)
     except ClusterError as error:
         run = _find(cluster, name) if error.passing else None
         if run is None:
@@ -82,14 +83,8 @@ def _find(cluster: Cluster, name: str) -> Any:
         ) from None
 
 
-def _list(cluster: Cluster, **arguments: Any) -> Iterator[Any]:
-    return cluster.pages(
-        cluster.runs.list_runs,
-        "V2beta1ListRunsResponse",
-        "runs",
-        namespace=cluster.namespace,
-        **arguments,
-    )
+def _list(cluster: Cluster, **query: Any) -> Iterator[Any]:
+    return cluster.pages("runs", "V2beta1ListRunsResponse", "runs", **query)
 
 
 def last_runs(cluster: Cluster, count: int) -> list[Any]:
@@ -107,7 +102,7 @@ def get_run(cluster: Cluster, run_id: str, patience: Patience | None = None) -> 
     Raises:
       ClusterError: there is none of that id, or the cluster does not say.
     """
-    run = cluster.read(cluster.runs.get_run, "V2beta1Run", patience, run_id=run_id)
+    run = cluster.read(f"runs/{quote(run_id, safe='')}", "V2beta1Run", patience=patience)
     if run.run_id != run_id or (run.error is not None and run.state is None):
         said = f": {run.error.message}" if run.error is not None else ""
         raise ClusterError(f"{cluster.host} cannot show run {run_id}{said}")

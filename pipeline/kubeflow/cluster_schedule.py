@@ -27,6 +27,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
 
 from pipeline.kubeflow.cluster import Cluster, ClusterError, equals
 from pipeline.kubeflow.cluster_runs import ENDED
@@ -159,11 +160,10 @@ def list_recurring_runs(cluster: Cluster, name: str | None = None) -> list[Any]:
       ClusterError: the cluster does not say, or not wholly.
     """
     listed = cluster.pages(
-        cluster.recurring_runs.list_recurring_runs,
+        "recurringruns",
         "V2beta1ListRecurringRunsResponse",
         "recurring_runs",
         filter=None if name is None else equals("display_name", name),
-        namespace=cluster.namespace,
         sort_by="created_at desc",
     )
     return list(listed)
@@ -242,33 +242,28 @@ def _reach(cluster: Cluster, wanted: Wanted, known: Collection[str], change: Cha
 
 def _take(cluster: Cluster, step: Step, wanted: Wanted | None, change: Change) -> bool:
     """Makes the request of a step; False when it deletes and a run is under way."""
-    api = cluster.recurring_runs
+    path = f"recurringruns/{quote(step.id, safe='')}"
     if step.action == "create" and wanted is not None:
-        cluster.call(api.create_recurring_run, None, body=wanted.body())
+        cluster.call("POST", "recurringruns", body=wanted.body())
     elif step.action == "delete":
         under_way = list(_runs_under_way(cluster, step.id))
         if under_way:
             change.kept.extend(under_way)
             return False
         try:
-            cluster.call(api.delete_recurring_run, None, recurring_run_id=step.id)
+            cluster.call("DELETE", path)
         except ClusterError as error:
             if error.status != 404:  # gone already
                 raise
     else:
-        request = {"enable": api.enable_recurring_run, "disable": api.disable_recurring_run}
-        cluster.call(request[step.action], None, recurring_run_id=step.id)
+        cluster.call("POST", f"{path}:{step.action}")
     change.steps.append(step)
     return True
 
 
 def _runs_under_way(cluster: Cluster, schedule_id: str) -> Iterator[str]:
     runs = cluster.pages(
-        cluster.runs.list_runs,
-        "V2beta1ListRunsResponse",
-        "runs",
-        filter=equals("recurring_run_id", schedule_id),
-        namespace=cluster.namespace,
+        "runs", "V2beta1ListRunsResponse", "runs", filter=equals("recurring_run_id", schedule_id)
     )
     for run in runs:
         if run.recurring_run_id == schedule_id and run.state not in ENDED:

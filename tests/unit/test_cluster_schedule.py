@@ -572,6 +572,7 @@ def test_a_killed_process_is_finished_by_the_next_call(
     done = subprocess.run(
         command, cwd=root, env=environment, capture_output=True, text=True, timeout=60, check=True
     )
-    assert "Schedule nightly (0 0 4 * * *) is in force" in done.stdout
+    assert done.stdout.startswith("Schedule nightly (0 0 4 * * *) is in force")
+    assert done.stderr == ""
     assert _crons(stand_in) == [("0 0 4 * * *", "ENABLED")]
     assert _never_two(stand_in)
