@@ -197,7 +197,8 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 
 def _detail(name: str, state: str, start: int, end: int | None, error: str = "") -> Any:
-    status = api.V2beta1RuntimeStatus(state=state, error=api.GooglerpcStatus(message=error))
+    status_of = getattr(api, api.V2beta1RuntimeStatus.openapi_types["error"])  # renamed in kfp 2.16
+    status = api.V2beta1RuntimeStatus(state=state, error=status_of(message=error))
     return api.V2beta1PipelineTaskDetail(
         display_name=name,
         state=state,
