@@ -95,11 +95,11 @@ class Cluster:
         self.host = _host(host)
         self.namespace = namespace
         self.patience = patience or Patience()
-        self._client = self._connect()
+        client = self._connect()
         # The names of the generated methods differ between kfp 2.5 and 2.16; the paths do not.
-        self._api = self._client._run_api.api_client
+        self._api = client._run_api.api_client
         health = self.call("GET", "healthz", "V2beta1GetHealthzResponse")
-        self.namespace = namespace or self._client.get_user_namespace() or None
+        self.namespace = namespace or client.get_user_namespace() or None
         if health.multi_user and self.namespace is None:
             self.namespace = _pod_namespace()
 
@@ -289,6 +289,11 @@ class Cluster:
             case 403:
                 return ClusterError(
                     f"{at}. Is the namespace ({self.namespace or 'none given'}) yours?", status=403
+                )
+            case 404 if said.lower() in ("", ": not found"):  # no entity, but the path
+                return ClusterError(
+                    f"{at}. Is the API below another path, such as {self.host}/pipeline?",
+                    status=404,
                 )
         passing = error.status == 429 or error.status >= 500
         return ClusterError(at, status=error.status, passing=passing)

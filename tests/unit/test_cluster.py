@@ -144,6 +144,11 @@ def test_an_installation_of_several_users_wants_a_namespace(stand_in: StandIn) -
     assert stand_in.requests[-1].query["namespace"] == "alice"
 
 
+def test_a_path_without_the_api_is_a_clear_message(stand_in: StandIn) -> None:
+    with pytest.raises(ClusterError, match=r"404 Not Found: Not Found\. Is the API below another"):
+        Cluster(f"{stand_in.url}/hub", patience=QUICK)
+
+
 # Failures.
 
 
