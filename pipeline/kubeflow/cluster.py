@@ -7,42 +7,19 @@ here has a time limit, each answer must be whole and JSON, and each failure is o
 
 import json
 import os
-import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import tenacity
 
-HOST_VARIABLE = "KF_PIPELINES_ENDPOINT"
-TOKEN_VARIABLE = "KF_PIPELINES_TOKEN"
-TOKEN_FILE_VARIABLE = "KF_PIPELINES_SA_TOKEN_PATH"
-COOKIE_VARIABLE = "KF_PIPELINES_COOKIE"
-COOKIE_FILE_VARIABLE = "KF_PIPELINES_COOKIE_FILE"
+from pipeline.kubeflow import cluster_errors, cluster_sign_in
+from pipeline.kubeflow.cluster_errors import SIGN_IN, ClusterError, one_line
 
-_IN_CLUSTER_HOST = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
-_POD_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
-_POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _PAGE_SIZE = 100
-_SHOWN = 400  # characters of a server's own message
-
-
-class ClusterError(Exception):
-    """A request that failed: what, where, and what to do.
-
-    Attributes:
-      status: the HTTP status, None when there was no whole answer.
-      passing: the same request may succeed later. It may even have been carried out.
-    """
-
-    def __init__(self, message: str, *, status: int | None = None, passing: bool = False) -> None:
-        super().__init__(message)
-        self.status = status
-        self.passing = passing
 
 
 @dataclass(frozen=True)
@@ -92,7 +69,7 @@ class Cluster:
     def __init__(
         self, host: str | None, namespace: str | None = None, patience: Patience | None = None
     ) -> None:
-        self.host = _host(host)
+        self.host = cluster_sign_in.find_host(host)
         self.namespace = namespace
         self.patience = patience or Patience()
         client = self._connect()
@@ -101,7 +78,7 @@ class Cluster:
         health = self.call("GET", "healthz", "V2beta1GetHealthzResponse")
         self.namespace = namespace or client.get_user_namespace() or None
         if health.multi_user and self.namespace is None:
-            self.namespace = _pod_namespace()
+            self.namespace = cluster_sign_in.pod_namespace()
 
     def _connect(self) -> Any:
         import google.auth.exceptions
@@ -124,12 +101,12 @@ class Cluster:
                 warnings.simplefilter("ignore")
                 return Client(
                     host=self.host,
-                    existing_token=_secret(TOKEN_VARIABLE),
-                    cookies=_secret(COOKIE_VARIABLE, COOKIE_FILE_VARIABLE),
-                    credentials=_token_file(),
+                    existing_token=cluster_sign_in.token(),
+                    cookies=cluster_sign_in.cookie(),
+                    credentials=cluster_sign_in.token_file(),
                 )
         except google.auth.exceptions.GoogleAuthError as error:
-            raise ClusterError(f"Google's sign-in failed: {_one_line(str(error))}") from None
+            raise ClusterError(f"Google's sign-in failed: {one_line(str(error))}") from None
         except (OSError, ValueError) as error:
             raise ClusterError(
                 f"the kfp client cannot be set up ({type(error).__name__}): are the files in "
@@ -250,12 +227,14 @@ class Cluster:
             content: bytes = response.data
         except (kfp_server_api.ApiException, AttributeError) as error:
             # Without an answer the client fails once more, over its missing text.
-            refused = error.__context__ if isinstance(error, AttributeError) else error
-            if not isinstance(refused, kfp_server_api.ApiException):
+            cause = error.__context__ if isinstance(error, AttributeError) else error
+            if not isinstance(cause, kfp_server_api.ApiException):
                 raise
-            raise self._refused(refused) from None
+            raise cluster_errors.refused(cause, self.host, self.namespace) from None
         except urllib3.exceptions.HTTPError as error:
-            raise self._unreachable(error) from None
+            raise cluster_errors.unreachable(
+                error, self.host, self.patience.connect, self.patience.answer
+            ) from None
         except OSError as error:  # of the token's file
             raise ClusterError(f"cannot sign in to {self.host}: {error.strerror}") from None
         except (ValueError, TypeError):  # its text may hold a secret
@@ -266,7 +245,7 @@ class Cluster:
         if "json" not in (response.headers.get("Content-Type") or "").lower():
             raise ClusterError(
                 f"{self.host} answers with a page, not with the API: most often that is a login "
-                f"page. {_SIGN_IN}; the API may also be below another path, such as /pipeline"
+                f"page. {SIGN_IN}; the API may also be below another path, such as /pipeline"
             )
         try:
             json.loads(content)
@@ -277,54 +256,6 @@ class Cluster:
     def _not_understood(self, why: str) -> ClusterError:
         return ClusterError(f"an answer of {self.host} is not understood: {why}", passing=True)
 
-    def _refused(self, error: Any) -> ClusterError:
-        said = _server_message(error.body)
-        at = f"{self.host} answered {error.status} {error.reason}{said}"
-        match error.status:
-            case 0:  # kfp-server-api's way of saying TLS
-                message = f"no secure connection to {self.host}: {_one_line(str(error.reason))}"
-                return ClusterError(f"{message}. $SSL_CERT_FILE names the certificates to trust")
-            case 401:
-                return ClusterError(f"{at}. {_SIGN_IN}", status=401)
-            case 403:
-                return ClusterError(
-                    f"{at}. Is the namespace ({self.namespace or 'none given'}) yours?", status=403
-                )
-            case 404 if said.lower() in ("", ": not found"):  # no entity, but the path
-                return ClusterError(
-                    f"{at}. Is the API below another path, such as {self.host}/pipeline?",
-                    status=404,
-                )
-        passing = error.status == 429 or error.status >= 500
-        return ClusterError(at, status=error.status, passing=passing)
-
-    def _unreachable(self, error: Exception) -> ClusterError:
-        from urllib3 import exceptions
-
-        match error:
-            case exceptions.LocationValueError():
-                return ClusterError(f"{self.host} is not a URL, such as http://localhost:8080")
-            case exceptions.NewConnectionError():
-                why = (
-                    f"{str(error).split(': ')[-1]}. Is the address right, and the port forwarded "
-                    "(kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80)?"
-                )
-            case exceptions.ConnectTimeoutError():
-                why = f"no connection within {self.patience.connect:g} s"
-            case exceptions.TimeoutError():
-                why = f"no answer within {self.patience.answer:g} s"
-            case exceptions.MaxRetryError():
-                why = "it redirects without end"
-            case _:
-                why = "the connection ended before the answer did"
-        return ClusterError(f"cannot reach {self.host}: {why}", passing=True)
-
-
-_SIGN_IN = (
-    f"Sign in with a token (${TOKEN_VARIABLE}, or a file: ${TOKEN_FILE_VARIABLE}) or a session "
-    f"cookie (${COOKIE_VARIABLE}, or a file: ${COOKIE_FILE_VARIABLE})"
-)
-
 
 def equals(key: str, value: str) -> str:
     """A filter of a list request: `key` is `value`, as MySQL compares, Ab being equal to aB.
@@ -334,70 +265,3 @@ def equals(key: str, value: str) -> str:
     """
     predicate = {"operation": "EQUALS", "key": key, "stringValue": value}
     return quote(json.dumps({"predicates": [predicate]}))
-
-
-def _host(option: str | None) -> str:
-    host = option or os.environ.get(HOST_VARIABLE, "")
-    if not host and "KUBERNETES_SERVICE_HOST" in os.environ:
-        host = _IN_CLUSTER_HOST
-    if not host:
-        raise ClusterError(
-            f"no host: pass --host or set ${HOST_VARIABLE}, for example http://localhost:8080 after"
-            " kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80"
-        )
-    host = host if "://" in host else f"https://{host}"
-    parts = urlsplit(host)
-    if parts.username is not None or parts.password is not None:
-        raise ClusterError(f"the host holds a name or password, which logs would show. {_SIGN_IN}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ClusterError(f"host {host!r} is not a URL, such as http://localhost:8080")
-    return host.rstrip("/")
-
-
-def _pod_namespace() -> str:
-    try:
-        return _POD_NAMESPACE.read_text().strip()
-    except OSError:
-        raise ClusterError(
-            "this Kubeflow has several users, each with a namespace: pass --namespace"
-        ) from None
-
-
-def _secret(variable: str, file_variable: str | None = None) -> str | None:
-    value, origin = os.environ.get(variable), f"${variable}"
-    if value is None and file_variable and os.environ.get(file_variable):
-        origin = f"${file_variable}"
-        try:
-            value = Path(os.environ[file_variable]).read_text("ascii")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not plain text"
-            raise ClusterError(f"cannot read the file that {origin} names: {reason}") from None
-    if not value or not value.strip():
-        return None
-    if not re.fullmatch(r"[\x20-\x7e]+", value.strip()):
-        raise ClusterError(f"{origin} is not one line of plain characters")
-    return value.strip()
-
-
-def _token_file() -> Any:
-    from kfp.client import ServiceAccountTokenVolumeCredentials
-
-    named = os.environ.get(TOKEN_FILE_VARIABLE)
-    if named:
-        _secret("", TOKEN_FILE_VARIABLE)
-        return ServiceAccountTokenVolumeCredentials(named)
-    return ServiceAccountTokenVolumeCredentials(str(_POD_TOKEN)) if _POD_TOKEN.exists() else None
-
-
-def _server_message(body: bytes | str | None) -> str:
-    try:
-        fields = json.loads(body or b"")
-        said = fields.get("error") or fields.get("message") or ""
-    except (ValueError, AttributeError):
-        return ""
-    return f": {_one_line(str(said))}" if said else ""
-
-
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."

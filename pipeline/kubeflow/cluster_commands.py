@@ -194,8 +194,8 @@ def unschedule(
 
 @contextlib.contextmanager
 def _clear_errors() -> Iterator[None]:
-    from pipeline.kubeflow.cluster import ClusterError
     from pipeline.kubeflow.cluster_cron import CronError
+    from pipeline.kubeflow.cluster_errors import ClusterError
     from pipeline.kubeflow.cluster_spec import SpecError
 
     try:

@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 import tenacity
 
-from pipeline.kubeflow.cluster import Cluster, ClusterError, Patience, equals
+from pipeline.kubeflow.cluster import Cluster, Patience, equals
+from pipeline.kubeflow.cluster_errors import ClusterError
 from pipeline.kubeflow.cluster_spec import PipelineFile
 
 SUCCEEDED = "SUCCEEDED"

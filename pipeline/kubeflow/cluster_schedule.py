@@ -29,7 +29,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
-from pipeline.kubeflow.cluster import Cluster, ClusterError, equals
+from pipeline.kubeflow.cluster import Cluster, equals
+from pipeline.kubeflow.cluster_errors import ClusterError
 from pipeline.kubeflow.cluster_runs import ENDED
 
 _MARK = "kubeflow_runner.py schedule, pipeline {}, settings {}"

@@ -8,7 +8,8 @@ import kfp.client
 import pytest
 from kfp_stand_in import Fault, StandIn, serving
 
-from pipeline.kubeflow.cluster import Cluster, ClusterError, Patience
+from pipeline.kubeflow.cluster import Cluster, Patience
+from pipeline.kubeflow.cluster_errors import ClusterError
 from pipeline.kubeflow.cluster_schedule import find_schedules, list_recurring_runs
 
 QUICK = Patience(connect=5, answer=5, attempts=3, first_pause=0.001, longest_pause=0.002)
@@ -124,6 +125,7 @@ def test_the_host_is_the_options_else_the_environments(
         (f"http://me:{SECRET}@localhost", "the host holds a name or password"),
         ("ftp://localhost", "'ftp://localhost' is not a URL"),
         ("http://", "'http://' is not a URL"),
+        (f"http://me:{SECRET}@[::1", "the host is not a URL"),
         ("http://local host:80", "is not a URL|no request can be made|cannot reach"),
     ],
 )

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from kfp_server_api import V2beta1Run
 from kfp_stand_in import Fault, Request, StandIn, serving
 
-from pipeline.kubeflow.cluster import Cluster, ClusterError, Patience
+from pipeline.kubeflow.cluster import Cluster, Patience
+from pipeline.kubeflow.cluster_errors import ClusterError
 from pipeline.kubeflow.cluster_schedule import (
     Schedule,
     Step,
