@@ -1,0 +1,1 @@
+"""Kubeflow Pipelines: the pipeline compiled for a cluster, rehearsed, submitted, scheduled."""
