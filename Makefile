@@ -5,6 +5,8 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 # Extra arguments, for example: make run ARGS="--preset smoke", make test ARGS="-k spans -x"
 ARGS ?=
+# A file's tests share what is dear to make, so they stay together.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,15 +17,15 @@ run: ## Set up, then run the pipeline: data in, served generator out (ARGS="--pr
 
 test: ## Set up, then run the tests that are not marked slow (ARGS="-k spans")
 	@scripts/setup.sh dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-slow: ## Run the slow tests only
 	@scripts/setup.sh dev
-	@$(BIN)/python -m pytest -m slow $(ARGS)
+	@$(BIN)/python -m pytest -m slow $(PARALLEL) $(ARGS)
 
 test-all: ## Run every test
 	@scripts/setup.sh dev
-	@$(BIN)/python -m pytest -m "" $(ARGS)
+	@$(BIN)/python -m pytest -m "" $(PARALLEL) $(ARGS)
 
 lint: ## Check style and formatting
 	@scripts/setup.sh dev
