@@ -4,7 +4,8 @@ Layers, later ones win: the defaults below (the `default` preset), `pipeline/pre
 the environment, `--set section.key=value`. The fields of `train`, `tune`, `classifier` and
 `evaluation` are defined beside the code they steer, in `models/gan/settings.py`,
 `models/gan/tuning_settings.py`, `models/digit_classifier/settings.py` and
-`components/generator_evaluator/settings.py`; those of `kubeflow` in `pipeline/kubeflow/settings.py`.
+`components/generator_evaluator/settings.py`; those of `kubeflow` in
+`pipeline/kubeflow/settings.py`.
 """
 
 import difflib

@@ -53,7 +53,9 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         """
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         span = exec_properties.get("span")
-        files = resolve_span(exec_properties["data_dir"], None if span is None or span < 0 else span)
+        files = resolve_span(
+            exec_properties["data_dir"], None if span is None or span < 0 else span
+        )
         eval_share = exec_properties["eval_share"]
         load_splits.cache_clear()
         splits = load_splits(files, eval_share)

@@ -1,11 +1,11 @@
 """What may change from run to run without compiling again: the runtime parameters of the spec.
 
-A parameter that is a whole property of a component is TFX's own `RuntimeParameter`. A setting inside
-a property that holds JSON is one more input parameter of the task, whose name is the property and the
-path inside it, such as `custom_config.train.max_seconds`; `entrypoint.py` puts the value there before
-the node sees it. A placeholder written into the JSON would do on today's open-source backend, whose
-launcher fills placeholders in whatever text there is, but it fills in no quotes and escapes nothing,
-leaves a number where null is meant, and Vertex AI need not do the same.
+A parameter that is a whole property of a component is TFX's own `RuntimeParameter`. A setting
+inside a property that holds JSON is one more input parameter of the task, whose name is the
+property and the path inside it, such as `custom_config.train.max_seconds`; `entrypoint.py` puts the
+value there before the node sees it. A placeholder written into the JSON would do on today's
+open-source backend, whose launcher fills placeholders in whatever text there is. But it escapes
+nothing, cannot leave a null, and Vertex AI need not do the same.
 """
 
 import json

@@ -1,6 +1,6 @@
 """What only a cluster needs to be told."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # Local, or on the one object store that TensorFlow's file system reads by itself.
 _PLACE = r"^(/|gs://).+"
@@ -43,9 +43,9 @@ class KubeflowSettings(BaseModel):
         description="where trainings that were cut off keep their state: a path or gs://",
     )
     volume_claim: str | None = Field(
-        None,
+        "mnist-gan",
         pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
-        description="ReadWriteMany claim to mount at kubeflow.volume_path; null: none",
+        description="ReadWriteMany claim mounted at kubeflow.volume_path; null: none",
     )
     volume_path: str = Field("/mnt/mnist-gan", pattern=r"^/.+", description="where it is mounted")
     retries: int = Field(2, ge=0, le=20, description="times that a failed node is tried again")
@@ -57,3 +57,15 @@ class KubeflowSettings(BaseModel):
     )
     default: NodeResources = NodeResources()
     training: NodeResources = NodeResources(cpu=4, memory_gib=8)
+
+    @model_validator(mode="after")
+    def _refuse_what_is_lost_with_the_container(self) -> "KubeflowSettings":
+        for name in ("serving_root", "checkpoint_root"):
+            place = getattr(self, name)
+            mounted = self.volume_claim and f"{place}/".startswith(f"{self.volume_path}/")
+            if not (place.startswith("gs://") or mounted):
+                raise ValueError(
+                    f"{name} {place!r} is lost with its container: it has to be gs://, or below "
+                    "volume_path with volume_claim set"
+                )
+        return self

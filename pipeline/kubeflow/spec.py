@@ -15,8 +15,9 @@ from tfx.v1.dsl.experimental import RuntimeParameter
 
 from pipeline.config import Settings
 from pipeline.kubeflow import parameters
-from pipeline.kubeflow.checks import check_pipeline, check_spec
+from pipeline.kubeflow.checks import check_pipeline
 from pipeline.kubeflow.settings import KubeflowSettings, NodeResources
+from pipeline.kubeflow.spec_checks import check_spec
 from pipeline.pipeline import NODES_READING_OUTSIDE, create_pipeline
 
 COMMAND = ("python", "-m", "pipeline.kubeflow.entrypoint")
