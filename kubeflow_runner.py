@@ -155,7 +155,9 @@ def _settings(
 
     # It names a folder of this machine; a cluster's is `data.dir` or a run's `data_dir`.
     environment = {name: value for name, value in os.environ.items() if name != DATA_DIR_VARIABLE}
-    given = {key: option for key, option in options.items() if option[0] is not None}
+    given: dict[str, tuple[Any, str]] = {
+        key: option for key, option in options.items() if option[0] is not None
+    }
     try:
         return resolve(
             preset, environ=environment, assignments=assignments or (), options=given

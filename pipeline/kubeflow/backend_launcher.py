@@ -143,9 +143,9 @@ def fill_placeholders(executor_input: Any, component: Any, container: Any) -> li
             whole.inputs.parameter_values[name].CopyFrom(spec.default_value)
     everything = json_format.MessageToJson(whole, indent=None)
     placeholders = dict(_placeholders(whole))
-    command, *arguments = [*container.command, *container.args]
-    filled = [command.replace("{{$}}", everything)]
-    for argument in arguments:
+    words: list[str] = [*container.command, *container.args]
+    filled = [words[0].replace("{{$}}", everything)]
+    for argument in words[1:]:
         text = argument.replace("{{$}}", everything)
         for placeholder, value in placeholders.items():
             text = text.replace(placeholder, value)

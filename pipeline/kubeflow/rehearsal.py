@@ -236,6 +236,7 @@ def _root(spec: Any, store: str | None) -> str:
 def _mount(executor_input: Any, volumes: Mapping[str, str]) -> None:
     for mount_path, folder in volumes.items():
         whole = re.compile(rf'(?<![\w./-]){re.escape(mount_path)}(?=[/"]|$)')
+        plain = folder.replace("\\", r"\\")
         for value in executor_input.inputs.parameter_values.values():
             if value.WhichOneof("kind") == "string_value":
-                value.string_value = whole.sub(lambda _, folder=folder: folder, value.string_value)
+                value.string_value = whole.sub(plain, value.string_value)
