@@ -50,8 +50,6 @@ def compile_(
 
     Exit status: 0 written, 2 refused.
     """
-    from pipeline.kubeflow.spec_checks import SpecError
-
     settings = _settings(
         preset,
         assignments,
@@ -66,6 +64,7 @@ def compile_(
         _fail(f"--output {output}: there is no folder {output.absolute().parent}")
     _import_quietly()
     from pipeline.kubeflow.spec import compile_settings, write_spec
+    from pipeline.kubeflow.spec_checks import SpecError
 
     try:
         write_spec(compile_settings(settings), output)
@@ -101,16 +100,17 @@ def rehearse(
 
     Exit status: 0 every task succeeded, 1 one failed, 2 bad usage.
     """
-    from pipeline.kubeflow.rehearsal import ParameterError, read_spec
+    from pipeline.kubeflow.rehearsal import ParameterError, parse_parameters, read_spec
     from pipeline.kubeflow.rehearsal import rehearse as run_rehearsal
     from pipeline.kubeflow.spec_checks import SpecError
 
     if store not in (None, *STORES):
         _fail(f"--store {store}: expected one of {', '.join(STORES)}")
     try:
+        spec_file = read_spec(file)
         results = run_rehearsal(
-            read_spec(file),
-            dict(map(_parameter, params or [])),
+            spec_file,
+            parse_parameters(spec_file.spec, params or []),
             work_dir=work_dir,
             store=store,
             listener=_show,
@@ -130,18 +130,6 @@ def _show(result: "TaskResult") -> None:
     typer.echo(f"  {sign} {result.name:<20} {result.seconds:7.1f} s  {result.message}".rstrip())
     for warning in result.warnings:
         typer.echo(f"      warning: {warning}")
-
-
-def _parameter(text: str) -> tuple[str, Any]:
-    import yaml
-
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        _fail(f"--param {text}: expected name=value, for example --param span=3")
-    try:
-        return name, yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError):
-        return name, value
 
 
 def _settings(

@@ -7,8 +7,10 @@ caches, tasks run one after the other, and a volume is a folder whose path stand
 place of the path where it would be mounted, since mounting needs root.
 """
 
+import contextlib
 import datetime
 import graphlib
+import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -86,6 +88,25 @@ def _volumes(platform_specs: Sequence[dict[str, Any]]) -> dict[str, str]:
         for executor in document["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
         for mount in executor.get("pvcMount", [])
     }
+
+
+def parse_parameters(spec: Any, texts: Sequence[str]) -> dict[str, Any]:
+    """Reads `name=value`, by the declared type: text as it stands, all else as JSON.
+
+    Raises:
+      ParameterError: for what is not `name=value`.
+    """
+    wanted = spec.root.input_definitions.parameters
+    parsed: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ParameterError(f"{text!r}: expected name=value, for example span=3")
+        parsed[name] = value
+        if name not in wanted or wanted[name].parameter_type != _TYPES.STRING:
+            with contextlib.suppress(ValueError):  # Refused with its type, by `run_parameters`.
+                parsed[name] = json.loads(value)
+    return parsed
 
 
 def run_parameters(spec: Any, given: Mapping[str, Any]) -> dict[str, struct_pb2.Value]:

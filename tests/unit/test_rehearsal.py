@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.kubeflow.rehearsal import ParameterError, read_spec, rehearse
+from pipeline.kubeflow.rehearsal import (
+    ParameterError,
+    parse_parameters,
+    read_spec,
+    rehearse,
+)
 from pipeline.kubeflow.spec_checks import SpecError
 from pipeline.kubeflow.store import local_path
 
@@ -269,6 +274,19 @@ def test_parameters_that_the_api_refuses(run, tmp_path, given, said):
     with pytest.raises(ParameterError, match=said):
         run(with_parameters(), given)
     assert not (tmp_path / "work").exists()
+
+
+def test_parameters_are_read_by_their_declared_type(tmp_path):
+    spec = read_spec(with_parameters().write(tmp_path)).spec
+    assert parse_parameters(spec, ["span=3", "data_dir=2026", "x=[1]"]) == {
+        "span": 3,
+        "data_dir": "2026",
+        "x": [1],
+    }
+    assert parse_parameters(spec, ["data_dir=a=b", "span=two"]) == {
+        "data_dir": "a=b",
+        "span": "two",
+    }
 
 
 def test_a_volume_is_a_folder_that_stays_from_run_to_run(tmp_path):
