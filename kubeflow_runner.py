@@ -73,6 +73,11 @@ def compile_(
     except OSError as error:
         _fail(f"--output {output}: {error}")
     typer.echo(f"Compiled {output}")
+    if "@sha256:" not in settings.kubeflow.image:
+        typer.echo(
+            f"  note: {settings.kubeflow.image} is a tag, which may name other code tomorrow while "
+            "the cache still answers with today's; name@sha256:... never does"
+        )
 
 
 @app.command()

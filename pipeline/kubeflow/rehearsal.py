@@ -58,7 +58,7 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class SpecFile:
-    """A spec that was read: its own messages, and the mount path of each volume claim."""
+    """A spec that was read: its own messages, and the volume claim of each mount path."""
 
     spec: Any
     deployment: Any
@@ -82,12 +82,17 @@ def read_spec(path: Path) -> SpecFile:
 
 
 def _volumes(platform_specs: Sequence[dict[str, Any]]) -> dict[str, str]:
-    return {
-        mount["constant"]: mount["mountPath"]
-        for document in platform_specs
-        for executor in document["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
-        for mount in executor.get("pvcMount", [])
-    }
+    """The claim that is mounted at each path."""
+    volumes = {}
+    for document in platform_specs:
+        kubernetes = document.get("platforms", {}).get("kubernetes", {})
+        executors = kubernetes.get("deploymentSpec", {}).get("executors", {})
+        for name, executor in executors.items():
+            for mount in executor.get("pvcMount", []):
+                if "constant" not in mount:
+                    raise SpecError(f"{name}: only a volume claim named in the spec is rehearsed")
+                volumes[mount["mountPath"]] = mount["constant"]
+    return volumes
 
 
 def parse_parameters(spec: Any, texts: Sequence[str]) -> dict[str, Any]:
@@ -180,7 +185,7 @@ def rehearse(
         workdir=_PROJECT,
         store=outputs,
     )
-    volumes = {path: str(work_dir / "volumes" / claim) for claim, path in file.volumes.items()}
+    volumes = {path: str(work_dir / "volumes" / claim) for path, claim in file.volumes.items()}
 
     def run_task(name: str) -> None:
         task = file.spec.root.dag.tasks[name]

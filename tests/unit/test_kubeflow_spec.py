@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 from tfx import v1 as tfx
 from tfx.dsl.components.base import executor_spec
-from tfx.types import component_spec
+from tfx.types import artifact, component_spec
 
 from components.data_gate import executor as data_gate_executor
 from pipeline.config import resolve
@@ -201,6 +201,17 @@ class Missing(tfx.dsl.Artifact):
     TYPE_NAME = "components.Missing"
 
 
+# TFX reads PROPERTIES as it makes the class.
+Described = type(
+    "Described",
+    (tfx.dsl.Artifact,),
+    {
+        "TYPE_NAME": "components.Described",
+        "PROPERTIES": {"n": artifact.Property(type=artifact.PropertyType.INT)},
+    },
+)
+
+
 def component(name="Node", executor=data_gate_executor.Executor, types=(), **parameters):
     """A component of that id and executor with outputs of those types."""
 
@@ -291,6 +302,7 @@ def another_nodes_output():
             lambda: component(types=[Missing]),
             "Node: the type 'components.Missing' components.Missing cannot be imported",
         ),
+        (lambda: component(types=[Described]), "'components.Described' declares PROPERTIES"),
         (in_a_script, "Node: its executor __main__.Executor is defined in a script"),
         (in_a_function, "is defined in a function"),
         (of_a_module_that_is_not_there, "components.nowhere.Executor cannot be imported"),
