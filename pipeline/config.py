@@ -4,7 +4,8 @@ Layers, later ones win: the defaults below (the `default` preset), `pipeline/pre
 the environment, `--set section.key=value`. The fields of `train`, `tune`, `classifier` and
 `evaluation` are defined beside the code they steer, in `models/gan/settings.py`,
 `models/gan/tuning_settings.py`, `models/digit_classifier/settings.py` and
-`components/generator_evaluator/settings.py`.
+`components/generator_evaluator/settings.py`; those of `kubeflow` in
+`pipeline/kubeflow/settings.py`.
 """
 
 import difflib
@@ -31,6 +32,7 @@ from models.digit_classifier.settings import ClassifierSettings
 from models.gan.settings import TrainSettings
 from models.gan.tuning_settings import TuneSettings
 from pipeline.data_source import DEFAULT_MIRRORS
+from pipeline.kubeflow.settings import KubeflowSettings
 
 PRESETS_DIR = Path(__file__).parent / "presets"
 ENVIRONMENT_PREFIX = "MNIST_GAN_"
@@ -122,6 +124,7 @@ class Settings(_Section):
     evaluation: EvaluationSettings = EvaluationSettings()
     serving_check: ServingCheckSettings = ServingCheckSettings()
     push: PushSettings = PushSettings()
+    kubeflow: KubeflowSettings = KubeflowSettings()
 
     @model_validator(mode="after")
     def _refuse_what_could_never_be_blessed(self) -> "Settings":

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import tensorflow_data_validation as tfdv
 from tfx import v1 as tfx
+from tfx.v1.dsl.experimental import RuntimeParameter
 
 from components.data_gate.component import DataGate
 from components.generator_evaluator.component import GeneratorEvaluator
@@ -16,6 +17,9 @@ from components.serving_check.component import ServingCheck
 from pipeline.config import Settings
 
 SCHEMA_FILE = str(Path(__file__).parent / "schema" / "schema.pbtxt")
+# Their results depend on more than their inputs: new data, the model being served. A cache that
+# sees only inputs must never answer for them.
+NODES_READING_OUTSIDE = frozenset({"MnistExampleGen", "GeneratorEvaluator", "Pusher"})
 
 
 class DataNodes(NamedTuple):
@@ -28,12 +32,19 @@ class DataNodes(NamedTuple):
     gate: DataGate
 
 
-def create_data_nodes(settings: Settings, *, data_dir: str, source: str) -> DataNodes:
+def create_data_nodes(
+    settings: Settings,
+    *,
+    data_dir: str | RuntimeParameter,
+    source: str,
+    span: RuntimeParameter | None = None,
+    schema_file: str = SCHEMA_FILE,
+) -> DataNodes:
     """Builds ingestion and validation; see `create_pipeline` for the arguments."""
     # Resolves its span while it runs, so it needs nothing of the orchestrator.
     example_gen = MnistExampleGen(
         data_dir=data_dir,
-        span=settings.data.span,
+        span=settings.data.span if span is None else span,
         eval_share=settings.data.eval_share,
         shards=settings.data.shards,
         source=source,
@@ -44,7 +55,7 @@ def create_data_nodes(settings: Settings, *, data_dir: str, source: str) -> Data
         stats_options=tfdv.StatsOptions(feature_allowlist=[*INT_FEATURES, *FLOAT_FEATURES]),
     )
     # A curated schema: one inferred from the data would agree with any data.
-    schema_gen = tfx.components.ImportSchemaGen(schema_file=SCHEMA_FILE)
+    schema_gen = tfx.components.ImportSchemaGen(schema_file=schema_file)
     validator = tfx.components.ExampleValidator(
         statistics=statistics_gen.outputs["statistics"], schema=schema_gen.outputs["schema"]
     )
@@ -58,13 +69,15 @@ def create_data_nodes(settings: Settings, *, data_dir: str, source: str) -> Data
 def create_pipeline(
     settings: Settings,
     *,
-    data_dir: str,
+    data_dir: str | RuntimeParameter,
     source: str,
     pipeline_root: str,
     serving_root: str,
     checkpoint_root: str,
     metadata: tfx.orchestration.metadata.ConnectionConfigType | None = None,
     beam_pipeline_args: list[str] | None = None,
+    span: RuntimeParameter | None = None,
+    schema_file: str = SCHEMA_FILE,
 ) -> tfx.dsl.Pipeline:
     """Builds the pipeline from ingestion to push.
 
@@ -77,8 +90,12 @@ def create_pipeline(
       checkpoint_root: folder or URI for the state of trainings and searches that were cut off.
       metadata: connection to ML Metadata; None where the orchestrator has its own.
       beam_pipeline_args: for the Beam components.
+      span: in place of `data.span`, where each run names its own; negative for the latest.
+      schema_file: path of the schema where the pipeline runs.
     """
-    data = create_data_nodes(settings, data_dir=data_dir, source=source)
+    data = create_data_nodes(
+        settings, data_dir=data_dir, source=source, span=span, schema_file=schema_file
+    )
     examples = data.example_gen.outputs["examples"]
     # Its features measure the generator, while it trains and at the end.
     classifier = tfx.components.Trainer(

@@ -3,6 +3,7 @@
 from tfx import v1 as tfx
 from tfx.dsl.components.base import executor_spec
 from tfx.types import component_spec
+from tfx.v1.dsl.experimental import RuntimeParameter
 
 from components.mnist_example_gen import executor
 
@@ -35,13 +36,19 @@ class MnistExampleGen(tfx.types.BaseBeamComponent):
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(executor.Executor)
 
     def __init__(
-        self, *, data_dir: str, span: int | None, eval_share: float, shards: int, source: str
+        self,
+        *,
+        data_dir: str | RuntimeParameter,
+        span: int | RuntimeParameter | None,
+        eval_share: float,
+        shards: int,
+        source: str,
     ) -> None:
         """Describes what to ingest.
 
         Args:
           data_dir: folder or URI with the IDX files (span 1) or `span-<N>/` folders.
-          span: which one; None for the latest.
+          span: which one; None or a negative number for the latest.
           eval_share: of the train files, held out where the span has no t10k- files; in (0, 1).
           shards: TFRecord files of the train split, 1 or more.
           source: one sentence on where the data is from, recorded on the artifact.

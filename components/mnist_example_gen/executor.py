@@ -43,8 +43,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         Args:
           input_dict: empty.
           output_dict: `examples`, one Examples artifact.
-          exec_properties: `data_dir`, `span` (the latest when None), `eval_share`, `shards` of the
-            train split, and `source`, which is recorded as it is.
+          exec_properties: `data_dir`, `span` (the latest when None or negative),
+            `eval_share`, `shards` of the train split, and `source`, which is recorded as it is.
 
         Raises:
           SpanError: when the span cannot be found.
@@ -52,7 +52,10 @@ class Executor(base_beam_executor.BaseBeamExecutor):
           SplitError: when a split would be empty.
         """
         examples = artifact_utils.get_single_instance(output_dict["examples"])
-        files = resolve_span(exec_properties["data_dir"], exec_properties.get("span"))
+        span = exec_properties.get("span")
+        files = resolve_span(
+            exec_properties["data_dir"], None if span is None or span < 0 else span
+        )
         eval_share = exec_properties["eval_share"]
         load_splits.cache_clear()
         splits = load_splits(files, eval_share)

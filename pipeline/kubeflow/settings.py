@@ -1,0 +1,71 @@
+"""What only a cluster needs to be told."""
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# Local, or on the one object store that TensorFlow's file system reads by itself.
+_PLACE = r"^(/|gs://).+"
+
+
+class NodeResources(BaseModel):
+    """What a container may use; `training` is for Trainers and Tuners, `default` for all others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cpu: float = Field(2.0, gt=0, le=1024, description="cores")
+    memory_gib: float = Field(4.0, gt=0, le=10_000, description="memory, GiB")
+    gpu: int = Field(0, ge=0, le=64, description="accelerators of the type kubeflow.gpu_type")
+
+
+class KubeflowSettings(BaseModel):
+    """Image, places and resources of a run on Kubeflow Pipelines."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    image: str = Field(
+        "mnist-gan-tfx:latest",
+        pattern=r"^[a-z0-9]\S*$",
+        description="container image of every node; by digest (name@sha256:...), or the cache "
+        "takes results of older code for this one's",
+    )
+    pipeline_root: str | None = Field(
+        None,
+        pattern=r"^(minio|s3|gs)://[^/?]+.*",
+        description="where artifacts go, minio://, s3:// or gs://; null: the cluster's default",
+    )
+    serving_root: str = Field(
+        "/mnt/mnist-gan/serving",
+        pattern=_PLACE,
+        description="where models are pushed: a mounted volume's path, or gs://",
+    )
+    checkpoint_root: str = Field(
+        "/mnt/mnist-gan/checkpoints",
+        pattern=_PLACE,
+        description="where trainings that were cut off keep their state: a path or gs://",
+    )
+    volume_claim: str | None = Field(
+        "mnist-gan",
+        pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
+        description="ReadWriteMany claim mounted at kubeflow.volume_path; null: none",
+    )
+    volume_path: str = Field("/mnt/mnist-gan", pattern=r"^/.+", description="where it is mounted")
+    retries: int = Field(2, ge=0, le=20, description="times that a failed node is tried again")
+    retry_seconds: int = Field(30, ge=1, le=3600, description="before the first; doubles each time")
+    gpu_type: str = Field(
+        "nvidia.com/gpu",
+        pattern=r"^\S+$",
+        description="resource name of accelerators (Vertex AI has names of its own)",
+    )
+    default: NodeResources = NodeResources()
+    training: NodeResources = NodeResources(cpu=4, memory_gib=8)
+
+    @model_validator(mode="after")
+    def _refuse_what_is_lost_with_the_container(self) -> "KubeflowSettings":
+        for name in ("serving_root", "checkpoint_root"):
+            place = getattr(self, name)
+            mounted = self.volume_claim and f"{place}/".startswith(f"{self.volume_path}/")
+            if not (place.startswith("gs://") or mounted):
+                raise ValueError(
+                    f"{name} {place!r} is lost with its container: it has to be gs://, or below "
+                    "volume_path with volume_claim set"
+                )
+        return self

@@ -1,0 +1,210 @@
+"""Compiles the pipeline to a spec that open-source Kubeflow Pipelines v2 runs.
+
+TFX compiles; what the backend wants otherwise is patched here. `docs/kubeflow.md` says why of each.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tfx import v1 as tfx
+from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
+from tfx.v1.dsl.experimental import RuntimeParameter
+
+from pipeline.config import Settings
+from pipeline.kubeflow import parameters
+from pipeline.kubeflow.checks import check_pipeline
+from pipeline.kubeflow.settings import KubeflowSettings, NodeResources
+from pipeline.kubeflow.spec_checks import check_spec
+from pipeline.pipeline import NODES_READING_OUTSIDE, create_pipeline
+
+COMMAND = ("python", "-m", "pipeline.kubeflow.entrypoint")
+# `entrypoint.py` finds it in the image, wherever the package is installed there.
+_SCHEMA_FILE = "package://pipeline/schema/schema.pbtxt"
+# Beam's own runner, in the container; the image spares each Beam node the packaging of TFX that any
+# other argument sets off.
+_BEAM_ARGS = [
+    "--runner=apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner",
+    "--sdk_container_image=unused",
+]
+# A cluster may run containers as a user without a home.
+_ENVIRONMENT = {"HOME": "/tmp", "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+_NO_ROOT = "minio://mlpipeline/v2/artifacts"
+
+
+def compile_settings(settings: Settings) -> list[dict[str, Any]]:
+    """Compiles the pipeline; see `compile_pipeline` for what is returned and raised."""
+    return compile_pipeline(kubeflow_pipeline(settings), settings)
+
+
+def kubeflow_pipeline(settings: Settings) -> tfx.dsl.Pipeline:
+    """The one DAG, with places and runtime parameters for a cluster."""
+    kubeflow = settings.kubeflow
+    return create_pipeline(
+        settings,
+        data_dir=RuntimeParameter(
+            parameters.DATA_DIR, str, settings.data.dir, parameters.DATA_DIR_DESCRIPTION
+        ),
+        span=RuntimeParameter(
+            parameters.SPAN,
+            int,
+            -1 if settings.data.span is None else settings.data.span,
+            parameters.SPAN_DESCRIPTION,
+        ),
+        source="the data folder of the run",
+        pipeline_root=kubeflow.pipeline_root or _NO_ROOT,
+        serving_root=kubeflow.serving_root,
+        checkpoint_root=kubeflow.checkpoint_root,
+        beam_pipeline_args=_BEAM_ARGS,
+        schema_file=_SCHEMA_FILE,
+    )
+
+
+def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dict[str, Any]]:
+    """Compiles a pipeline.
+
+    Args:
+      pipeline: any TFX pipeline of components that the backend runs.
+      settings: `kubeflow` says image, places and resources; the others stand in nodes' properties
+        and are where runtime parameters are put.
+
+    Returns:
+      The YAML documents of the spec: the pipeline spec (schema 2.1.0) and, where a volume is
+      mounted, the platform spec.
+
+    Raises:
+      SpecError: for what the backend does not run, all of it.
+    """
+    check_pipeline(pipeline)
+    runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(
+        kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
+            default_image=settings.kubeflow.image,
+            default_commands=list(COMMAND),
+            use_pipeline_spec_2_1=True,
+        )
+    )
+    spec = runner.run(pipeline, write_out=False)["pipelineSpec"]
+    _set_runtime_parameters(spec, pipeline, settings)
+    for name, task in spec["root"]["dag"]["tasks"].items():
+        _set_caching(task, name)
+        _set_retries(task, settings.kubeflow)
+    training = {
+        f"{node.id}_executor"
+        for node in pipeline.components
+        if isinstance(node, tfx.components.Trainer | tfx.components.Tuner)
+    }
+    for name, executor in spec["deploymentSpec"]["executors"].items():
+        wanted = settings.kubeflow.training if name in training else settings.kubeflow.default
+        _set_container(executor["container"], wanted, settings.kubeflow.gpu_type)
+    if settings.kubeflow.pipeline_root:
+        spec["defaultPipelineRoot"] = settings.kubeflow.pipeline_root
+    check_spec(spec)
+    claim = settings.kubeflow.volume_claim
+    return [spec, _platform_spec(spec, claim, settings.kubeflow.volume_path)] if claim else [spec]
+
+
+def write_spec(documents: Sequence[dict[str, Any]], path: Path) -> None:
+    """Writes a spec as YAML, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(yaml.safe_dump_all(documents, sort_keys=True, width=100))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _set_runtime_parameters(
+    spec: dict[str, Any], pipeline: tfx.dsl.Pipeline, settings: Settings
+) -> None:
+    """Gives the parameters TFX compiled their defaults, and settings inside JSON parameters."""
+    inputs = spec["root"].setdefault("inputDefinitions", {}).setdefault("parameters", {})
+    for parameter in _runtime_parameters(pipeline):
+        if parameter.default is not None:
+            inputs[parameter.name]["defaultValue"] = parameter.default
+        if parameter.description:
+            inputs[parameter.name]["description"] = parameter.description
+    for changeable in parameters.SETTING_PARAMETERS:
+        section, _, path = changeable.setting.partition(".")
+        content = getattr(settings, section).model_dump(mode="json")
+        for name, key in _properties_holding(spec, content):
+            task = spec["root"]["dag"]["tasks"][name]
+            component = spec["components"][task["componentRef"]["name"]]
+            component["inputDefinitions"]["parameters"][f"{key}.{path}"] = {
+                "parameterType": "NUMBER_DOUBLE"
+            }
+            task["inputs"]["parameters"][f"{key}.{path}"] = {
+                "componentInputParameter": changeable.name
+            }
+            inputs[changeable.name] = {
+                "parameterType": "NUMBER_DOUBLE",
+                "defaultValue": changeable.default(settings),
+                "description": changeable.description,
+            }
+
+
+def _runtime_parameters(pipeline: tfx.dsl.Pipeline) -> Iterator[RuntimeParameter]:
+    for node in pipeline.components:
+        for value in node.exec_properties.values():
+            if isinstance(value, RuntimeParameter):
+                yield value
+
+
+def _properties_holding(spec: dict[str, Any], section: Any) -> list[tuple[str, str]]:
+    """The tasks, and the paths in their properties, that were given a section of the settings."""
+    return [
+        (name, f"{key}{path}")
+        for name, task in spec["root"]["dag"]["tasks"].items()
+        for key, value in task.get("inputs", {}).get("parameters", {}).items()
+        if isinstance(text := value.get("runtimeValue", {}).get("constant"), str)
+        for path in parameters.places_of(section, text)
+    ]
+
+
+def _set_caching(task: dict[str, Any], name: str) -> None:
+    if name in NODES_READING_OUTSIDE:
+        task["cachingOptions"] = {}
+
+
+def _set_retries(task: dict[str, Any], kubeflow: KubeflowSettings) -> None:
+    # All four, since it is unsure what the backend makes of one that is left out.
+    if kubeflow.retries:
+        longest = kubeflow.retry_seconds * 2**kubeflow.retries
+        task["retryPolicy"] = {
+            "maxRetryCount": kubeflow.retries,
+            "backoffDuration": f"{kubeflow.retry_seconds}s",
+            "backoffFactor": 2.0,
+            "backoffMaxDuration": f"{longest}s",
+        }
+
+
+def _set_container(container: dict[str, Any], wanted: NodeResources, gpu_type: str) -> None:
+    container.setdefault("env", []).extend(
+        {"name": name, "value": value} for name, value in _ENVIRONMENT.items()
+    )
+    # What the DAG itself asked for with `with_platform_config` stands.
+    if "resources" not in container:
+        container["resources"] = _resources(wanted, gpu_type)
+
+
+def _resources(wanted: NodeResources, gpu_type: str) -> dict[str, Any]:
+    # The backend reads memory in G of 10^9 bytes.
+    memory = round(wanted.memory_gib * 1024**3 / 1e9, 3)
+    resources: dict[str, Any] = {
+        "cpuLimit": wanted.cpu,
+        "cpuRequest": wanted.cpu,
+        "memoryLimit": memory,
+        "memoryRequest": memory,
+    }
+    if wanted.gpu:
+        resources["accelerator"] = {"type": gpu_type, "count": str(wanted.gpu)}
+    return resources
+
+
+def _platform_spec(spec: dict[str, Any], claim: str, path: str) -> dict[str, Any]:
+    executors = {
+        name: {"pvcMount": [{"constant": claim, "mountPath": path}]}
+        for name in spec["deploymentSpec"]["executors"]
+    }
+    return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}

@@ -1,0 +1,189 @@
+"""The command line for Kubeflow as a user meets it: compiled, then rehearsed on real digits."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from kubeflow_runner import app
+
+ROOT = Path(__file__).parents[2]
+NODES = {
+    "MnistExampleGen",
+    "StatisticsGen",
+    "ImportSchemaGen",
+    "ExampleValidator",
+    "DataGate",
+    "DigitClassifier",
+    "Trainer",
+    "GeneratorEvaluator",
+    "ServingCheck",
+    "Pusher",
+}
+# Every link of the chain as quickly as it can be real, and the same from every run.
+SETTINGS = [
+    "classifier.min_accuracy=0",
+    "classifier.steps=40",
+    "train.max_steps=60",
+    "train.deterministic=true",
+]
+SET = [word for setting in SETTINGS for word in ("--set", setting)]
+
+
+def runner(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    environment = {name: text for name, text in os.environ.items() if "MNIST_" not in name}
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *arguments],
+        capture_output=True,
+        text=True,
+        env=environment | variables,
+        check=False,
+    )
+
+
+def kubeflow_runner(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    return runner("kubeflow_runner.py", *arguments, **variables)
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("spec") / "pipeline.yaml"
+    # What names a folder of this machine is none of the spec's.
+    result = kubeflow_runner(
+        *("compile", "--preset", "smoke", *SET, "--image", "registry/image@sha256:0"),
+        *("--pipeline-root", "minio://bucket/root", "-o", str(path)),
+        MNIST_DATA_DIR="/not/in/a/spec",
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout == f"Compiled {path}\n"
+    assert result.stderr == ""
+    return path
+
+
+def test_compile_writes_yaml_of_schema_2_1(spec):
+    document, platform = yaml.safe_load_all(spec.read_text())
+    assert document["schemaVersion"] == "2.1.0"
+    assert document["defaultPipelineRoot"] == "minio://bucket/root"
+    assert set(document["root"]["dag"]["tasks"]) == NODES
+    images = {
+        executor["container"]["image"]
+        for executor in document["deploymentSpec"]["executors"].values()
+    }
+    assert images == {"registry/image@sha256:0"}
+    assert "/not/in/a/spec" not in spec.read_text()
+    assert str(ROOT) not in spec.read_text()
+    assert set(platform) == {"platforms"}
+    assert [path.name for path in spec.parent.iterdir()] == ["pipeline.yaml"]
+
+
+def rehearse_all(spec: Path, span_dir: Path, work: Path, store: str) -> Path:
+    """Rehearses, checks that all went well, and gives the folder of the run."""
+    result = kubeflow_runner(
+        *("rehearse", str(spec), "--store", store, "--work-dir", str(work)),
+        *("--param", f"data_dir={span_dir}"),
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "10 of 10 tasks succeeded" in result.stdout
+    assert "warning" not in result.stdout
+    [version] = (work / "volumes" / "mnist-gan" / "serving" / "mnist_gan").glob("[0-9]*")
+    assert (version / "saved_model.pb").is_file()
+    card = json.loads((version / "assets.extra" / "model_card.json").read_text())
+    assert card["data"]["span"] == 1
+    [run] = [path for path in work.iterdir() if path.name != "volumes"]
+    folder = {"gs": "gcs"}.get(store, store)
+    assert [path.name for path in (run / "bucket").iterdir()] == [folder]
+    return run
+
+
+def figures(folder: Path) -> dict:
+    [path] = folder.glob("**/evaluation/**/evaluation.json")
+    return json.loads(path.read_text())["figures"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["gs", "s3"])
+def test_every_task_passes_with_the_paths_of(store, spec, span_dir, tmp_path):
+    rehearse_all(spec, span_dir, tmp_path, store)
+
+
+@pytest.mark.slow
+def test_a_rehearsal_gives_the_figures_of_a_local_run(spec, span_dir, tmp_path):
+    run = rehearse_all(spec, span_dir, tmp_path / "rehearsal", "minio")
+    local = runner(
+        "local_runner.py",
+        *("run", "--preset", "smoke", *SET, "--data-dir", str(span_dir)),
+        *("--output-dir", str(tmp_path / "local")),
+    )
+    assert local.returncode == 0, local.stdout + local.stderr
+    assert figures(run / "bucket") == figures(tmp_path / "local" / "artifacts")
+
+
+def test_help_imports_neither_tfx_nor_tensorflow():
+    code = (
+        "import sys, kubeflow_runner\n"
+        "try: kubeflow_runner.app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "names = ('tensorflow', 'tfx', 'kfp', 'apache_beam', 'numpy')\n"
+        "print([m for m in names if m in sys.modules])"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert result.stdout.rstrip().endswith("[]"), result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["compile", "--preset", "tiny"], "there is no preset 'tiny'"),
+        (["compile", "--set", "kubeflow.imag=x"], "the nearest is kubeflow.image"),
+        (["compile", "--image", "not an image"], "kubeflow.image = 'not an image' (from --image)"),
+        (["compile", "--pipeline-root", "ftp://x"], "(from --pipeline-root)"),
+        (["compile", "--set", "kubeflow.serving_root=/tmp/x"], "is lost with its container"),
+        (["compile", "--set", "kubeflow.serving_root=s3://b/x"], "kubeflow.serving_root"),
+        (["compile", "-o", "pipeline.json"], "the backend takes YAML only"),
+        (["compile", "-o", "nowhere/pipeline.yaml"], "there is no folder"),
+        (["rehearse", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+        (["rehearse", "README.md"], "README.md"),
+        (["rehearse", "--store", "ftp"], "--store ftp: expected one of minio, gs, s3"),
+        (["rehearse", "SPEC", "--param", "span"], "expected name=value"),
+        (["rehearse", "SPEC"], "data_dir has no default"),
+        (["rehearse", "SPEC", "--param", "data_dir=/d", "--param", "x=1"], "no parameter x"),
+        (["rehearse", "SPEC", "--param", "data_dir=/d", "--param", "span=a"], "span takes"),
+    ],
+)
+def test_mistakes_are_one_message_each(spec, tmp_path, arguments, said):
+    words = [str(spec) if word == "SPEC" else word for word in arguments]
+    if arguments[0] == "rehearse":
+        words += ["--work-dir", str(tmp_path / "work")]
+    # In this process, since each start of Python takes a second or two.
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2, result.output
+    assert said in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_mistake_shows_no_traceback(tmp_path):
+    result = kubeflow_runner("rehearse", str(tmp_path / "pipeline.yaml"))
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+@pytest.mark.slow
+def test_a_task_that_fails_is_named_with_the_reason(spec, tmp_path):
+    result = kubeflow_runner(
+        "rehearse", str(spec), "--param", f"data_dir={tmp_path}", "--work-dir", str(tmp_path / "w")
+    )
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "✗ MnistExampleGen" in result.stdout
+    assert "holds no MNIST data" in result.stdout
+    assert "- StatisticsGen" in result.stdout
+    assert "1 of 10 tasks succeeded" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
