@@ -1,7 +1,8 @@
 """Fixtures that several test files use."""
 
 import os
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,15 @@ def span_dir(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> Path:
     folder = tmp_path / "data"
     _write_span(folder, *digits, train=700)
     return folder
+
+
+@pytest.fixture
+def interrupt_main() -> Iterator[Callable[[], None]]:
+    """A function that interrupts this process, as Ctrl-C does, from whichever thread."""
+    # pytest-xdist's workers, and shells' background jobs, ignore the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
 
 
 def _write_span(folder: Path, images: np.ndarray, labels: np.ndarray, *, train: int) -> None:

@@ -2,8 +2,7 @@
 
 import datetime
 import re
-import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -171,13 +170,15 @@ def test_wait_says_when_the_cluster_is_gone(stand_in: StandIn, spec: str) -> Non
 
 
 @pytest.mark.usefixtures("_quick_waits")
-def test_the_run_goes_on_when_nobody_waits_any_more(stand_in: StandIn, spec: str) -> None:
+def test_the_run_goes_on_when_nobody_waits_any_more(
+    stand_in: StandIn, interrupt_main: Callable[[], None], spec: str
+) -> None:
     _at_each_look(stand_in, *["RUNNING"] * 1000)
     looked = stand_in.answer
 
     def interrupting(request: Request) -> Any:
         if len(stand_in.requests) == 12:
-            signal.raise_signal(signal.SIGINT)  # which Python handles in the main thread
+            interrupt_main()
         return looked(request)
 
     stand_in.answer = interrupting  # type: ignore[method-assign]

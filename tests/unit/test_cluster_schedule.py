@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -525,14 +525,14 @@ def test_from_any_state_the_steps_lead_to_one(found: list[Schedule], kept: set[s
     ],
 )
 def test_an_interrupt_leaves_one_in_force(
-    stand_in: StandIn, after: str, said: str, cron: str
+    stand_in: StandIn, interrupt_main: Callable[[], None], after: str, said: str, cron: str
 ) -> None:
     cluster, wanted = _replacing(stand_in)
 
     def interrupt(request: Request) -> None:
         if _verbs(stand_in)[-1] == after:
             stand_in.changed = lambda request: None
-            signal.raise_signal(signal.SIGINT)  # which Python handles in the main thread
+            interrupt_main()
 
     stand_in.changed = interrupt
     with pytest.raises(ClusterError, match=f"interrupted. The {said}"):
