@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from models.gan.custom_layers import GreyLevels, SpectralScaling, TransposedDense
 from models.gan.settings import TrainSettings
 
 IMAGE_SHAPE = (28, 28, 1)
 CLASSES = 10
-_WHITE = 254 / 127.5 - 1
 PROJECTION = "project"
 FEATURES = 128
 
@@ -21,21 +21,6 @@ _INITIALISERS: dict[str, Callable[[int], Any]] = {
     "normal": lambda seed: keras.initializers.RandomNormal(0.0, 0.02, seed),
     "he": keras.initializers.HeNormal,
 }
-
-
-def _clipped(x: Any) -> Any:
-    """A tanh that meets black and white as MNIST has them.
-
-    Four fifths of MNIST's pixels are 0 and hardly any 1 to 4; strokes end at 253 or 254, seldom at
-    255. A plain tanh, which only comes near to -1 and goes on to 1, gives itself away by both.
-    The gradient passes as if nothing were clipped (a straight-through estimator, Bengio et al.
-    2013): a generator that draws black alone would otherwise never learn again.
-    """
-    free, stop = 1.3 * keras.ops.tanh(x), keras.ops.stop_gradient
-    return stop(keras.ops.clip(free, -1.0, _WHITE)) + (free - stop(free))
-
-
-_OUTPUTS: dict[str, Any] = {"clipped": _clipped, "tanh": "tanh"}
 
 
 class _Builder:
@@ -119,12 +104,13 @@ def _grey_views(image: Any) -> Any:
 
     As it is, and the logarithms of how far above black and below white each pixel is, in steps of
     4 grey levels: among the darkest and the brightest, where nearly all of MNIST's pixels are, a
-    few levels are then as far apart as a hundred in the middle.
+    few levels are then as far apart as a hundred in the middle. White is counted from 256, since
+    at 255 there would be no slope by which a generator could leave it.
     """
     black = (image + 1.0) * 127.5
     views = [
-        2.0 * keras.ops.log1p(keras.ops.relu(distance) / 4.0) / np.log1p(255 / 4) - 1.0
-        for distance in (black, 255.0 - black)
+        2.0 * keras.ops.log1p(keras.ops.relu(distance) / 4.0) / np.log1p(256 / 4) - 1.0
+        for distance in (black, 256.0 - black)
     ]
     return keras.ops.concatenate([image, *views], axis=-1)
 
@@ -170,7 +156,10 @@ def build_generator(settings: TrainSettings, precision: str = "float32") -> kera
         x = build.convolution(1, 3, 1, "to_image")(x)
     else:
         x = build.upsampling(1, 6, "to_image")(x)
-    image = layers.Activation(_OUTPUTS[settings.generator_output], dtype="float32")(x)
+    if settings.generator_output == "levels":
+        image = GreyLevels()(x, latent)
+    else:
+        image = layers.Activation("tanh", dtype="float32")(x)
     return keras.Model([latent, digit] if settings.conditional else [latent], image)
 
 
@@ -223,66 +212,6 @@ def build_discriminator(
         digits = build.dense(CLASSES, "seen_digit")(features)
         outputs = [outputs, layers.Activation("linear", dtype="float32")(digits)]
     return keras.Model([image, digit] if settings.conditional else [image], outputs)
-
-
-class TransposedDense(layers.Layer):
-    """A linear layer whose kernel is another's, transposed; its bias is its own."""
-
-    def __init__(self, kernel: keras.Variable, *, dtype: Any, name: str) -> None:
-        super().__init__(dtype=dtype, name=name)
-        self.kernel = kernel
-
-    def build(self, input_shape: tuple[int, ...]) -> None:
-        """Makes the bias, one for each input of the tied layer."""
-        del input_shape
-        self.bias = self.add_weight((self.kernel.shape[0],), "zeros", name="bias")
-
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Maps [n, outputs of the tied layer] to [n, inputs of the tied layer]."""
-        kernel = tf.cast(self.kernel.value, inputs.dtype)
-        return tf.matmul(inputs, kernel, transpose_b=True) + tf.cast(self.bias.value, inputs.dtype)
-
-
-class SpectralScaling(layers.Layer):
-    """Divides a layer's kernel by its largest singular value (Miyato et al. 2018).
-
-    That value is estimated by one power iteration per training call, and the gradient passes
-    through the division, as in the paper; Keras' own SpectralNormalization overwrites the kernel.
-    """
-
-    def __init__(self, layer: layers.Layer) -> None:
-        # The estimate is in float32, whatever the layer's arithmetic.
-        super().__init__(name=f"{layer.name}_spectral", dtype="float32")
-        self.layer = layer
-
-    def build(self, input_shape: tuple[int, ...]) -> None:
-        """Makes the estimate of the left singular vector."""
-        self.layer.build(input_shape)
-        rows = int(np.prod(self.layer.kernel.shape[:-1]))
-        self.left = self.add_weight(
-            shape=(rows, 1),
-            initializer=keras.initializers.RandomNormal(seed=1),
-            trainable=False,
-            name="left",
-        )
-
-    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Applies the layer with the scaled kernel."""
-        kernel = self.layer.kernel.value
-        matrix = tf.reshape(kernel, [-1, kernel.shape[-1]])
-        left = self.left.value
-        right = tf.math.l2_normalize(tf.matmul(tf.stop_gradient(matrix), left, transpose_a=True))
-        left = tf.math.l2_normalize(tf.matmul(tf.stop_gradient(matrix), right))
-        if training:
-            self.left.assign(left)
-        norm = tf.matmul(left, tf.matmul(matrix, right), transpose_a=True)
-        scaled, bias, inputs = (
-            tf.cast(tensor, self.layer.compute_dtype)
-            for tensor in (kernel / (tf.squeeze(norm) + 1e-12), self.layer.bias.value, inputs)
-        )
-        if isinstance(self.layer, layers.Dense):
-            return tf.matmul(inputs, scaled) + bias
-        return tf.nn.conv2d(inputs, scaled, self.layer.strides, "SAME") + bias
 
 
 def apply(network: keras.Model, x: tf.Tensor, digit: tf.Tensor, *, training: bool) -> tf.Tensor:

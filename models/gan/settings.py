@@ -80,10 +80,10 @@ class TrainSettings(BaseModel):
         description="whether the discriminator also sees pictures with near-black and near-white "
         "drawn apart",
     )
-    generator_output: Literal["clipped", "tanh"] = Field(
-        "clipped",
-        description="generator's last activation: tanh, or 1.3 tanh clipped to MNIST's own "
-        "black and white, 0 and 254, which meets both and does not only come near",
+    generator_output: Literal["levels", "tanh"] = Field(
+        "levels",
+        description="generator's last activation: tanh, or whole grey levels from a black that is "
+        "0 to a white of the picture's own, 252 to 255, as MNIST has them",
     )
     discriminator_activation: Activation = Field(
         "leaky_relu", description="discriminator's activation"

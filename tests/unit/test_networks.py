@@ -1,5 +1,6 @@
 """The two networks: their weights at first, what each setting changes, spectral scaling, tying."""
 
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -7,11 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from components.mnist_example_gen.spans import resolve_span
+from components.mnist_example_gen.splits import load_splits
+from models.gan.custom_layers import SpectralScaling, TransposedDense
 from models.gan.networks import (
     FEATURES,
     PROJECTION,
-    SpectralScaling,
-    TransposedDense,
     apply,
     build_discriminator,
     build_generator,
@@ -164,37 +166,78 @@ def test_activations(activation: str, function: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("output", "expected"),
+    ("ink", "expected"),
+    [(-50.0, -1.0), (-1.01, -0.765762), (0.0, 0.0), (0.5, 0.462117), (50.0, 1.0)],
+)
+def test_the_textbook_s_last_activation(ink: float, expected: float) -> None:
+    generator, bias = passing_on_a_constant(generator_output="tanh")
+    bias.assign([ink])
+    image = apply(generator, LATENT, DIGITS, training=False).numpy()
+    np.testing.assert_allclose(image, np.full((6, 28, 28, 1), expected), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("ink", "latent", "expected"),
     [
-        # 1.3 tanh(x) is -1 at x = -artanh(1 / 1.3) = -1.0184; 254 of 0..255 is 0.992157.
-        ("clipped", {-1.03: -1.0, -1.01: -0.995491, 0.0: 0.0, 0.5: 0.600752, 1.03: 0.992157}),
-        ("tanh", {-50.0: -1.0, -1.01: -0.765762, 0.0: 0.0, 0.5: 0.462117, 50.0: 1.0}),
+        # 1.3 tanh(x) is -1 at x = -artanh(1 / 1.3) = -1.0184.
+        (-1.03, 0.0, 0),
+        (-1.01, 0.0, 1),  # (1.3 tanh(-1.01) + 1) * 127.5 = 0.57
+        (0.0, 0.0, 128),  # 127.5, to even
+        (0.5, 0.0, 204),  # 204.10
+        (3.0, 0.0, 253),
+        (3.0, -1.0, 252),  # 253.12 - 0.83
+        (3.0, 1.0, 254),
+        (3.0, 3.0, 255),
+        (0.5, -70.0, 195),  # white bounds grey as well: 195.02
     ],
 )
-def test_the_last_activation(output: str, expected: dict[float, float]) -> None:
-    """A generator whose last convolution passes a constant on: its kernel is 0."""
-    generator, _ = build(generator_output=output)
-    kernel, bias = generator.get_layer("to_image").weights
-    kernel.assign(tf.zeros(kernel.shape))
-    for before, after in expected.items():
-        bias.assign([before])
-        image = apply(generator, LATENT, DIGITS, training=False).numpy()
-        np.testing.assert_allclose(image, np.full((6, 28, 28, 1), after), atol=1e-5)
-        assert (image == -1.0).all() == (after == -1.0)
+def test_whole_grey_levels_up_to_white(ink: float, latent: float, expected: int) -> None:
+    generator, bias = passing_on_a_constant()
+    bias.assign([ink])
+    latents = tf.concat([tf.fill([6, 1], latent), LATENT[:, 1:]], 1)
+    image = apply(generator, latents, DIGITS, training=False)
+    np.testing.assert_array_equal(to_pixels(image), np.full((6, 28, 28, 1), expected, np.uint8))
+    np.testing.assert_allclose((image + 1) * 127.5, np.full(image.shape, expected), atol=1e-4)
 
 
-def test_a_generator_that_draws_black_alone_can_still_learn() -> None:
-    generator, _ = build()
-    kernel, bias = generator.get_layer("to_image").weights
-    kernel.assign(tf.zeros(kernel.shape))
-    bias.assign([-2.0])
+def test_whites_are_as_frequent_as_in_real_digits(mnist_dir: Path) -> None:
+    generator, bias = passing_on_a_constant()
+    bias.assign([3.0])
+    latents = tf.random.stateless_normal([10_000, 8], [5, 6])
+    image = to_pixels(apply(generator, latents, tf.zeros(10_000, tf.int32), training=False))
+    real = load_splits(resolve_span(str(mnist_dir), None), 0.1)["train"].images
+    drawn, whites = (
+        np.array([np.bincount(each[each >= 245], minlength=256).argmax() for each in pictures])
+        for pictures in (image.numpy(), real)
+    )
+    for level in range(250, 256):
+        assert np.mean(drawn == level) == pytest.approx(np.mean(whites == level), abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("ink", "share"),
+    [
+        (0.5, 1.0),  # grey: as if nothing were rounded
+        (-2.0, 0.1),  # black: or a generator that draws black alone would stay with it
+        (2.0, 0.1),
+    ],
+)
+def test_what_rounding_and_clipping_let_through(ink: float, share: float) -> None:
+    generator, bias = passing_on_a_constant()
+    bias.assign([ink])
     with tf.GradientTape() as tape:
         image = apply(generator, LATENT, DIGITS, training=False)
         total = tf.reduce_sum(image)
-    assert (image.numpy() == -1.0).all()
-    # The slope of 1.3 tanh at -2, once for each pixel.
-    slope = 1.3 * (1 - np.tanh(-2.0) ** 2)
-    assert tape.gradient(total, bias).numpy() == pytest.approx([slope * 6 * 28 * 28], rel=1e-4)
+    slope = 6 * 28 * 28 * share * 1.3 * (1 - np.tanh(ink) ** 2)
+    np.testing.assert_allclose(tape.gradient(total, bias), [slope], rtol=1e-4)
+
+
+def passing_on_a_constant(**settings: Any) -> tuple[keras.Model, Any]:
+    """A generator whose last convolution has a kernel of 0, and that layer's bias."""
+    generator, _ = build(**settings)
+    kernel, bias = generator.get_layer("to_image").weights
+    kernel.assign(tf.zeros(kernel.shape))
+    return generator, bias
 
 
 def test_normalisations_stand_where_they_must() -> None:
@@ -373,10 +416,11 @@ def test_grey_views_draw_the_ends_apart() -> None:
     assert discriminator.get_layer("down_14").kernel.shape == (2, 2, 12, 4)
     pixels = np.zeros((1, 28, 28, 1), np.float32)
     pixels[0, 0, :2, 0] = 3.0, 255.0
-    expected = np.array([3 / 127.5 - 1, 2 * np.log(1.75) / np.log(64.75) - 1])
+    expected = np.array([3 / 127.5 - 1, 2 * np.log(1.75) / np.log(65) - 1])
     folded = discriminator.get_layer("down_14").input
     probe = keras.Model(discriminator.inputs, folded)
     seen = probe([pixels / 127.5 - 1]).numpy()[0, 0, 0]
     np.testing.assert_allclose(seen[:2], expected, rtol=1e-4)
-    np.testing.assert_allclose(seen[2], 2 * np.log1p(252 / 4) / np.log1p(255 / 4) - 1, rtol=1e-4)
-    np.testing.assert_allclose(seen[3:6], [1.0, 1.0, -1.0], atol=1e-5)
+    np.testing.assert_allclose(seen[2], 2 * np.log(64.25) / np.log(65) - 1, rtol=1e-4)
+    expected = np.array([1, 2 * np.log(64.75) / np.log(65) - 1, 2 * np.log(1.25) / np.log(65) - 1])
+    np.testing.assert_allclose(seen[3:6], expected, rtol=1e-4)

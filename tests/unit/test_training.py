@@ -442,7 +442,7 @@ CHOICES: dict[str, Sequence[Any]] = {
     "auxiliary_weight": (0, 0.5),
     "discriminator_channels": ((4, 4, 8), (1, 2, 3)),
     "generator_activation": ("relu", "leaky_relu", "elu"),
-    "generator_output": ("clipped", "tanh"),
+    "generator_output": ("levels", "tanh"),
     "grey_views": (False, True),
     "discriminator_activation": ("leaky_relu", "elu"),
     "initialisation": ("keras", "normal", "he"),
