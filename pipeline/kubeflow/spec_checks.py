@@ -17,7 +17,7 @@ NODE_ID = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]{0,127}")
 
 
 class SpecError(ValueError):
-    """A pipeline or a spec that the backend does not run; one line per node and reason."""
+    """A pipeline, a spec, a parameter or a pipeline root that the backend does not take."""
 
 
 def raise_for(problems: Sequence[str]) -> None:

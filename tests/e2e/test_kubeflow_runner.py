@@ -148,13 +148,16 @@ def test_help_imports_neither_tfx_nor_tensorflow():
         (["compile", "--set", "kubeflow.serving_root=s3://b/x"], "kubeflow.serving_root"),
         (["compile", "-o", "pipeline.json"], "the backend takes YAML only"),
         (["compile", "-o", "nowhere/pipeline.yaml"], "there is no folder"),
-        (["rehearse", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+        (["rehearse", "nowhere.yaml"], "cannot read nowhere.yaml: No such file"),
         (["rehearse", "README.md"], "README.md"),
         (["rehearse", "--store", "ftp"], "--store ftp: expected one of minio, gs, s3"),
-        (["rehearse", "SPEC", "--param", "span"], "expected name=value"),
-        (["rehearse", "SPEC"], "data_dir has no default"),
-        (["rehearse", "SPEC", "--param", "data_dir=/d", "--param", "x=1"], "no parameter x"),
-        (["rehearse", "SPEC", "--param", "data_dir=/d", "--param", "span=a"], "span takes"),
+        (["rehearse", "SPEC", "--param", "span"], "has no '='; expected name=value"),
+        (["rehearse", "SPEC"], "no value for data_dir"),
+        (["rehearse", "SPEC", "--param", "data_dir=/d", "--param", "x=1"], "unknown parameter 'x'"),
+        (
+            ["rehearse", "SPEC", "--param", "data_dir=/d", "--param", "span=a"],
+            "span is 'a'; expected",
+        ),
     ],
 )
 def test_mistakes_are_one_message_each(spec, tmp_path, arguments, said):

@@ -7,13 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.kubeflow.rehearsal import (
-    ParameterError,
-    parse_parameters,
-    read_spec,
-    rehearse,
-)
+from pipeline.kubeflow.rehearsal import rehearse
 from pipeline.kubeflow.spec_checks import SpecError
+from pipeline.kubeflow.spec_file import read_pipeline
 from pipeline.kubeflow.store import local_path
 
 # Reads its ExecutorInput `e`; `put` writes an output's file, `say` the ExecutorOutput.
@@ -111,7 +107,7 @@ def run(tmp_path):
 
     def rehearsed(builder, parameters=None, **options):
         options.setdefault("work_dir", tmp_path / "work")
-        results = rehearse(read_spec(builder.write(tmp_path)), parameters or {}, **options)
+        results = rehearse(read_pipeline(builder.write(tmp_path)), parameters or {}, **options)
         return {result.name: result for result in results}
 
     return rehearsed
@@ -261,34 +257,6 @@ def test_runtime_parameters_and_their_defaults(run, tmp_path):
     assert json.loads(log_of(tmp_path, "Maker")) == {"span": -1.0, "data_dir": "/data"}
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({}, "data_dir has no default"),
-        ({"data_dir": 3}, "data_dir takes text, not 3"),
-        ({"data_dir": "/d", "span": "two"}, "span takes an integer, not 'two'"),
-        ({"data_dir": "/d", "colour": 1}, "no parameter colour; it has data_dir, span"),
-    ],
-)
-def test_parameters_that_the_api_refuses(run, tmp_path, given, said):
-    with pytest.raises(ParameterError, match=said):
-        run(with_parameters(), given)
-    assert not (tmp_path / "work").exists()
-
-
-def test_parameters_are_read_by_their_declared_type(tmp_path):
-    spec = read_spec(with_parameters().write(tmp_path)).spec
-    assert parse_parameters(spec, ["span=3", "data_dir=2026", "x=[1]"]) == {
-        "span": 3,
-        "data_dir": "2026",
-        "x": [1],
-    }
-    assert parse_parameters(spec, ["data_dir=a=b", "span=two"]) == {
-        "data_dir": "a=b",
-        "span": "two",
-    }
-
-
 def test_a_volume_is_a_folder_that_stays_from_run_to_run(tmp_path):
     code = "d = e['inputs']['parameterValues']['d']; os.makedirs(d, exist_ok=True)\n"
     code += "print(json.dumps([json.loads(e['inputs']['parameterValues']['j']), os.listdir(d)]))\n"
@@ -300,7 +268,7 @@ def test_a_volume_is_a_folder_that_stays_from_run_to_run(tmp_path):
     path = tmp_path / "spec.yaml"
     path.write_text(yaml.safe_dump_all([builder.document(), platform]))
     for _ in range(2):
-        [result] = rehearse(read_spec(path), {}, work_dir=tmp_path / "work")
+        [result] = rehearse(read_pipeline(path), {}, work_dir=tmp_path / "work")
         assert result.outcome == "succeeded", result
     logs = [log.read_text() for log in sorted((tmp_path / "work").glob("*/logs/Maker.log"))]
     folder = str(tmp_path / "work" / "volumes" / "claim")
@@ -316,7 +284,7 @@ def _nothing(document):
     ("change", "said"),
     [
         (lambda d: d.update(schemaVersion="2.0.0"), "schema version '2.0.0'"),
-        (lambda d: d.update(colour="red"), "this is no pipeline spec"),
+        (lambda d: d.update(colour="red"), "is no compiled pipeline: Message type"),
         (lambda d: d["root"]["dag"]["tasks"].clear(), "no tasks"),
         (
             lambda d: d["root"]["dag"]["tasks"]["A"].update(dependentTasks=["B_task"]),
@@ -341,7 +309,7 @@ def _nothing(document):
             lambda d: d["root"]["dag"]["tasks"].update({"a.b": d["root"]["dag"]["tasks"]["A"]}),
             "a.b: a task's name may hold letters",
         ),
-        (_nothing, "holds no pipeline spec"),
+        (_nothing, "it lacks pipelineInfo.name or root.dag"),
     ],
 )
 def test_specs_that_the_backend_would_not_take(tmp_path, change, said):
@@ -350,7 +318,8 @@ def test_specs_that_the_backend_would_not_take(tmp_path, change, said):
     path = tmp_path / "spec.yaml"
     path.write_text(yaml.safe_dump(document))
     with pytest.raises(SpecError, match=said):
-        read_spec(path)
+        rehearse(read_pipeline(path), {}, work_dir=tmp_path / "work")
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_circle_is_refused(run):
@@ -365,7 +334,7 @@ def test_the_root_of_the_spec_is_kept_where_the_store_is_the_same(tmp_path):
     path.write_text(yaml.safe_dump(document))
     for store, start in ((None, "gs://b/r/digits/"), ("s3", "s3://mlpipeline/v2/artifacts/")):
         work = tmp_path / str(store)
-        rehearse(read_spec(path), {}, work_dir=work, store=store)
+        rehearse(read_pipeline(path), {}, work_dir=work, store=store)
         [log] = work.glob("*/logs/Maker.log")
         output = json.loads(log.read_text())["outputs"]["artifacts"]["out"]["artifacts"][0]
         assert output["uri"].startswith(start)
