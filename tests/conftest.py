@@ -1,7 +1,8 @@
 """Fixtures that several test files use."""
 
 import os
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,36 @@ def span_dir(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> Path:
     folder = tmp_path / "data"
     _write_span(folder, *digits, train=700)
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[dict[str, str]]:
+    """Moto's S3 store, served on loopback; the variables that lead s3fs to it."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield {
+        "FSSPEC_S3_ENDPOINT_URL": f"http://{host}:{port}",
+        "FSSPEC_S3_KEY": "the-key",
+        "FSSPEC_S3_SECRET": "the-secret-one",
+    }
+    server.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty bucket that `models.storage` reaches."""
+    import s3fs
+
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"bucket-{uuid.uuid4().hex}"
+    s3fs.S3FileSystem(key="k", secret="s", endpoint_url=s3_server["FSSPEC_S3_ENDPOINT_URL"]).mkdir(
+        bucket
+    )
+    return f"s3://{bucket}"
 
 
 def _write_span(folder: Path, images: np.ndarray, labels: np.ndarray, *, train: int) -> None:
