@@ -9,10 +9,11 @@ A file appears whole or not at all, everywhere.
 """
 
 import contextlib
+import io
 import os
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import tensorflow as tf
 
@@ -32,6 +33,14 @@ def exists(address: str) -> bool:
         return bool(tf.io.gfile.exists(address))
     with _s3(address) as store:
         return bool(store.exists(address))
+
+
+def is_folder(address: str) -> bool:
+    """Whether it is a folder."""
+    if not _is_s3(address):
+        return bool(tf.io.gfile.isdir(address))
+    with _s3(address) as store:
+        return bool(store.isdir(address))
 
 
 def names_in(folder: str) -> list[str]:
@@ -55,6 +64,22 @@ def read(address: str) -> bytes:
             return bytes(file.read())
     with _s3(address) as store:
         return bytes(store.cat_file(address))
+
+
+def size(address: str) -> int:
+    """Of a file, bytes."""
+    if not _is_s3(address):
+        return int(tf.io.gfile.stat(address).length)
+    with _s3(address) as store:
+        return int(store.size(address))
+
+
+def open_binary(address: str) -> BinaryIO:
+    """A file to read from; from an S3 store, all of it."""
+    if _is_s3(address):
+        return io.BytesIO(read(address))
+    stream: BinaryIO = tf.io.gfile.GFile(address, "rb")
+    return stream
 
 
 def write(address: str, content: bytes) -> None:

@@ -13,6 +13,8 @@ from tfx import v1 as tfx
 
 from components.generator_evaluator.baseline import find_baseline, newest_version
 from components.generator_evaluator.samples import Generator
+from components.mnist_example_gen.spans import SpanError, content_fingerprint, resolve_span
+from components.mnist_example_gen.splits import load_splits
 from components.pusher.executor import Executor
 from components.pusher.object_store import list_versions, push_objects
 from models import storage
@@ -148,6 +150,21 @@ def test_a_push_that_is_killed_shows_no_version(models, s3_bucket, s3_server):
     # The pushes that were killed have left something, which an hour later is removed.
     left = {int(name) for name in storage.names_in(base) if name.isdecimal()} - {served, second}
     assert left
+
+
+def test_digits_are_read_where_they_lie(s3_bucket, write_span, digits, tmp_path):
+    images, labels = digits
+    for number in (3, 12):
+        write_span(tmp_path / f"span-{number}", images[number:300], labels[number:300], train=200)
+    for path in tmp_path.rglob("*-ubyte"):
+        storage.write(f"{s3_bucket}/data/{path.relative_to(tmp_path)}", path.read_bytes())
+    found, local = (resolve_span(place, None) for place in (f"{s3_bucket}/data", str(tmp_path)))
+    assert (found.span, found.directory) == (12, f"{s3_bucket}/data/span-12")
+    assert content_fingerprint(found) == content_fingerprint(local)
+    for split, held in load_splits(found, 0.1).items():
+        assert held.fingerprint() == load_splits(local, 0.1)[split].fingerprint()
+    with pytest.raises(SpanError, match="nowhere' cannot be listed"):
+        resolve_span(f"{s3_bucket}/nowhere", None)
 
 
 def filled(value: int) -> dict[str, tf.Variable]:

@@ -32,6 +32,11 @@ def test_what_is_written_is_read_listed_and_removed(place):
     assert storage.names_in(place) == storage.names_in(f"{place}/") == ["a", "ab.txt"]
     assert storage.names_in(f"{place}/a") == ["b.txt", "c"]
     assert storage.exists(f"{place}/a/c")
+    assert storage.is_folder(f"{place}/a/c")
+    assert not storage.is_folder(f"{place}/ab.txt")
+    assert storage.size(f"{place}/ab.txt") == 256
+    with storage.open_binary(f"{place}/ab.txt") as file:
+        assert (file.read(2), file.read()) == (b"\0\1", bytes(range(2, 256)))
     storage.remove(f"{place}/ab.txt")
     storage.remove(f"{place}/a/c")
     assert storage.names_in(place) == ["a"]
