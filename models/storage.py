@@ -20,6 +20,11 @@ import tensorflow as tf
 KEY_VARIABLE = "FSSPEC_S3_KEY"
 SECRET_VARIABLE = "FSSPEC_S3_SECRET"
 ENDPOINT_VARIABLE = "FSSPEC_S3_ENDPOINT_URL"
+# Stores that are not AWS's may not know the checksums that botocore sends since 1.36.
+_CONFIG = {
+    "request_checksum_calculation": "when_required",
+    "response_checksum_validation": "when_required",
+}
 _OPTIONS = {"key": KEY_VARIABLE, "secret": SECRET_VARIABLE, "endpoint_url": ENDPOINT_VARIABLE}
 
 
@@ -169,6 +174,6 @@ def _s3(address: str) -> Iterator[Any]:
     options = {option: value for option, value in given.items() if value}
     try:
         # Others write there too, so nothing that was listed may be taken to be so still.
-        yield s3fs.S3FileSystem(use_listings_cache=False, **options)
+        yield s3fs.S3FileSystem(use_listings_cache=False, config_kwargs=_CONFIG, **options)
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
         raise OSError(f"{address}: {error}") from error

@@ -202,6 +202,7 @@ def test_a_store_that_cannot_be_read_keeps_no_report_back(monkeypatch, capsys):
     for name, value in (("ENDPOINT_URL", "http://127.0.0.1:9"), ("KEY", "k"), ("SECRET", "s")):
         monkeypatch.setenv(f"FSSPEC_S3_{name}", value)
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     assert report_of("s3://bucket/serving", "COMPLETE").outcome == "not pushed"
     assert "s3://bucket/serving cannot be read" in capsys.readouterr().out
 

@@ -2,13 +2,13 @@
 
 import json
 import multiprocessing
-import os
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from s3_children import KEY, filled, killed, save
 from tfx import v1 as tfx
 
 from components.generator_evaluator.baseline import find_baseline, newest_version
@@ -24,7 +24,6 @@ from models.gan.networks import build_generator
 from models.gan.settings import TrainSettings
 
 SMALL = {"generator_channels": (4, 4, 4), "discriminator_channels": (4, 4, 4), "latent_dim": 8}
-KEY = "0123456789abcdef"
 # Forks of a process that has TensorFlow imported but not started: a second each, not ten.
 CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload(["components.pusher.object_store", "models.gan.checkpoints"])
@@ -102,27 +101,6 @@ def test_what_is_not_blessed_is_not_pushed(models, s3_bucket, tmp_path):
     assert storage.names_in(s3_bucket) == []
 
 
-def killed(after: int, environment: dict[str, str], function, *arguments) -> None:
-    """In a process of its own: ended by SIGKILL before it sends another file."""
-    os.environ.update(environment)
-    import s3fs
-
-    sent = []
-
-    def counting(send):
-        def counted(*args, **kwargs):
-            if len(sent) == after:
-                os.kill(os.getpid(), signal.SIGKILL)
-            sent.append(args)
-            return send(*args, **kwargs)
-
-        return counted
-
-    for name in ("pipe_file", "put_file"):
-        setattr(s3fs.S3FileSystem, name, counting(getattr(s3fs.S3FileSystem, name)))
-    function(*arguments)
-
-
 def run_killed(after: int, environment: dict[str, str], function, *arguments) -> bool:
     """Runs it, and says whether it was killed before it had ended."""
     child = CHILDREN.Process(target=killed, args=(after, environment, function, *arguments))
@@ -165,14 +143,6 @@ def test_digits_are_read_where_they_lie(s3_bucket, write_span, digits, tmp_path)
         assert held.fingerprint() == load_splits(local, 0.1)[split].fingerprint()
     with pytest.raises(SpanError, match="nowhere' cannot be listed"):
         resolve_span(f"{s3_bucket}/nowhere", None)
-
-
-def filled(value: int) -> dict[str, tf.Variable]:
-    return {"weights": tf.Variable(tf.fill([300], float(value))), "step": tf.Variable(value)}
-
-
-def save(root: str, step: int) -> None:
-    Checkpoints(root, KEY, filled(step)).save(step, {"seconds": step / 3})
 
 
 def restored(root: str) -> int | None:
@@ -221,6 +191,7 @@ def test_a_store_that_cannot_be_reached_ends_the_training(monkeypatch):
     for name, value in (("ENDPOINT_URL", "http://127.0.0.1:9"), ("KEY", "k"), ("SECRET", "s")):
         monkeypatch.setenv(f"FSSPEC_S3_{name}", value)
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(CheckpointError, match="cannot look for checkpoints in s3://bucket"):
         restored("s3://bucket/checkpoints")
     with pytest.raises(CheckpointError, match="cannot save the checkpoint of step 1 in s3://"):

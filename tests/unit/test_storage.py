@@ -101,6 +101,7 @@ def test_a_store_that_does_not_answer_is_no_empty_store(monkeypatch):
     for name, value in (("ENDPOINT_URL", "http://127.0.0.1:9"), ("KEY", "k"), ("SECRET", "s")):
         monkeypatch.setenv(f"FSSPEC_S3_{name}", value)
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     calls = (storage.exists, storage.names_in, storage.read, storage.remove)
     for call in calls:
         with pytest.raises(OSError, match=r"s3://bucket/folder.*127\.0\.0\.1:9"):
