@@ -56,7 +56,10 @@ def names_in(folder: str) -> list[str]:
     with _s3(folder) as store:
         try:
             found = store.ls(folder, detail=False)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            response = getattr(error.__cause__, "response", {})
+            if response.get("Error", {}).get("Code") == "NoSuchBucket":
+                raise
             return []
     inside = _relative(folder, found)
     return sorted(name for name in inside if name)

@@ -104,6 +104,8 @@ def _resolve_parameter(spec: Any, task: Any, scope: Scope) -> struct_pb2.Value:
         return scope.store.parameter(source.producer_task, source.output_parameter_key)
     if kind == "runtime_value" and spec.runtime_value.WhichOneof("value") == "constant":
         constant = spec.runtime_value.constant
+        if constant.string_value == "{{$.pipeline_task_name}}":
+            return struct_pb2.Value(string_value=task.task_info.name)
         filled = scope.placeholders.get(constant.string_value)
         return constant if filled is None else struct_pb2.Value(string_value=filled)
     if kind == "task_final_status":

@@ -9,7 +9,6 @@ this machine's environment.
 """
 
 import datetime
-import graphlib
 import os
 import re
 import time
@@ -24,7 +23,13 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 from pipeline.kubeflow.backend_driver import Scope, build_executor_input, resolve_parameters
 from pipeline.kubeflow.backend_launcher import Launcher
 from pipeline.kubeflow.backend_metadata import COMPLETE, FAILED, BackendError, MetadataStore
-from pipeline.kubeflow.spec_checks import SpecError, check_spec, is_exit_task, producers_of
+from pipeline.kubeflow.spec_checks import (
+    SpecError,
+    check_spec,
+    is_exit_task,
+    order_of,
+    producers_of,
+)
 from pipeline.kubeflow.spec_file import PipelineFile
 from pipeline.kubeflow.store import FOLDERS
 
@@ -169,15 +174,6 @@ class _Rehearsal:
         self.listener(result)
 
 
-def order_of(dag: Any) -> list[str]:
-    """The tasks, each after those it depends on; raises SpecError for a circle."""
-    graph = {name: producers_of(task) for name, task in sorted(dag.tasks.items())}
-    try:
-        return list(graphlib.TopologicalSorter(graph).static_order())
-    except graphlib.CycleError as error:
-        raise SpecError(f"tasks depend on each other in a circle: {error.args[1]}") from None
-
-
 def _with_defaults(pipeline: PipelineFile, given: Mapping[str, Any]) -> dict[str, struct_pb2.Value]:
     """All parameters of a run, as the backend fills them up (argocompiler/argo.go, Compile)."""
     defaults = {
@@ -198,7 +194,9 @@ def _placeholders(pipeline: PipelineFile, run_id: str) -> dict[str, str]:
         "{{$.pipeline_job_name}}": f"{pipeline.name} {run_id}",
         "{{$.pipeline_job_resource_name}}": f"{pipeline.name}-{run_id}",
         "{{$.pipeline_job_uuid}}": run_id,
+        "{{$.pipeline_task_uuid}}": "1",
         "{{$.pipeline_job_create_time_utc}}": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "{{$.pipeline_job_schedule_time_utc}}": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
 
 

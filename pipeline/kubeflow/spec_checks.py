@@ -4,6 +4,7 @@ Each check names the place in the backend's source (`backend/src/v2/` of kubeflo
 which it is there. Importing this does not import TFX.
 """
 
+import graphlib
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -90,8 +91,18 @@ def _of_dag(dag: Any, spec: Any, deployment: Any) -> Iterator[str]:
         else:
             for problem in _of_executor(component, deployment):
                 yield f"{name}: {problem}"
+    try:
+        order_of(dag)
+    except graphlib.CycleError as error:
+        yield f"tasks depend on each other in a circle: {', '.join(error.args[1])}"
     if exit_tasks and exit_tasks == set(dag.tasks):
         yield "a DAG of exit tasks only: there has to be something that they follow"
+
+
+def order_of(dag: Any) -> list[str]:
+    """The tasks of a DagSpec, each after those it waits for; raises graphlib.CycleError."""
+    graph = {name: producers_of(task) for name, task in sorted(dag.tasks.items())}
+    return list(graphlib.TopologicalSorter(graph).static_order())
 
 
 def producers_of(task: Any) -> list[str]:

@@ -76,7 +76,7 @@ def test_a_folder_is_written_and_read_with_tensorflow(place):
 
 
 def test_a_large_file_goes_up_and_down(s3_bucket, tmp_path):
-    """In parts, of which s3fs makes several above 50 MiB."""
+    """It comes down in parts."""
     content = os.urandom(1 << 20) * 70
     with storage.new_folder(f"{s3_bucket}/large", last="end") as folder:
         Path(folder, "data").write_bytes(content)
@@ -106,6 +106,11 @@ def test_a_store_that_does_not_answer_is_no_empty_store(monkeypatch):
     for call in calls:
         with pytest.raises(OSError, match=r"s3://bucket/folder.*127\.0\.0\.1:9"):
             call("s3://bucket/folder")
+
+
+def test_a_bucket_that_is_not_there_is_no_empty_one(s3_bucket):
+    with pytest.raises(FileNotFoundError, match="bucket does not exist"):
+        storage.names_in(f"{s3_bucket}-mistyped/folder")
 
 
 def test_no_credentials_are_one_clear_error(s3_bucket, monkeypatch, tmp_path):
