@@ -51,7 +51,7 @@ def is_folder(address: str) -> bool:
 def names_in(folder: str) -> list[str]:
     """What is directly in a folder, sorted, without slashes; nothing where there is no folder."""
     if not _is_s3(folder):
-        names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
+        names = tf.io.gfile.listdir(folder) if tf.io.gfile.exists(folder) else []
         return sorted(name.rstrip("/") for name in names)
     with _s3(folder) as store:
         try:
