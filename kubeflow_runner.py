@@ -107,22 +107,22 @@ def rehearse(
 
     Exit status: 0 every task succeeded, 1 one failed, 2 bad usage.
     """
-    from pipeline.kubeflow.rehearsal import ParameterError, parse_parameters, read_spec
     from pipeline.kubeflow.rehearsal import rehearse as run_rehearsal
     from pipeline.kubeflow.spec_checks import SpecError
+    from pipeline.kubeflow.spec_file import read_pipeline, run_parameters
 
     if store not in (None, *STORES):
         _fail(f"--store {store}: expected one of {', '.join(STORES)}")
     try:
-        spec_file = read_spec(file)
+        pipeline = read_pipeline(file)
         results = run_rehearsal(
-            spec_file,
-            parse_parameters(spec_file.spec, params or []),
+            pipeline,
+            run_parameters(pipeline, params or ()),
             work_dir=work_dir,
             store=store,
             listener=_show,
         )
-    except (SpecError, ParameterError) as error:
+    except SpecError as error:
         _fail(str(error))
     except OSError as error:
         _fail(f"--work-dir {work_dir}: {error}")

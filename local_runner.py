@@ -108,7 +108,6 @@ def retrain(
     from components.mnist_example_gen.spans import SpanError
     from pipeline.data_source import DataSourceError
     from pipeline.local.places import UsageError
-    from pipeline.local.retrain import as_json
     from pipeline.local.retrain import retrain as retrain_once
 
     resolved = _resolve(preset, assignments, output_dir, data_dir)
@@ -116,7 +115,7 @@ def retrain(
         outcome, done = retrain_once(resolved, condition, verbose=verbose)
     except (UsageError, DataSourceError, SpanError, IdxError) as error:
         _fail(str(error), 2)
-    typer.echo(as_json(done))
+    typer.echo(done.as_json())
     raise typer.Exit(outcome)
 
 

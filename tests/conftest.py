@@ -2,6 +2,7 @@
 
 import os
 import signal
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -51,6 +52,36 @@ def interrupt_main() -> Iterator[Callable[[], None]]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield lambda: signal.raise_signal(signal.SIGINT)
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[dict[str, str]]:
+    """Moto's S3 store, served on loopback; the variables that lead s3fs to it."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield {
+        "FSSPEC_S3_ENDPOINT_URL": f"http://{host}:{port}",
+        "FSSPEC_S3_KEY": "the-key",
+        "FSSPEC_S3_SECRET": "the-secret-one",
+    }
+    server.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty bucket that `models.storage` reaches."""
+    import s3fs
+
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"bucket-{uuid.uuid4().hex}"
+    s3fs.S3FileSystem(key="k", secret="s", endpoint_url=s3_server["FSSPEC_S3_ENDPOINT_URL"]).mkdir(
+        bucket
+    )
+    return f"s3://{bucket}"
 
 
 def _write_span(folder: Path, images: np.ndarray, labels: np.ndarray, *, train: int) -> None:

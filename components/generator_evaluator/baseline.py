@@ -3,9 +3,8 @@
 import os
 from dataclasses import dataclass
 
-import tensorflow as tf
-
 from components.generator_evaluator.samples import Generator, GeneratorError, Samples
+from models import storage
 
 
 class BrokenBaselineError(RuntimeError):
@@ -66,8 +65,13 @@ def find_baseline(serving_dir: str, candidate: Samples, seed: int, broken: str) 
 
 
 def newest_version(serving_dir: str) -> str | None:
-    """The folder with the highest number in its name; None when there is none."""
-    if not serving_dir or not tf.io.gfile.isdir(serving_dir):
-        return None
-    names = [name.rstrip("/") for name in tf.io.gfile.listdir(serving_dir)]
-    return max((name for name in names if name.isdecimal()), key=int, default=None)
+    """The folder with the highest number in its name; None when there is none.
+
+    On an object store a push that was cut off leaves a folder without its `saved_model.pb`, which
+    comes last there. Such a version is passed over.
+    """
+    names = storage.names_in(serving_dir) if serving_dir else []
+    for name in sorted(filter(str.isdecimal, names), key=int, reverse=True):
+        if "://" not in serving_dir or storage.exists(f"{serving_dir}/{name}/saved_model.pb"):
+            return name
+    return None

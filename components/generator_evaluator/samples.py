@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from models import storage
 from models.metrics.pictures import require_pictures
 
 ANY_DIGIT = -1
@@ -42,16 +43,18 @@ class Generator:
     """An exported generator, called in batches."""
 
     def __init__(self, model_dir: str) -> None:
-        """Loads the SavedModel.
+        """Loads the SavedModel in a folder or at a URI.
 
         Raises:
           GeneratorError: when there is none, or it draws no pictures by `generate_pixels`.
+          OSError: when the store it is on cannot be read.
         """
-        try:
-            # The signatures live as long as the object they were loaded from.
-            self._model = tf.saved_model.load(model_dir)
-        except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
-            raise GeneratorError(f"{model_dir}: {_first_line(error)}") from None
+        with storage.local_copy(model_dir) as place:
+            try:
+                # The signatures live as long as the object they were loaded from.
+                self._model = tf.saved_model.load(place)
+            except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
+                raise GeneratorError(f"{model_dir}: {_first_line(error)}") from None
         if "generate_pixels" not in self._model.signatures:
             raise GeneratorError(f"{model_dir}: the signature generate_pixels is missing")
         self._name = model_dir

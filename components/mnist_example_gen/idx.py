@@ -231,20 +231,19 @@ def _local_size(path: str) -> int:
 
 
 def _remote_size(path: str) -> int:
-    from tensorflow.io import gfile
+    from models import storage
 
-    if not gfile.exists(path):
+    if not storage.exists(path):
         raise FileNotFoundError("not found")
-    if gfile.isdir(path):
+    if storage.is_folder(path):
         raise IsADirectoryError("is a directory")
-    return int(gfile.stat(path).length)
+    return storage.size(path)
 
 
 def _open_remote(path: str) -> BinaryIO:
-    from tensorflow.io import gfile
+    from models import storage
 
-    stream: BinaryIO = gfile.GFile(path, "rb")
-    return stream
+    return storage.open_binary(path)
 
 
 def _remote_failures() -> tuple[type[Exception], ...]:

@@ -9,6 +9,7 @@ A folder that holds both is refused, for nothing says which of the two is meant.
 is there twice, plain and as `.gz` or under both spellings of its name.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -161,17 +162,21 @@ def _entries(directory: str) -> dict[str, bool]:
 def _remote_entries(directory: str) -> dict[str, bool]:
     import tensorflow as tf
 
+    from models import storage
+
     try:
-        names = {name.rstrip("/") for name in tf.io.gfile.listdir(directory)}
+        names = set(storage.names_in(directory))
+        if not names and not storage.is_folder(directory):
+            raise FileNotFoundError(errno.ENOENT, "there is no such folder")
         known = {name for name in names if name in _all_names() or _SPAN_FOLDER.fullmatch(name)}
-        folders = {name for name in known if tf.io.gfile.isdir(_join(directory, name))}
+        folders = {name for name in known if storage.is_folder(_join(directory, name))}
     except (OSError, UnicodeError, tf.errors.OpError) as error:
         raise _unreadable(directory, error) from error
     return {name: name in folders for name in names}
 
 
 def _unreadable(directory: str, error: Exception) -> SpanError:
-    reason = error.strerror if isinstance(error, OSError) else str(error)
+    reason = getattr(error, "strerror", None) or str(error)
     return SpanError(
         f"{directory!r} cannot be listed ({reason}). Expected a folder with MNIST's files. Check "
         "the path and who may read it."

@@ -5,8 +5,7 @@ import os
 import time
 import uuid
 from collections.abc import Mapping
-
-import tensorflow as tf
+from pathlib import Path
 
 from components.pusher.versions import (
     RECORD,
@@ -15,6 +14,7 @@ from components.pusher.versions import (
     model_files,
     new_record,
 )
+from models import storage
 
 _CLAIMS = ".claims"
 _LAST = "saved_model.pb"
@@ -57,15 +57,13 @@ def push_objects(model_dir: str, base: str, extra_files: Mapping[str, bytes]) ->
         return newest
     version = _claim(base)
     target = os.path.join(base, str(version))
-    contents = {path: _read(os.path.join(model_dir, path)) for path in model_files(model_dir)}
+    contents = {path: Path(model_dir, path).read_bytes() for path in model_files(model_dir)}
     contents |= {**extra_files, RECORD: new_record(version, fingerprint, {})}
     last = contents.pop(_LAST)
     for path, content in [*contents.items(), (_LAST, last)]:
         place = os.path.join(target, path)
-        tf.io.gfile.makedirs(os.path.dirname(place))
-        with tf.io.gfile.GFile(place, "wb") as file:
-            file.write(content)
-        if _read(place) != content:
+        storage.write(place, content)
+        if storage.read(place) != content:
             raise PushError(f"{place} differs from what was uploaded")
     return version
 
@@ -80,12 +78,10 @@ def _claim(base: str) -> int:
     for _ in range(_TRIES):
         folder = os.path.join(base, _CLAIMS, str(version))
         claim = os.path.join(folder, uuid.uuid4().hex)
-        tf.io.gfile.makedirs(folder)
-        with tf.io.gfile.GFile(claim, "w") as file:
-            file.write(str(time.time()))
-        if len(tf.io.gfile.listdir(folder)) == 1:
+        storage.write(claim, str(time.time()).encode())
+        if len(storage.names_in(folder)) == 1:
             return version
-        tf.io.gfile.remove(claim)
+        storage.remove(claim)
         version += 1 + uuid.uuid4().int % 10
     raise PushError(f"no version in {base} could be claimed in {_TRIES} tries")
 
@@ -93,32 +89,24 @@ def _claim(base: str) -> int:
 def _remove_abandoned(base: str) -> None:
     for version in _numbers(base):
         claims = os.path.join(base, _CLAIMS, str(version))
-        if _is_whole(base, version) or not tf.io.gfile.exists(claims):
+        if _is_whole(base, version):
             continue
         ages = [
-            time.time() - float(_read(os.path.join(claims, name)) or 0)
-            for name in tf.io.gfile.listdir(claims)
+            time.time() - float(storage.read(os.path.join(claims, name)) or 0)
+            for name in storage.names_in(claims)
         ]
         if min(ages, default=0.0) > _ABANDONED_SECONDS:
-            tf.io.gfile.rmtree(os.path.join(base, str(version)))
+            storage.remove(os.path.join(base, str(version)))
 
 
 def _numbers(base: str) -> list[int]:
-    if not tf.io.gfile.isdir(base):
-        return []
-    names = (name.rstrip("/") for name in tf.io.gfile.listdir(base))
-    return sorted(int(name) for name in names if name.isdecimal())
+    return sorted(int(name) for name in storage.names_in(base) if name.isdecimal())
 
 
 def _is_whole(base: str, version: int) -> bool:
-    return tf.io.gfile.exists(os.path.join(base, str(version), _LAST))
+    return storage.exists(os.path.join(base, str(version), _LAST))
 
 
 def _fingerprint(base: str, version: int) -> str | None:
     path = os.path.join(base, str(version), RECORD)
-    return json.loads(_read(path))["model_fingerprint"] if tf.io.gfile.exists(path) else None
-
-
-def _read(path: str) -> bytes:
-    with tf.io.gfile.GFile(path, "rb") as file:
-        return file.read()
+    return json.loads(storage.read(path))["model_fingerprint"] if storage.exists(path) else None

@@ -21,6 +21,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from models import storage
+
 _FORMAT = 1
 _STATE = "state"
 _MANIFEST = "manifest.json"
@@ -80,7 +82,7 @@ class Checkpoints:
         """Touches no file.
 
         Args:
-          root: a local folder or a URI that `tf.io.gfile` knows; made when needed.
+          root: a local folder or a URI that `models.storage` knows; made when needed.
           key: from `checkpoint_key`.
           variables: the state, by any names; of a Keras variable, its `value`.
           keep: how many checkpoints to leave after a save.
@@ -136,17 +138,23 @@ class Checkpoints:
           whole checkpoint.
 
         Raises:
-          CheckpointError: when the folder cannot be listed, or a whole checkpoint holds other
-            variables than these.
+          CheckpointError: when the folder cannot be listed or read, or a whole checkpoint holds
+            other variables than these.
         """
         for name in reversed(self._listed()):
             folder = f"{self.directory}/{name}"
             try:
-                content, values = _read(folder)
+                with storage.local_copy(folder) as place:
+                    content, values = _read(place)
             except _BrokenError as error:
                 _log.warning(f"passing over the checkpoint {folder}: {error}")
                 self._broken.add(name)
                 continue
+            except OSError as error:
+                raise CheckpointError(
+                    f"cannot read the checkpoint {folder}: {_reason(error)}. Start the same run "
+                    "again once it can be read: it goes on from there."
+                ) from error
             self._check(folder, values)
             for variable_name, variable in self._variables.items():
                 variable.assign(values[variable_name])
@@ -165,48 +173,46 @@ class Checkpoints:
 
     def _folders(self) -> list[str]:
         """The checkpoints' names, oldest first; none when the directory is not there."""
-        if not tf.io.gfile.exists(self.directory):
-            return []
-        names = [name.rstrip("/") for name in tf.io.gfile.listdir(self.directory)]
-        return sorted(filter(_FOLDER.fullmatch, names), key=_number)
+        return sorted(filter(_FOLDER.fullmatch, storage.names_in(self.directory)), key=_number)
 
     def _listed(self) -> list[str]:
         try:
             return self._folders()
-        except tf.errors.OpError as error:
+        except (OSError, tf.errors.OpError) as error:
             raise CheckpointError(
                 f"cannot look for checkpoints in {self.directory}: {_reason(error)}. "
                 "It must be a folder that can be read."
             ) from error
 
     def _is_complete(self, name: str) -> bool:
-        return name not in self._broken and tf.io.gfile.exists(
-            f"{self.directory}/{name}/{_MANIFEST}"
-        )
+        return name not in self._broken and storage.exists(f"{self.directory}/{name}/{_MANIFEST}")
 
     def _write(self, folder: str, step: int, extra: Mapping[str, Any]) -> None:
         """Writes a checkpoint, or removes what it has written of it."""
         try:
-            tf.io.gfile.makedirs(folder)
-            state = tf.train.Checkpoint(values=list(self._variables.values()))
-            state.write(f"{folder}/{_STATE}")
-            files = sorted(tf.io.gfile.listdir(folder))
-            content = {
-                "step": step,
-                "extra": dict(extra),
-                "variables": list(self._variables),
-                "files": {name: _size_and_digest(f"{folder}/{name}") for name in files},
-            }
-            with tf.io.gfile.GFile(f"{folder}/{_PARTIAL_MANIFEST}", "w") as file:
-                file.write(_manifest(content))
-            for path in [*files, _PARTIAL_MANIFEST]:
-                _sync(f"{folder}/{path}")
-            tf.io.gfile.rename(f"{folder}/{_PARTIAL_MANIFEST}", f"{folder}/{_MANIFEST}")
-            _sync(folder)
+            with storage.new_folder(folder, last=_MANIFEST) as place:
+                self._write_into(place, step, extra)
             _sync(self.directory)
         except BaseException:
             _remove(folder)
             raise
+
+    def _write_into(self, place: str, step: int, extra: Mapping[str, Any]) -> None:
+        state = tf.train.Checkpoint(values=list(self._variables.values()))
+        state.write(f"{place}/{_STATE}")
+        files = sorted(tf.io.gfile.listdir(place))
+        content = {
+            "step": step,
+            "extra": dict(extra),
+            "variables": list(self._variables),
+            "files": {name: _size_and_digest(f"{place}/{name}") for name in files},
+        }
+        with tf.io.gfile.GFile(f"{place}/{_PARTIAL_MANIFEST}", "w") as file:
+            file.write(_manifest(content))
+        for path in [*files, _PARTIAL_MANIFEST]:
+            _sync(f"{place}/{path}")
+        tf.io.gfile.rename(f"{place}/{_PARTIAL_MANIFEST}", f"{place}/{_MANIFEST}")
+        _sync(place)
 
     def _check(self, folder: str, values: Mapping[str, np.ndarray]) -> None:
         for name in sorted(values.keys() | self._variables.keys()):
@@ -310,7 +316,6 @@ def _sync(path: str) -> None:
 
 def _remove(folder: str) -> None:
     try:
-        if tf.io.gfile.exists(folder):
-            tf.io.gfile.rmtree(folder)
-    except tf.errors.OpError as error:
+        storage.remove(folder)
+    except (OSError, tf.errors.OpError) as error:
         _log.warning(f"cannot remove {folder}: {_reason(error)}")

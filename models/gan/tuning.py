@@ -35,6 +35,7 @@ from keras_tuner.oracles import BayesianOptimizationOracle, RandomSearchOracle
 from pydantic import ValidationError
 from tfx import v1 as tfx
 
+from models import storage
 from models.digit_classifier.features import FeatureExtractor
 from models.examples import load_split
 from models.gan.checkpoints import Checkpoints, checkpoint_key
@@ -305,12 +306,7 @@ class _GanTuner(BaseTuner):
             "trials": [trial.get_state() for trial in self.oracle.trials.values()],
         }
         try:
-            tf.io.gfile.makedirs(self._state_dir)
-            with tf.io.gfile.GFile(f"{self._state_dir}/partial-{_FILE}", "w") as file:
-                file.write(json.dumps(content))
-            tf.io.gfile.rename(
-                f"{self._state_dir}/partial-{_FILE}", f"{self._state_dir}/{_FILE}", overwrite=True
-            )
+            storage.write(f"{self._state_dir}/{_FILE}", json.dumps(content).encode())
         except (OSError, tf.errors.OpError) as error:
             raise SearchError(
                 f"cannot keep the search in {self._state_dir}: {error}. Make room there or see who "
@@ -320,11 +316,10 @@ class _GanTuner(BaseTuner):
 
     def _restore(self) -> None:
         path = f"{self._state_dir}/{_FILE}"
-        if not tf.io.gfile.exists(path):
+        if not storage.exists(path):
             return
         try:
-            with tf.io.gfile.GFile(path) as file:
-                content = json.loads(file.read())
+            content = json.loads(storage.read(path))
             trials = [Trial.from_state(state) for state in content["trials"]]
             state = content["oracle"]
         except (ValueError, LookupError, TypeError) as error:
@@ -334,8 +329,8 @@ class _GanTuner(BaseTuner):
         self.oracle.set_state(state)
 
     def _remove(self, folder: str) -> None:
-        if is_chief(self._strategy) and tf.io.gfile.exists(folder):
-            tf.io.gfile.rmtree(folder)
+        if is_chief(self._strategy):
+            storage.remove(folder)
 
 
 def _is_complete(trial: Trial) -> bool:

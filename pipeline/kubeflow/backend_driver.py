@@ -8,6 +8,7 @@ import decimal
 import json
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf import json_format, struct_pb2
@@ -26,14 +27,28 @@ _KINDS = {
 }
 
 
+@dataclass(frozen=True)
+class Scope:
+    """What the tasks of a DAG can refer to.
+
+    Attributes:
+      parameters: of the DAG.
+      store: what its tasks emitted so far.
+      placeholders: what a constant that is one of these stands for: the run's name, and the like.
+    """
+
+    parameters: Mapping[str, struct_pb2.Value]
+    store: MetadataStore
+    placeholders: Mapping[str, str]
+
+
 def build_executor_input(
     name: str,
     task: Any,
     component: Any,
+    scope: Scope,
     *,
     run_root: str,
-    root_parameters: Mapping[str, struct_pb2.Value],
-    store: MetadataStore,
     publish_logs: bool = True,
 ) -> Any:
     """Resolves a task's inputs and gives its outputs their URIs.
@@ -42,48 +57,80 @@ def build_executor_input(
       name: of the task.
       task: its PipelineTaskSpec.
       component: its ComponentSpec.
+      scope: what it can refer to.
       run_root: URI below which all artifacts of the run are.
-      root_parameters: of the run.
-      store: what earlier tasks emitted.
       publish_logs: whether the log is an output too, as it is unless a cluster says otherwise.
 
     Raises:
       BackendError: where the driver would fail.
     """
     result = pipeline_spec_pb2.ExecutorInput()
-    for key, spec in task.inputs.parameters.items():
-        value = _resolve_parameter(spec, root_parameters, store)
+    for key, value in resolve_parameters(task, component, scope).items():
         result.inputs.parameter_values[key].CopyFrom(value)
-    _convert_parameters(result.inputs.parameter_values, component)
     for key, spec in task.inputs.artifacts.items():
         if spec.WhichOneof("kind") != "task_output_artifact":
             raise BackendError(f"input artifact {key!r} is not another task's output")
         source = spec.task_output_artifact
-        artifact = store.artifact(source.producer_task, source.output_artifact_key)
+        artifact = scope.store.artifact(source.producer_task, source.output_artifact_key)
         result.inputs.artifacts[key].artifacts.add().CopyFrom(artifact)
     _provision_outputs(result.outputs, name, component, run_root, publish_logs)
     return result
 
 
-def _resolve_parameter(
-    spec: Any, root_parameters: Mapping[str, struct_pb2.Value], store: MetadataStore
-) -> struct_pb2.Value:
+def resolve_parameters(task: Any, component: Any, scope: Scope) -> dict[str, struct_pb2.Value]:
+    """The parameters of a task, of the types that its component declares.
+
+    Raises:
+      BackendError: where the driver would fail.
+    """
+    values = {}
+    for key, spec in task.inputs.parameters.items():
+        values[key] = struct_pb2.Value()
+        values[key].CopyFrom(_resolve_parameter(spec, task, scope))
+    _convert_parameters(values, component)
+    return values
+
+
+def _resolve_parameter(spec: Any, task: Any, scope: Scope) -> struct_pb2.Value:
     kind = spec.WhichOneof("kind")
     if kind == "component_input_parameter":
-        if spec.component_input_parameter not in root_parameters:
+        if spec.component_input_parameter not in scope.parameters:
             raise BackendError(
                 f"parent DAG does not have input parameter {spec.component_input_parameter}"
             )
-        return root_parameters[spec.component_input_parameter]
+        return scope.parameters[spec.component_input_parameter]
     if kind == "task_output_parameter":
         source = spec.task_output_parameter
-        return store.parameter(source.producer_task, source.output_parameter_key)
+        return scope.store.parameter(source.producer_task, source.output_parameter_key)
     if kind == "runtime_value" and spec.runtime_value.WhichOneof("value") == "constant":
-        return spec.runtime_value.constant
+        constant = spec.runtime_value.constant
+        if constant.string_value == "{{$.pipeline_task_name}}":
+            return struct_pb2.Value(string_value=task.task_info.name)
+        filled = scope.placeholders.get(constant.string_value)
+        return constant if filled is None else struct_pb2.Value(string_value=filled)
+    if kind == "task_final_status":
+        return _final_status(task, scope)
     raise BackendError(f"parameter spec of kind {kind} not implemented yet")
 
 
-def _convert_parameters(values: Any, component: Any) -> None:
+def _final_status(task: Any, scope: Scope) -> struct_pb2.Value:
+    """Of the first task that this one names, whatever its input says; never with an error."""
+    if not task.dependent_tasks:
+        raise BackendError("the task has no dependent tasks")
+    producer = task.dependent_tasks[0]
+    status = struct_pb2.Value()
+    status.struct_value.update(
+        {
+            "state": scope.store.state(producer) or "",
+            "pipelineTaskName": producer,
+            "pipelineJobResourceName": scope.placeholders["{{$.pipeline_job_resource_name}}"],
+            "error": {},
+        }
+    )
+    return status
+
+
+def _convert_parameters(values: dict[str, struct_pb2.Value], component: Any) -> None:
     for name, spec in component.input_definitions.parameters.items():
         if name not in values:
             if not spec.is_optional and not spec.HasField("default_value"):

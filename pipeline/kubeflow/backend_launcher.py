@@ -39,7 +39,6 @@ class Launcher:
       pods: the folder of the pods' disks.
       logs: the folder of the tasks' logs, `<task>.log`.
       workdir: the image's WORKDIR.
-      store: where outputs are recorded.
       warnings: what was logged as a warning and nothing more, by task.
     """
 
@@ -48,18 +47,34 @@ class Launcher:
     pods: Path
     logs: Path
     workdir: Path
-    store: MetadataStore
     warnings: dict[str, list[str]] = field(default_factory=dict)
 
-    def launch(self, task: str, executor_input: Any, component: Any, container: Any) -> None:
-        """Runs a task's container; raises BackendError when it fails or would on the backend."""
+    def launch(
+        self,
+        task: str,
+        executor_input: Any,
+        component: Any,
+        container: Any,
+        secrets: Mapping[str, str],
+        store: MetadataStore,
+    ) -> None:
+        """Runs a task's container; raises BackendError when it fails or would on the backend.
+
+        Args:
+          task: its name.
+          executor_input: what the driver hands to it.
+          component: its ComponentSpec.
+          container: its ContainerSpec.
+          secrets: variables of its environment that are not in the spec.
+          store: where outputs are recorded.
+        """
         pod = self.pods / task
         self._download(executor_input.inputs, pod)
         self._prepare_folders(executor_input.outputs, pod)
         try:
             _run(
                 fill_placeholders(executor_input, component, container),
-                container.env,
+                {**_declared(container.env), **secrets},
                 pod,
                 self.logs / f"{task}.log",
                 self.workdir,
@@ -67,8 +82,10 @@ class Launcher:
         finally:
             self._keep_log(task, executor_input.outputs, pod)
         output = read_executor_output(_inside(pod, executor_input.outputs.output_file))
-        self._collect_parameters(task, executor_input.outputs, output, component)
-        self._upload(task, executor_input.outputs, output, pod)
+        for name, value in self._parameters(task, executor_input.outputs, output, component):
+            store.record_parameter(task, name, value)
+        for name, artifact in self._upload(task, executor_input.outputs, output, pod):
+            store.record_artifact(task, name, artifact)
 
     def _download(self, inputs: Any, pod: Path) -> None:
         for name, artifact in _all_artifacts(inputs.artifacts):
@@ -93,7 +110,9 @@ class Launcher:
             path = local_path(outputs.artifacts[LOGS].artifacts[0].uri, str(pod)) or ""
             shutil.copyfile(self.logs / f"{task}.log", path)
 
-    def _collect_parameters(self, task: str, outputs: Any, output: Any, component: Any) -> None:
+    def _parameters(
+        self, task: str, outputs: Any, output: Any, component: Any
+    ) -> Iterator[tuple[str, struct_pb2.Value]]:
         for name in outputs.parameters:
             value = struct_pb2.Value()
             if name in output.parameter_values:
@@ -104,9 +123,9 @@ class Launcher:
                     raise BackendError(f"failed to read output parameter {name!r} below {pod}")
                 kind = component.output_definitions.parameters[name].parameter_type
                 value = text_value(path.read_text(), kind)
-            self.store.record_parameter(task, name, value)
+            yield name, value
 
-    def _upload(self, task: str, outputs: Any, output: Any, pod: Path) -> None:
+    def _upload(self, task: str, outputs: Any, output: Any, pod: Path) -> Iterator[tuple[str, Any]]:
         for name, artifact in _all_artifacts(outputs.artifacts):
             if name != LOGS and output.artifacts.get(name) and output.artifacts[name].artifacts:
                 _merge(output.artifacts[name].artifacts[0], artifact)
@@ -124,7 +143,7 @@ class Launcher:
                 self._warn(task, f"nothing is at the local path of output {name!r}")
             else:
                 _copy(Path(source), Path(local_path(artifact.uri, str(self.bucket)) or ""))
-            self.store.record_artifact(task, name, artifact)
+            yield name, artifact
 
     def _warn(self, task: str, message: str) -> None:
         self.warnings.setdefault(task, []).append(message)
@@ -189,13 +208,15 @@ def text_value(text: str, kind: int) -> struct_pb2.Value:
     return value
 
 
-def _run(command: list[str], variables: Any, pod: Path, log: Path, workdir: Path) -> None:
+def _run(
+    command: list[str], variables: Mapping[str, str], pod: Path, log: Path, workdir: Path
+) -> None:
     environment: dict[str, str] = {
         name: os.environ[name] for name in _INHERITED if name in os.environ
     }
     # `python` is this one: it stands for the image's.
     environment["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.defpath])
-    environment |= _declared(variables)
+    environment |= variables
     environment[ROOT_VARIABLE] = str(pod)
     with open(log, "wb") as file:
         try:

@@ -8,17 +8,28 @@ is lost.
 from google.protobuf import struct_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+COMPLETE, FAILED = "COMPLETE", "FAILED"  # ML Metadata's
+
 
 class BackendError(Exception):
     """The backend would fail the task; the message says for what."""
 
 
 class MetadataStore:
-    """The outputs of the tasks of one run."""
+    """The outputs and states of the tasks of one DAG."""
 
     def __init__(self) -> None:
         self._artifacts: dict[tuple[str, str], pipeline_spec_pb2.RuntimeArtifact] = {}
         self._parameters: dict[tuple[str, str], struct_pb2.Value] = {}
+        self._states: dict[str, str] = {}
+
+    def record_state(self, task: str, state: str) -> None:
+        """Keeps how a task ended."""
+        self._states[task] = state
+
+    def state(self, task: str) -> str | None:
+        """How a task ended; None for one that did not run."""
+        return self._states.get(task)
 
     def record_artifact(
         self, task: str, name: str, artifact: pipeline_spec_pb2.RuntimeArtifact

@@ -30,7 +30,9 @@ _Params = Annotated[
 ]
 _Root = Annotated[
     str | None,
-    typer.Option(metavar="URI", help="Where artifacts go.  [default: the spec's, if it has one]"),
+    typer.Option(
+        metavar="URI", help="Where artifacts go.  [default: the spec's, else the cluster's]"
+    ),
 ]
 
 
@@ -56,12 +58,12 @@ def submit(
     Exit status: 0 started (with --wait: succeeded), 1 the run did not succeed, 2 not started, or
     the cluster is out of reach.
     """
-    from pipeline.kubeflow import cluster_runs, cluster_spec
+    from pipeline.kubeflow import cluster_runs, spec_file
 
     with _clear_errors():
-        pipeline = cluster_spec.read_pipeline(file)
-        values = cluster_spec.run_parameters(pipeline, params or ())
-        root = cluster_spec.pipeline_root(pipeline, pipeline_root)
+        pipeline = spec_file.read_pipeline(file)
+        values = spec_file.run_parameters(pipeline, params or ())
+        root = spec_file.pipeline_root(pipeline, pipeline_root)
         cluster = _cluster(host, namespace)
         run = cluster_runs.submit_run(cluster, pipeline, values, root, experiment or pipeline.name)
         typer.echo(f"Run {run.run_id} ({run.display_name}) has started")
@@ -122,13 +124,13 @@ def schedule(
 
     Example: python kubeflow_runner.py schedule pipeline.yaml --cron "0 3 * * 1" --param span=-1
     """
-    from pipeline.kubeflow import cluster_cron, cluster_schedule, cluster_spec
+    from pipeline.kubeflow import cluster_cron, cluster_schedule, spec_file
 
     with _clear_errors():
         expression = cluster_cron.to_kubeflow(cron)
-        pipeline = cluster_spec.read_pipeline(file)
-        values = cluster_spec.run_parameters(pipeline, params or ())
-        root = cluster_spec.pipeline_root(pipeline, pipeline_root)
+        pipeline = spec_file.read_pipeline(file)
+        values = spec_file.run_parameters(pipeline, params or ())
+        root = spec_file.pipeline_root(pipeline, pipeline_root)
         cluster = _cluster(host, namespace)
         wanted = cluster_schedule.Wanted(
             name=name or pipeline.name,
@@ -196,7 +198,7 @@ def unschedule(
 def _clear_errors() -> Iterator[None]:
     from pipeline.kubeflow.cluster_cron import CronError
     from pipeline.kubeflow.cluster_errors import ClusterError
-    from pipeline.kubeflow.cluster_spec import SpecError
+    from pipeline.kubeflow.spec_checks import SpecError
 
     try:
         yield

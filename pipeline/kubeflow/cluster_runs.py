@@ -12,7 +12,7 @@ import tenacity
 
 from pipeline.kubeflow.cluster import Cluster, Patience, equals
 from pipeline.kubeflow.cluster_errors import ClusterError
-from pipeline.kubeflow.cluster_spec import PipelineFile
+from pipeline.kubeflow.spec_file import PipelineFile
 
 SUCCEEDED = "SUCCEEDED"
 # kfp's own Client.wait_for_run_completion knows no CANCELED, and waits for ever for such a run.
@@ -39,7 +39,7 @@ def submit_run(
     cluster: Cluster,
     pipeline: PipelineFile,
     parameters: dict[str, Any],
-    pipeline_root: str,
+    pipeline_root: str | None,
     experiment: str,
 ) -> Any:
     """Starts a run.

@@ -63,7 +63,7 @@ class Wanted:
       experiment_id: where its runs go.
       spec: `pipeline_spec` as the API takes it.
       parameters: of each run.
-      pipeline_root: of each run.
+      pipeline_root: of each run; None for the cluster's own.
       cron: six fields, or a descriptor.
       max_concurrency: runs of it at a time, 1 to 10.
       no_catchup: of several missed runs, only the last is made up for.
@@ -74,7 +74,7 @@ class Wanted:
     experiment_id: str
     spec: dict[str, Any]
     parameters: dict[str, Any]
-    pipeline_root: str
+    pipeline_root: str | None
     cron: str
     max_concurrency: int
     no_catchup: bool

@@ -10,7 +10,8 @@ backend takes back; `docs/kubeflow.md` says where in the backend's source. Befor
 * `package://` paths become files of the installed package, and settings inside JSON get the values
   of the run (`parameters.py`).
 
-Afterwards, in what the node hands back, paths become the URIs again and nulls are left out.
+Afterwards, in what the node hands back, paths become the URIs again and nulls are left out, and
+what Kubeflow's page shows is filled in (`page.py`).
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.kubeflow import NULL_NUMBER
+from pipeline.kubeflow.page import fill_page_outputs
 from pipeline.kubeflow.store import container_root, local_path
 
 _PACKAGE = "package://"
@@ -35,6 +37,11 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--json_serialized_inputs_spec_args", default="{}")
     known, others = parser.parse_known_args(arguments)
     executor_input = json.loads(known.json_serialized_invocation_args)
+    backend_uris = {
+        name: artifact["uri"]
+        for name, artifact in _artifacts(executor_input.get("outputs", {}))
+        if _is_backend_type(artifact)
+    }
     uris = prepare(executor_input, json.loads(known.json_serialized_inputs_spec_args))
     # Only here, since it takes seconds.
     from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
@@ -44,6 +51,9 @@ def main(arguments: list[str]) -> None:
     kubeflow_v2_run_executor.main((known, others))
     output_file = Path(executor_input["outputs"]["outputFile"])
     output = finish(json.loads(output_file.read_text()), uris)
+    root = container_root()
+    paths = {name: local_path(uri, root) or uri for name, uri in {**uris, **backend_uris}.items()}
+    fill_page_outputs(output, paths, backend_uris)
     output_file.write_text(json.dumps(output))
 
 

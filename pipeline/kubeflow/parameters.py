@@ -46,7 +46,7 @@ SETTING_PARAMETERS = (
     ),
 )
 DATA_DIR = "data_dir"
-DATA_DIR_DESCRIPTION = "Folder or gs:// URI with the IDX files or span-<N>/ folders."
+DATA_DIR_DESCRIPTION = "Folder, gs:// or s3:// URI with the IDX files or span-<N>/ folders."
 SPAN = "span"
 SPAN_DESCRIPTION = "Span to ingest; -1 for the latest."
 

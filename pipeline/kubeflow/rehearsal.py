@@ -4,45 +4,37 @@ Only the spec's file is used, nothing of the pipeline, so that what passes here 
 gets. `backend_driver.py`, `backend_launcher.py` and `backend_metadata.py` do what the backend's
 parts of those names do. What differs from a cluster: there are no images, resources, retries and
 caches, tasks run one after the other, and a volume is a folder whose path stands in parameters in
-place of the path where it would be mounted, since mounting needs root.
+place of the path where it would be mounted, since mounting needs root. Secrets are variables of
+this machine's environment.
 """
 
-import contextlib
 import datetime
-import graphlib
-import json
+import os
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import yaml
 from google.protobuf import json_format, struct_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from pipeline.kubeflow.backend_driver import build_executor_input
+from pipeline.kubeflow.backend_driver import Scope, build_executor_input, resolve_parameters
 from pipeline.kubeflow.backend_launcher import Launcher
-from pipeline.kubeflow.backend_metadata import BackendError, MetadataStore
-from pipeline.kubeflow.spec_checks import SpecError, check_spec
+from pipeline.kubeflow.backend_metadata import COMPLETE, FAILED, BackendError, MetadataStore
+from pipeline.kubeflow.spec_checks import (
+    SpecError,
+    check_spec,
+    is_exit_task,
+    order_of,
+    producers_of,
+)
+from pipeline.kubeflow.spec_file import PipelineFile
 from pipeline.kubeflow.store import FOLDERS
 
 DEFAULT_ROOT = "{store}://mlpipeline/v2/artifacts"
 _PROJECT = Path(__file__).parents[2]
-_TYPES = pipeline_spec_pb2.ParameterType
-_EXPECTED = {
-    _TYPES.NUMBER_DOUBLE: ("number_value", "a number"),
-    _TYPES.NUMBER_INTEGER: ("number_value", "an integer"),
-    _TYPES.STRING: ("string_value", "text"),
-    _TYPES.BOOLEAN: ("bool_value", "true or false"),
-    _TYPES.LIST: ("list_value", "a list"),
-    _TYPES.STRUCT: ("struct_value", "a mapping"),
-}
-
-
-class ParameterError(ValueError):
-    """A runtime parameter that the API server would refuse."""
 
 
 @dataclass(frozen=True)
@@ -50,105 +42,14 @@ class TaskResult:
     """How a task ended. `message` says why it failed, or what it waited for in vain."""
 
     name: str
-    outcome: Literal["succeeded", "failed", "skipped"]
+    outcome: str  # succeeded, failed or skipped
     seconds: float
     message: str = ""
     warnings: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class SpecFile:
-    """A spec that was read: its own messages, and the volume claim of each mount path."""
-
-    spec: Any
-    deployment: Any
-    volumes: Mapping[str, str]
-
-
-def read_spec(path: Path) -> SpecFile:
-    """Reads a compiled spec; raises SpecError for what the backend would not take."""
-    try:
-        documents = [each for each in yaml.safe_load_all(path.read_text("utf-8")) if each]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SpecError(f"{path} cannot be read: {error}") from None
-    if not documents or not all(isinstance(each, dict) for each in documents):
-        raise SpecError(f"{path} holds no pipeline spec; `kubeflow_runner.py compile` writes one")
-    check_spec(documents[0])
-    spec = json_format.ParseDict(documents[0], pipeline_spec_pb2.PipelineSpec())
-    deployment = json_format.ParseDict(
-        documents[0]["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig()
-    )
-    return SpecFile(spec, deployment, _volumes(documents[1:]))
-
-
-def _volumes(platform_specs: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """The claim that is mounted at each path."""
-    volumes = {}
-    for document in platform_specs:
-        kubernetes = document.get("platforms", {}).get("kubernetes", {})
-        executors = kubernetes.get("deploymentSpec", {}).get("executors", {})
-        for name, executor in executors.items():
-            for mount in executor.get("pvcMount", []):
-                if "constant" not in mount:
-                    raise SpecError(f"{name}: only a volume claim named in the spec is rehearsed")
-                volumes[mount["mountPath"]] = mount["constant"]
-    return volumes
-
-
-def parse_parameters(spec: Any, texts: Sequence[str]) -> dict[str, Any]:
-    """Reads `name=value`, by the declared type: text as it stands, all else as JSON.
-
-    Raises:
-      ParameterError: for what is not `name=value`.
-    """
-    wanted = spec.root.input_definitions.parameters
-    parsed: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise ParameterError(f"{text!r}: expected name=value, for example span=3")
-        parsed[name] = value
-        if name not in wanted or wanted[name].parameter_type != _TYPES.STRING:
-            with contextlib.suppress(ValueError):  # Refused with its type, by `run_parameters`.
-                parsed[name] = json.loads(value)
-    return parsed
-
-
-def run_parameters(spec: Any, given: Mapping[str, Any]) -> dict[str, struct_pb2.Value]:
-    """Checks the parameters of a run and adds defaults, as the API server does.
-
-    Args:
-      spec: a PipelineSpec.
-      given: by name, of JSON's types.
-
-    Raises:
-      ParameterError: for one that is unknown, missing or of another type.
-    """
-    wanted = spec.root.input_definitions.parameters
-    unknown = sorted(set(given) - set(wanted))
-    if unknown:
-        raise ParameterError(
-            f"the pipeline has no parameter {', '.join(unknown)}; "
-            f"it has {', '.join(sorted(wanted))}"
-        )
-    values = {}
-    for name, definition in wanted.items():
-        if name in given:
-            values[name] = json_format.ParseDict(given[name], struct_pb2.Value())
-            kind, words = _EXPECTED[definition.parameter_type]
-            if values[name].WhichOneof("kind") != kind:
-                raise ParameterError(f"parameter {name} takes {words}, not {given[name]!r}")
-        elif definition.HasField("default_value"):
-            values[name] = definition.default_value
-        elif not definition.is_optional:
-            raise ParameterError(
-                f"parameter {name} has no default: give it with --param {name}=..."
-            )
-    return values
-
-
 def rehearse(
-    file: SpecFile,
+    pipeline: PipelineFile,
     parameters: Mapping[str, Any],
     *,
     work_dir: Path,
@@ -159,8 +60,8 @@ def rehearse(
     """Runs a spec.
 
     Args:
-      file: what `read_spec` read.
-      parameters: runtime parameters by name, of JSON's types.
+      pipeline: the spec.
+      parameters: of the run, as `spec_file.run_parameters` reads them.
       work_dir: receives a folder per run: `bucket/`, `pods/`, `logs/`; and `volumes/`, which stay.
       store: minio, gs or s3; None for the one of the spec's own root, or minio.
       listener: told of each task that ended.
@@ -170,93 +71,178 @@ def rehearse(
       A result per task, in the order in which they ran.
 
     Raises:
-      ParameterError: before anything runs.
+      SpecError: before anything runs, for what the backend would not take.
     """
-    values = run_parameters(file.spec, parameters)
+    check_spec(pipeline.spec)
+    values = _with_defaults(pipeline, parameters)
     run_id = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S-%f")
     work_dir = work_dir.absolute()
     folder = work_dir / run_id
-    outputs = MetadataStore()
-    launcher = Launcher(
-        run_root=f"{_root(file.spec, store)}/{file.spec.pipeline_info.name}/{run_id}",
-        bucket=folder / "bucket",
-        pods=folder / "pods",
-        logs=folder / "logs",
-        workdir=_PROJECT,
-        store=outputs,
+    rehearsal = _Rehearsal(
+        spec=json_format.ParseDict(pipeline.spec, pipeline_spec_pb2.PipelineSpec()),
+        deployment=json_format.ParseDict(
+            pipeline.spec["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig()
+        ),
+        platform=pipeline.platform,
+        launcher=Launcher(
+            run_root=f"{_root(pipeline, store)}/{pipeline.name}/{run_id}",
+            bucket=folder / "bucket",
+            pods=folder / "pods",
+            logs=folder / "logs",
+            workdir=_PROJECT,
+        ),
+        volumes={
+            path: str(work_dir / "volumes" / claim)
+            for path, claim in _volumes(pipeline.platform).items()
+        },
+        placeholders=_placeholders(pipeline, run_id),
+        listener=listener,
+        publish_logs=publish_logs,
     )
-    volumes = {path: str(work_dir / "volumes" / claim) for path, claim in file.volumes.items()}
+    rehearsal.run_dag(rehearsal.spec.root.dag, values)
+    return rehearsal.results
 
-    def run_task(name: str) -> None:
-        task = file.spec.root.dag.tasks[name]
-        component = file.spec.components[task.component_ref.name]
+
+@dataclass
+class _Rehearsal:
+    """One run; `results` are of all tasks with containers, in the order in which they ended."""
+
+    spec: Any
+    deployment: Any
+    platform: Mapping[str, Any]
+    launcher: Launcher
+    volumes: Mapping[str, str]
+    placeholders: Mapping[str, str]
+    listener: Callable[[TaskResult], None]
+    publish_logs: bool
+    results: list[TaskResult] = field(default_factory=list)
+
+    def run_dag(self, dag: Any, parameters: Mapping[str, struct_pb2.Value]) -> str:
+        """Runs the tasks of a DAG, an exit task after what it follows; gives its state."""
+        store = MetadataStore()
+        scope = Scope(parameters, store, self.placeholders)
+        for name in order_of(dag):
+            waited_for = [(each, store.state(each)) for each in producers_of(dag.tasks[name])]
+            if is_exit_task(dag.tasks[name]):
+                missing = [each for each, state in waited_for if state is None]
+            else:
+                missing = [each for each, state in waited_for if state != COMPLETE]
+            if missing:
+                self._skip(name, dag.tasks[name], f"{', '.join(missing)} did not succeed")
+            else:
+                store.record_state(name, self._run_task(name, dag.tasks[name], scope))
+        complete = all(store.state(name) == COMPLETE for name in dag.tasks)
+        return COMPLETE if complete else FAILED
+
+    def _run_task(self, name: str, task: Any, scope: Scope) -> str:
+        component = self.spec.components[task.component_ref.name]
+        if not component.executor_label:
+            return self.run_dag(component.dag, resolve_parameters(task, component, scope))
+        started = time.monotonic()
+        outcome, message = "succeeded", ""
+        try:
+            self._run_container(name, task, component, scope)
+        except BackendError as error:
+            outcome, message = "failed", str(error)
+        warnings = self.launcher.warnings.get(name, ())
+        self._tell(TaskResult(name, outcome, time.monotonic() - started, message, warnings))
+        return COMPLETE if outcome == "succeeded" else FAILED
+
+    def _run_container(self, name: str, task: Any, component: Any, scope: Scope) -> None:
         executor_input = build_executor_input(
             name,
             task,
             component,
-            run_root=launcher.run_root,
-            root_parameters=values,
-            store=outputs,
-            publish_logs=publish_logs,
+            scope,
+            run_root=self.launcher.run_root,
+            publish_logs=self.publish_logs,
         )
-        _mount(executor_input, volumes)
-        container = file.deployment.executors[component.executor_label].container
-        launcher.launch(name, executor_input, component, container)
+        _mount(executor_input, self.volumes)
+        container = self.deployment.executors[component.executor_label].container
+        secrets = secrets_of(self.platform, component.executor_label)
+        self.launcher.launch(name, executor_input, component, container, secrets, scope.store)
 
-    results: dict[str, TaskResult] = {}
-    for name in order_of(file.spec):
-        results[name] = _run_one(name, file.spec, results, run_task, launcher.warnings)
-        listener(results[name])
-    return list(results.values())
+    def _skip(self, name: str, task: Any, message: str) -> None:
+        component = self.spec.components[task.component_ref.name]
+        if component.executor_label:
+            self._tell(TaskResult(name, "skipped", 0.0, message))
+        for each in order_of(component.dag):
+            self._skip(each, component.dag.tasks[each], message)
 
-
-def order_of(spec: Any) -> list[str]:
-    """The tasks, each after those it depends on; raises SpecError for a circle."""
-    graph = {name: dependencies(task) for name, task in sorted(spec.root.dag.tasks.items())}
-    try:
-        return list(graphlib.TopologicalSorter(graph).static_order())
-    except graphlib.CycleError as error:
-        raise SpecError(f"tasks depend on each other in a circle: {error.args[1]}") from None
+    def _tell(self, result: TaskResult) -> None:
+        self.results.append(result)
+        self.listener(result)
 
 
-def dependencies(task: Any) -> list[str]:
-    """The tasks that a task waits for: named, or producers of its inputs."""
-    found = [
-        *task.dependent_tasks,
-        *(each.task_output_artifact.producer_task for each in task.inputs.artifacts.values()),
-        *(each.task_output_parameter.producer_task for each in task.inputs.parameters.values()),
-    ]
-    return sorted({name for name in found if name})
+def _with_defaults(pipeline: PipelineFile, given: Mapping[str, Any]) -> dict[str, struct_pb2.Value]:
+    """All parameters of a run, as the backend fills them up (argocompiler/argo.go, Compile)."""
+    defaults = {
+        name: definition["defaultValue"]
+        for name, definition in pipeline.parameters.items()
+        if "defaultValue" in definition
+    }
+    return {
+        name: json_format.ParseDict(value, struct_pb2.Value())
+        for name, value in {**defaults, **given}.items()
+    }
 
 
-def _run_one(
-    name: str,
-    spec: Any,
-    results: Mapping[str, TaskResult],
-    run_task: Callable[[str], None],
-    warnings: Mapping[str, list[str]],
-) -> TaskResult:
-    waited_for = dependencies(spec.root.dag.tasks[name])
-    missing = [each for each in waited_for if results[each].outcome != "succeeded"]
-    if missing:
-        return TaskResult(name, "skipped", 0.0, f"{', '.join(missing)} did not succeed")
-    started = time.monotonic()
-    try:
-        run_task(name)
-    except BackendError as error:
-        seconds = time.monotonic() - started
-        return TaskResult(name, "failed", seconds, str(error), warnings.get(name, ()))
-    return TaskResult(
-        name, "succeeded", time.monotonic() - started, warnings=warnings.get(name, ())
-    )
+def _placeholders(pipeline: PipelineFile, run_id: str) -> dict[str, str]:
+    """What the driver fills in for constants that are one of these (driver/resolve.go)."""
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return {
+        "{{$.pipeline_job_name}}": f"{pipeline.name} {run_id}",
+        "{{$.pipeline_job_resource_name}}": f"{pipeline.name}-{run_id}",
+        "{{$.pipeline_job_uuid}}": run_id,
+        "{{$.pipeline_task_uuid}}": "1",
+        "{{$.pipeline_job_create_time_utc}}": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "{{$.pipeline_job_schedule_time_utc}}": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
 
 
-def _root(spec: Any, store: str | None) -> str:
-    named = spec.default_pipeline_root.split("?")[0].rstrip("/")
+def _root(pipeline: PipelineFile, store: str | None) -> str:
+    named = pipeline.default_root.split("?")[0].rstrip("/")
     scheme = named.partition("://")[0]
     if named and scheme in FOLDERS and store in (None, scheme):
         return named
     return DEFAULT_ROOT.format(store=store or "minio")
+
+
+def _volumes(platform_spec: Mapping[str, Any]) -> dict[str, str]:
+    """The claim that is mounted at each path."""
+    volumes = {}
+    for name, executor in _executors(platform_spec).items():
+        for mount in executor.get("pvcMount", []):
+            if "constant" not in mount:
+                raise SpecError(f"{name}: only a volume claim named in the spec is rehearsed")
+            volumes[mount["mountPath"]] = mount["constant"]
+    return volumes
+
+
+def secrets_of(platform_spec: Mapping[str, Any], executor: str) -> dict[str, str]:
+    """The variables that a pod has from secrets, with the values that they have here.
+
+    Raises:
+      BackendError: for one that has none, without which the pod would never start.
+    """
+    variables = [
+        (secret["secretName"], each["secretKey"], each["envVar"])
+        for secret in _executors(platform_spec).get(executor, {}).get("secretAsEnv", [])
+        for each in secret["keyToEnv"]
+    ]
+    for secret, key, variable in variables:
+        if variable not in os.environ:
+            raise BackendError(
+                f"the pod waits for the key {key} of the secret {secret}: for a rehearsal, give "
+                f"its value in the environment variable {variable}"
+            )
+    return {variable: os.environ[variable] for _, _, variable in variables}
+
+
+def _executors(platform_spec: Mapping[str, Any]) -> dict[str, Any]:
+    kubernetes = platform_spec.get("platforms", {}).get("kubernetes", {})
+    found: dict[str, Any] = kubernetes.get("deploymentSpec", {}).get("executors", {})
+    return found
 
 
 def _mount(executor_input: Any, volumes: Mapping[str, str]) -> None:

@@ -1,19 +1,44 @@
 """What only a cluster needs to be told."""
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-# Local, or on the one object store that TensorFlow's file system reads by itself.
-_PLACE = r"^(/|gs://).+"
+_PLACE = r"^(/|gs://|s3://).+"
+_NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"  # Kubernetes' own
+
+
+_Label = Annotated[str, Field(pattern=r"^[^\s=]+=[^\s=]*$")]
+_Taint = Annotated[
+    str, Field(pattern=r"^[^\s=:]+(=[^\s=:]*)?:(NoSchedule|PreferNoSchedule|NoExecute)$")
+]
 
 
 class NodeResources(BaseModel):
-    """What a container may use; `training` is for Trainers and Tuners, `default` for all others."""
+    """What a container may use and where it may run.
+
+    `training` is for Trainers and Tuners, `default` for all others.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     cpu: float = Field(2.0, gt=0, le=1024, description="cores")
     memory_gib: float = Field(4.0, gt=0, le=10_000, description="memory, GiB")
     gpu: int = Field(0, ge=0, le=64, description="accelerators of the type kubeflow.gpu_type")
+    node_selector: tuple[_Label, ...] = Field(
+        (), description="labels that the cluster's node must have, each key=value"
+    )
+    tolerations: tuple[_Taint, ...] = Field(
+        (),
+        description="taints that it may have, as `kubectl taint` writes them: "
+        "key=value:NoSchedule, or key:NoSchedule for any value",
+    )
+    timeout_seconds: int | None = Field(
+        3600,
+        ge=60,
+        le=31_536_000,
+        description="an attempt that takes longer fails, pulling the image included; null: none",
+    )
 
 
 class KubeflowSettings(BaseModel):
@@ -35,19 +60,37 @@ class KubeflowSettings(BaseModel):
     serving_root: str = Field(
         "/mnt/mnist-gan/serving",
         pattern=_PLACE,
-        description="where models are pushed: a mounted volume's path, or gs://",
+        description="where models are pushed: a mounted volume's path, gs:// or s3://",
     )
     checkpoint_root: str = Field(
         "/mnt/mnist-gan/checkpoints",
         pattern=_PLACE,
-        description="where trainings that were cut off keep their state: a path or gs://",
+        description="where trainings that were cut off keep their state: a path, gs:// or s3://",
     )
     volume_claim: str | None = Field(
         "mnist-gan",
-        pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
+        pattern=_NAME,
         description="ReadWriteMany claim mounted at kubeflow.volume_path; null: none",
     )
     volume_path: str = Field("/mnt/mnist-gan", pattern=r"^/.+", description="where it is mounted")
+    s3_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^/@]+",
+        description="of the store that s3:// roots are on, such as MinIO; null: AWS. Not of "
+        "kubeflow.pipeline_root, whose store the cluster's own configuration names",
+    )
+    s3_secret: str | None = Field(
+        None,
+        pattern=_NAME,
+        description="Kubernetes secret with the keys accesskey and secretkey for s3:// roots; "
+        "null: what the pods' service account may do",
+    )
+    webhook_secret: str | None = Field(
+        None,
+        pattern=_NAME,
+        description="Kubernetes secret whose key url is the address of a webhook, such as Slack's, "
+        "that is told how a run ended; null: none is",
+    )
     retries: int = Field(2, ge=0, le=20, description="times that a failed node is tried again")
     retry_seconds: int = Field(30, ge=1, le=3600, description="before the first; doubles each time")
     gpu_type: str = Field(
@@ -56,16 +99,16 @@ class KubeflowSettings(BaseModel):
         description="resource name of accelerators (Vertex AI has names of its own)",
     )
     default: NodeResources = NodeResources()
-    training: NodeResources = NodeResources(cpu=4, memory_gib=8)
+    training: NodeResources = NodeResources(cpu=4, memory_gib=8, timeout_seconds=86_400)
 
     @model_validator(mode="after")
     def _refuse_what_is_lost_with_the_container(self) -> "KubeflowSettings":
         for name in ("serving_root", "checkpoint_root"):
             place = getattr(self, name)
             mounted = self.volume_claim and f"{place}/".startswith(f"{self.volume_path}/")
-            if not (place.startswith("gs://") or mounted):
+            if not (place.startswith(("gs://", "s3://")) or mounted):
                 raise ValueError(
-                    f"{name} {place!r} is lost with its container: it has to be gs://, or below "
-                    "volume_path with volume_claim set"
+                    f"{name} {place!r} is lost with its container: it has to be gs:// or s3://, or "
+                    "below volume_path with volume_claim set"
                 )
         return self

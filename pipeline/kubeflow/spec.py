@@ -13,9 +13,13 @@ from tfx import v1 as tfx
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 from tfx.v1.dsl.experimental import RuntimeParameter
 
+from models import storage
 from pipeline.config import Settings
 from pipeline.kubeflow import parameters
 from pipeline.kubeflow.checks import check_pipeline
+from pipeline.kubeflow.exit_handler import add_exit_handler
+from pipeline.kubeflow.page import add_page_outputs
+from pipeline.kubeflow.platform_spec import platform_spec
 from pipeline.kubeflow.settings import KubeflowSettings, NodeResources
 from pipeline.kubeflow.spec_checks import check_spec
 from pipeline.pipeline import NODES_READING_OUTSIDE, create_pipeline
@@ -71,8 +75,8 @@ def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dic
         and are where runtime parameters are put.
 
     Returns:
-      The YAML documents of the spec: the pipeline spec (schema 2.1.0) and, where a volume is
-      mounted, the platform spec.
+      The YAML documents of the spec: the pipeline spec (schema 2.1.0) and, where pods get more than
+      it has words for, such as a volume, the platform spec.
 
     Raises:
       SpecError: for what the backend does not run, all of it.
@@ -90,19 +94,27 @@ def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dic
     for name, task in spec["root"]["dag"]["tasks"].items():
         _set_caching(task, name)
         _set_retries(task, settings.kubeflow)
+    add_page_outputs(spec)
+    if settings.kubeflow.webhook_secret:
+        serving_dir = f"{settings.kubeflow.serving_root}/{settings.push.model_name}"
+        add_exit_handler(spec, settings.kubeflow, serving_dir)
     training = {
         f"{node.id}_executor"
         for node in pipeline.components
         if isinstance(node, tfx.components.Trainer | tfx.components.Tuner)
     }
-    for name, executor in spec["deploymentSpec"]["executors"].items():
-        wanted = settings.kubeflow.training if name in training else settings.kubeflow.default
-        _set_container(executor["container"], wanted, settings.kubeflow.gpu_type)
+    executors = spec["deploymentSpec"]["executors"]
+    wanted = {
+        name: settings.kubeflow.training if name in training else settings.kubeflow.default
+        for name in executors
+    }
+    for name, executor in executors.items():
+        _set_container(executor["container"], wanted[name], settings.kubeflow)
     if settings.kubeflow.pipeline_root:
         spec["defaultPipelineRoot"] = settings.kubeflow.pipeline_root
     check_spec(spec)
-    claim = settings.kubeflow.volume_claim
-    return [spec, _platform_spec(spec, claim, settings.kubeflow.volume_path)] if claim else [spec]
+    platform = platform_spec(wanted, settings.kubeflow)
+    return [spec, platform] if platform else [spec]
 
 
 def write_spec(documents: Sequence[dict[str, Any]], path: Path) -> None:
@@ -179,13 +191,18 @@ def _set_retries(task: dict[str, Any], kubeflow: KubeflowSettings) -> None:
         }
 
 
-def _set_container(container: dict[str, Any], wanted: NodeResources, gpu_type: str) -> None:
+def _set_container(
+    container: dict[str, Any], wanted: NodeResources, kubeflow: KubeflowSettings
+) -> None:
+    environment = dict(_ENVIRONMENT)
+    if kubeflow.s3_endpoint:
+        environment[storage.ENDPOINT_VARIABLE] = kubeflow.s3_endpoint
     container.setdefault("env", []).extend(
-        {"name": name, "value": value} for name, value in _ENVIRONMENT.items()
+        {"name": name, "value": value} for name, value in environment.items()
     )
     # What the DAG itself asked for with `with_platform_config` stands.
     if "resources" not in container:
-        container["resources"] = _resources(wanted, gpu_type)
+        container["resources"] = _resources(wanted, kubeflow.gpu_type)
 
 
 def _resources(wanted: NodeResources, gpu_type: str) -> dict[str, Any]:
@@ -200,11 +217,3 @@ def _resources(wanted: NodeResources, gpu_type: str) -> dict[str, Any]:
     if wanted.gpu:
         resources["accelerator"] = {"type": gpu_type, "count": str(wanted.gpu)}
     return resources
-
-
-def _platform_spec(spec: dict[str, Any], claim: str, path: str) -> dict[str, Any]:
-    executors = {
-        name: {"pvcMount": [{"constant": claim, "mountPath": path}]}
-        for name in spec["deploymentSpec"]["executors"]
-    }
-    return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}

@@ -1,16 +1,11 @@
 """One pass of retraining: is there a reason, then a run, then what came of it."""
 
 import datetime
-import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
-
-import httpx
-import tenacity
 
 from components.mnist_example_gen.spans import SpanFiles, content_fingerprint, resolve_span
 from components.pusher.versions import list_versions, read_record
@@ -19,8 +14,8 @@ from pipeline.local import history
 from pipeline.local.models import serving_dir
 from pipeline.local.places import Places, UsageError
 from pipeline.local.run import Outcome, find_data, run
+from pipeline.webhook import RunReport, notify
 
-WEBHOOK_VARIABLE = "RETRAIN_WEBHOOK_URL"
 CONDITIONS = "new-data, age:<N>d, age:<N>h, age:<N>m or always"
 _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 
@@ -28,32 +23,7 @@ _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 _Check = Callable[[Settings, Places, SpanFiles], tuple[bool, str]]
 
 
-@dataclass(frozen=True)
-class Pass:
-    """What came of one pass.
-
-    Attributes:
-      outcome: `nothing to do`, `pushed`, `not blessed` or `failed`.
-      reason: why there was a run, or why there was none.
-      span: of the data.
-      run: its id; None when there was none, or it ended before it was recorded.
-      version: that is served now; None for none.
-      fid: of the run's generator; None when it was not measured.
-      failed: the figures that kept the generator from being blessed.
-      seconds: the pass took.
-    """
-
-    outcome: str
-    reason: str
-    span: int
-    run: str | None
-    version: int | None
-    fid: float | None
-    failed: list[str]
-    seconds: float
-
-
-def retrain(resolved: Resolved, condition: str, *, verbose: bool) -> tuple[Outcome, Pass]:
+def retrain(resolved: Resolved, condition: str, *, verbose: bool) -> tuple[Outcome, RunReport]:
     """Runs the pipeline if there is a reason to.
 
     Args:
@@ -78,7 +48,7 @@ def retrain(resolved: Resolved, condition: str, *, verbose: bool) -> tuple[Outco
         outcome, run_id = run(resolved, from_node=None, use_cache=True, verbose=verbose)
     name = outcome.name.lower().replace("_", " ") if found else "nothing to do"
     record = history.read_run(places.database, run_id) if run_id else None
-    done = Pass(
+    done = RunReport(
         outcome=name,
         reason=reason,
         span=files.span,
@@ -134,35 +104,3 @@ def _is_older(settings: Settings, age: datetime.timedelta) -> tuple[bool, str]:
     now = datetime.datetime.now(datetime.timezone.utc)
     found = now - datetime.datetime.fromisoformat(pushed)
     return found > age, f"version {versions[-1]} was pushed {pushed}"
-
-
-def as_json(done: Pass) -> str:
-    """One line."""
-    return json.dumps(asdict(done))
-
-
-def notify(environ: Mapping[str, str], done: Pass) -> None:
-    """Posts what came of a pass, as Slack reads it; raises nothing, for the run is done."""
-    address = environ.get(WEBHOOK_VARIABLE)
-    if not address:
-        return
-    text = f"MNIST GAN: {done.outcome} ({done.reason})"
-    if done.fid is not None:
-        text += f", FID {done.fid:.3f}"
-    if done.failed:
-        text += f", failed {', '.join(done.failed)}"
-    try:
-        _post(address, {"text": text, **asdict(done)})
-    except httpx.HTTPError as error:
-        # The address is a secret.
-        print(f"The webhook in {WEBHOOK_VARIABLE} was not told: {type(error).__name__}")
-
-
-@tenacity.retry(
-    retry=tenacity.retry_if_exception_type(httpx.HTTPError),
-    stop=tenacity.stop_after_attempt(3),
-    wait=tenacity.wait_exponential(multiplier=0.5),
-    reraise=True,
-)
-def _post(address: str, content: Mapping[str, object]) -> None:
-    httpx.post(address, json=content, timeout=10).raise_for_status()

@@ -10,7 +10,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from components.pusher.object_store import list_versions
 from kubeflow_runner import app
+from models import storage
 
 ROOT = Path(__file__).parents[2]
 NODES = {
@@ -97,6 +99,13 @@ def rehearse_all(spec: Path, span_dir: Path, work: Path, store: str) -> Path:
     [run] = [path for path in work.iterdir() if path.name != "volumes"]
     folder = {"gs": "gcs"}.get(store, store)
     assert [path.name for path in (run / "bucket").iterdir()] == [folder]
+    [page] = run.glob("bucket/**/report-page")
+    assert "<!doctype html>" in page.read_text()
+    [shown] = run.glob("bucket/**/evaluation-figures")
+    measured = {name: figure["value"] for name, figure in figures(run / "bucket").items()}
+    assert json.loads(shown.read_text()) == {
+        name: value for name, value in measured.items() if value is not None
+    }
     return run
 
 
@@ -123,6 +132,42 @@ def test_a_rehearsal_gives_the_figures_of_a_local_run(spec, span_dir, tmp_path):
     assert figures(run / "bucket") == figures(tmp_path / "local" / "artifacts")
 
 
+@pytest.mark.slow
+def test_a_run_on_an_s3_store_that_tells_a_webhook(span_dir, tmp_path, s3_bucket, httpserver):
+    """No volume: versions and checkpoints are on a store over HTTP, whose keys are in secrets."""
+    httpserver.expect_request("/hook", method="POST").respond_with_data("ok")
+    spec = tmp_path / "pipeline.yaml"
+    places = [
+        f"kubeflow.serving_root={s3_bucket}/serving",
+        f"kubeflow.checkpoint_root={s3_bucket}/checkpoints",
+        "kubeflow.volume_claim=null",
+        f"kubeflow.s3_endpoint={os.environ[storage.ENDPOINT_VARIABLE]}",
+        "kubeflow.s3_secret=minio-keys",
+        "kubeflow.webhook_secret=slack",
+        "train.checkpoint_seconds=1",
+    ]
+    words = [word for place in places for word in ("--set", place)]
+    result = kubeflow_runner("compile", "--preset", "smoke", *SET, *words, "-o", str(spec))
+    assert result.returncode == 0, result.stderr
+    assert os.environ[storage.SECRET_VARIABLE] not in spec.read_text()
+    result = kubeflow_runner(
+        *("rehearse", str(spec), "--work-dir", str(tmp_path / "work")),
+        *("--param", f"data_dir={span_dir}"),
+        RETRAIN_WEBHOOK_URL=httpserver.url_for("/hook"),
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "11 of 11 tasks succeeded" in result.stdout
+    base = f"{s3_bucket}/serving/mnist_gan"
+    [version] = list_versions(base)
+    card = json.loads(storage.read(f"{base}/{version}/assets.extra/model_card.json"))
+    [(request, _)] = httpserver.log
+    told = request.get_json()
+    assert (told["outcome"], told["version"], told["span"]) == ("pushed", version, 1)
+    assert told["fid"] == card["figures"]["fid"]["value"]
+    # Those of a training that is done are removed.
+    assert storage.names_in(f"{s3_bucket}/checkpoints") == []
+
+
 def test_help_imports_neither_tfx_nor_tensorflow():
     code = (
         "import sys, kubeflow_runner\n"
@@ -145,16 +190,19 @@ def test_help_imports_neither_tfx_nor_tensorflow():
         (["compile", "--image", "not an image"], "kubeflow.image = 'not an image' (from --image)"),
         (["compile", "--pipeline-root", "ftp://x"], "(from --pipeline-root)"),
         (["compile", "--set", "kubeflow.serving_root=/tmp/x"], "is lost with its container"),
-        (["compile", "--set", "kubeflow.serving_root=s3://b/x"], "kubeflow.serving_root"),
+        (["compile", "--set", "kubeflow.serving_root=minio://b/x"], "kubeflow.serving_root"),
         (["compile", "-o", "pipeline.json"], "the backend takes YAML only"),
         (["compile", "-o", "nowhere/pipeline.yaml"], "there is no folder"),
-        (["rehearse", "nowhere.yaml"], "nowhere.yaml cannot be read"),
+        (["rehearse", "nowhere.yaml"], "cannot read nowhere.yaml: No such file"),
         (["rehearse", "README.md"], "README.md"),
         (["rehearse", "--store", "ftp"], "--store ftp: expected one of minio, gs, s3"),
-        (["rehearse", "SPEC", "--param", "span"], "expected name=value"),
-        (["rehearse", "SPEC"], "data_dir has no default"),
-        (["rehearse", "SPEC", "--param", "data_dir=/d", "--param", "x=1"], "no parameter x"),
-        (["rehearse", "SPEC", "--param", "data_dir=/d", "--param", "span=a"], "span takes"),
+        (["rehearse", "SPEC", "--param", "span"], "has no '='; expected name=value"),
+        (["rehearse", "SPEC"], "no value for data_dir"),
+        (["rehearse", "SPEC", "--param", "data_dir=/d", "--param", "x=1"], "unknown parameter 'x'"),
+        (
+            ["rehearse", "SPEC", "--param", "data_dir=/d", "--param", "span=a"],
+            "span is 'a'; expected",
+        ),
     ],
 )
 def test_mistakes_are_one_message_each(spec, tmp_path, arguments, said):

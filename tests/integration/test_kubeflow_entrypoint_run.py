@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from pipeline.config import resolve
-from pipeline.kubeflow.rehearsal import SpecFile, TaskResult, read_spec, rehearse
+from pipeline.kubeflow.rehearsal import TaskResult, rehearse
 from pipeline.kubeflow.spec import compile_settings
+from pipeline.kubeflow.spec_file import read_pipeline
 
 STOCK = ["python", "-m", "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor"]
 
@@ -33,9 +34,8 @@ def only(document: dict, *names: str, stock: tuple[str, ...] = ()) -> dict:
 def run(spec: dict, span_dir: Path, tmp_path: Path, **options) -> dict[str, TaskResult]:
     path = tmp_path / "spec.yaml"
     path.write_text(yaml.safe_dump(spec))
-    file: SpecFile = read_spec(path)
     parameters = {"data_dir": str(span_dir)}
-    results = rehearse(file, parameters, work_dir=tmp_path / "work", **options)
+    results = rehearse(read_pipeline(path), parameters, work_dir=tmp_path / "work", **options)
     return {result.name: result for result in results}
 
 

@@ -90,6 +90,16 @@ def test_submit_asks_for_exactly_one_run(stand_in: StandIn, spec: str) -> None:
     }
 
 
+def test_without_a_pipeline_root_none_is_sent(stand_in: StandIn, spec: str) -> None:
+    """So the backend takes the cluster's own."""
+    assert _call("submit", spec, "--param", "data=gs://b/d").exit_code == 0
+    submitted = stand_in.requests[-1].body
+    assert submitted["runtime_config"] == {"parameters": {"data": "gs://b/d"}}
+    _call("schedule", spec, "--cron", "@daily", "--param", "data=gs://b/d")
+    (scheduled,) = stand_in.recurring_runs.values()
+    assert scheduled.runtime_config.pipeline_root is None
+
+
 @pytest.mark.parametrize("kind", ["drop", "half", "cut", "status"])
 def test_a_run_whose_answer_is_lost_is_not_asked_for_again(
     stand_in: StandIn, spec: str, kind: str
@@ -298,7 +308,6 @@ def test_schedule_schedules_unschedule(stand_in: StandIn, spec: str) -> None:
     [
         (["submit", "FILE", "--param", "spam=1"], "unknown parameter 'spam', did you mean span"),
         (["submit", "FILE", "--pipeline-root", ROOT], "no value for data"),
-        (["submit", "FILE", "--param", "data=x"], "no pipeline root"),
         (["submit", "none.yaml"], "cannot read none.yaml: No such file"),
         (["schedule", "FILE", "--cron", "0 25 * * *"], "cron field hour is '25'"),
         (["schedule", "FILE", "--cron", "daily"], "has 1 fields"),

@@ -11,8 +11,9 @@ from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_entrypoint_utils
 from tfx.types import standard_artifacts
 
 from pipeline.kubeflow import entrypoint
-from pipeline.kubeflow.backend_driver import build_executor_input
+from pipeline.kubeflow.backend_driver import Scope, build_executor_input
 from pipeline.kubeflow.backend_metadata import BackendError, MetadataStore
+from pipeline.kubeflow.page import fill_page_outputs
 from pipeline.kubeflow.store import ROOT_VARIABLE
 
 ANOMALIES = "title: tfx.ExampleAnomalies\ntype: object\n"
@@ -51,9 +52,8 @@ def backend_input(metadata: dict, store_scheme: str = "minio") -> dict:
         "B",
         json_format.ParseDict(TASK, pipeline_spec_pb2.PipelineTaskSpec()),
         json_format.ParseDict(COMPONENT, pipeline_spec_pb2.ComponentSpec()),
+        Scope({}, kept, {}),
         run_root=f"{store_scheme}://b/run",
-        root_parameters={},
-        store=kept,
     )
     return json_format.MessageToDict(message)
 
@@ -150,6 +150,27 @@ def test_metadata_survives_the_way_there_and_back(metadata):
     entrypoint.prepare(executor_input, COMPONENT["inputDefinitions"])
     read = executor_input["inputs"]["artifacts"]["anomalies"]["artifacts"][0]["metadata"]
     assert {key: read[key] for key in metadata} == metadata
+
+
+def test_figures_and_the_report_are_put_where_kubeflows_page_finds_them(tmp_path):
+    names = ("evaluation", "report", "evaluation-figures", "report-page", "executor-logs-0")
+    paths = {name: str(tmp_path / name) for name in names}
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "report.html").write_text("<html>")
+    metadata = {"fid": 1.5, "fid_low": 1.0, "fid_floor": 0.5, "recall": 0.75, "note": "text"}
+    given = {"evaluation": {"artifacts": [{"uri": "minio://b/e", "metadata": metadata}]}}
+    output = {"artifacts": dict(given)}
+    shown = {name: f"minio://b/{name}" for name in names[2:]}
+    fill_page_outputs(output, paths, shown)
+    figures = {"fid": 1.5, "recall": 0.75}
+    page = {"name": "evaluation-figures", "uri": "minio://b/evaluation-figures"}
+    assert output["artifacts"] == {
+        **given,
+        "evaluation-figures": {"artifacts": [{**page, "metadata": figures}]},
+    }
+    assert json.loads((tmp_path / "evaluation-figures").read_text()) == figures
+    assert (tmp_path / "report-page").read_text() == "<html>"
+    assert not (tmp_path / "executor-logs-0").exists()
 
 
 def test_settings_inside_json_get_the_values_of_the_run():

@@ -106,6 +106,19 @@ def test_every_task_is_tried_again_with_all_four_fields(tasks):
     assert not any("retryPolicy" in task for task in without["root"]["dag"]["tasks"].values())
 
 
+def test_figures_and_report_are_outputs_that_kubeflows_page_shows(spec):
+    shown = {
+        (name, output): definition["artifactType"]["schemaTitle"]
+        for name, component in spec["components"].items()
+        for output, definition in component["outputDefinitions"]["artifacts"].items()
+        if definition["artifactType"].get("schemaTitle", "").startswith("system.")
+    }
+    assert shown == {
+        ("GeneratorEvaluator", "evaluation-figures"): "system.Metrics",
+        ("GeneratorEvaluator", "report-page"): "system.HTML",
+    }
+
+
 def test_every_container_runs_our_entry_point(spec):
     for executor in spec["deploymentSpec"]["executors"].values():
         container = executor["container"]
@@ -146,9 +159,91 @@ def test_the_volume_is_mounted_into_every_container(documents):
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert set(executors) == set(spec["deploymentSpec"]["executors"])
     mount = {"constant": "mnist-gan", "mountPath": "/mnt/mnist-gan"}
-    assert all(executor == {"pvcMount": [mount]} for executor in executors.values())
-    places = ["kubeflow.serving_root=gs://b/s", "kubeflow.checkpoint_root=gs://b/c"]
-    assert len(compile_settings(settings("kubeflow.volume_claim=null", *places))) == 1
+    assert all(executor["pvcMount"] == [mount] for executor in executors.values())
+    nothing = [
+        *("kubeflow.serving_root=gs://b/s", "kubeflow.checkpoint_root=gs://b/c"),
+        *("kubeflow.default.timeout_seconds=null", "kubeflow.training.timeout_seconds=null"),
+    ]
+    assert len(compile_settings(settings("kubeflow.volume_claim=null", *nothing))) == 1
+
+
+def test_where_and_how_long_pods_may_run():
+    changes = [
+        "kubeflow.training.node_selector=[cloud.google.com/gke-accelerator=nvidia-l4, pool=]",
+        "kubeflow.training.tolerations=['nvidia.com/gpu:NoSchedule', 'spot=yes:NoExecute']",
+        "kubeflow.training.timeout_seconds=7200",
+    ]
+    _, platform = compile_settings(settings(*changes))
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for name in ("Trainer_executor", "DigitClassifier_executor"):
+        assert executors[name]["nodeSelector"] == {
+            "labels": {"cloud.google.com/gke-accelerator": "nvidia-l4", "pool": ""}
+        }
+        assert executors[name]["tolerations"] == [
+            {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+            {"key": "spot", "operator": "Equal", "value": "yes", "effect": "NoExecute"},
+        ]
+        assert executors[name]["activeDeadlineSeconds"] == 7200
+    assert executors["Pusher_executor"].keys() == {"pvcMount", "activeDeadlineSeconds"}
+    assert executors["Pusher_executor"]["activeDeadlineSeconds"] == 3600
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"node_selector": ["gpu"]},
+        {"node_selector": ["a b=c"]},
+        {"tolerations": ["nvidia.com/gpu"]},
+        {"tolerations": ["nvidia.com/gpu=present"]},
+        {"tolerations": ["nvidia.com/gpu:Never"]},
+        {"timeout_seconds": 0},
+    ],
+)
+def test_what_kubernetes_would_not_take_is_refused(changed):
+    with pytest.raises(ValidationError):
+        KubeflowSettings(training=changed)
+
+
+def test_an_s3_store_is_reached_with_a_secret_that_is_not_in_the_spec():
+    places = ["kubeflow.serving_root=s3://b/s", "kubeflow.checkpoint_root=s3://b/c"]
+    store = ["kubeflow.s3_endpoint=http://minio:9000", "kubeflow.s3_secret=minio-keys"]
+    spec, platform = compile_settings(settings("kubeflow.volume_claim=null", *places, *store))
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert set(executors) == set(spec["deploymentSpec"]["executors"])
+    variables = [
+        {"secretKey": "accesskey", "envVar": "FSSPEC_S3_KEY"},
+        {"secretKey": "secretkey", "envVar": "FSSPEC_S3_SECRET"},
+    ]
+    secret = {"secretName": "minio-keys", "keyToEnv": variables}
+    assert all(executor["secretAsEnv"] == [secret] for executor in executors.values())
+    assert not any("pvcMount" in executor for executor in executors.values())
+    for executor in spec["deploymentSpec"]["executors"].values():
+        endpoint = {"name": "FSSPEC_S3_ENDPOINT_URL", "value": "http://minio:9000"}
+        assert endpoint in executor["container"]["env"]
+    trainer = spec["root"]["dag"]["tasks"]["Trainer"]["inputs"]["parameters"]
+    assert "s3://b/c" in trainer["custom_config"]["runtimeValue"]["constant"]
+
+
+def test_a_webhook_gets_a_task_that_runs_however_the_others_end(tmp_path):
+    documents = compile_settings(settings("kubeflow.webhook_secret=slack", "data.dir=gs://b/d"))
+    path = tmp_path / "pipeline.yaml"
+    write_spec(documents, path)
+    component = kfp.components.load_component_from_file(str(path))
+    inputs = {name: each.default for name, each in component.component_spec.inputs.items()}
+    assert inputs == {"data_dir": "gs://b/d", "span": -1, "train_seconds": -1, "max_fid_ratio": -1}
+    spec, platform = documents
+    assert set(spec["root"]["dag"]["tasks"]) == {"pipeline", "report-outcome"}
+    inside = spec["components"]["pipeline"]["dag"]["tasks"]
+    assert inside["Pusher"]["retryPolicy"]["maxRetryCount"] == 2
+    assert inside["MnistExampleGen"]["inputs"]["parameters"]["span"] == {
+        "componentInputParameter": "span"
+    }
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    told = {name: each["secretAsEnv"] for name, each in executors.items() if "secretAsEnv" in each}
+    pairs = [{"secretKey": "url", "envVar": "RETRAIN_WEBHOOK_URL"}]
+    assert told == {"report-outcome_executor": [{"secretName": "slack", "keyToEnv": pairs}]}
+    # It reads what is served, so it has the volume too.
+    assert "pvcMount" in executors["report-outcome_executor"]
 
 
 @pytest.mark.parametrize(

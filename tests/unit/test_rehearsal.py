@@ -1,108 +1,16 @@
 """The rehearsal is as unkind as the backend, shown with containers that are one line of Python."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from spec_builder import PUT, SHOW, SpecBuilder
 
-from pipeline.kubeflow.rehearsal import (
-    ParameterError,
-    parse_parameters,
-    read_spec,
-    rehearse,
-)
+from pipeline.kubeflow.rehearsal import rehearse
 from pipeline.kubeflow.spec_checks import SpecError
+from pipeline.kubeflow.spec_file import read_pipeline
 from pipeline.kubeflow.store import local_path
-
-# Reads its ExecutorInput `e`; `put` writes an output's file, `say` the ExecutorOutput.
-PRELUDE = """
-import json, os, sys
-e = json.loads(sys.argv[1])
-root = os.environ["KFP_LOCAL_ROOT"]
-def path(uri):
-    for scheme, folder in (("minio", "minio"), ("gs", "gcs"), ("s3", "s3")):
-        if uri.startswith(scheme + "://"):
-            return root + "/" + folder + "/" + uri.split("://")[1]
-def uri(side, name):
-    return e[side]["artifacts"][name]["artifacts"][0]["uri"]
-def put(name, text, sub=""):
-    place = path(uri("outputs", name)) + sub
-    os.makedirs(os.path.dirname(place), exist_ok=True)
-    open(place, "w").write(text)
-def say(output):
-    open(root + e["outputs"]["outputFile"], "w").write(json.dumps(output))
-def say_artifact(name, **fields):
-    say({"artifacts": {name: {"artifacts": [fields]}}})
-"""
-MODEL = {"artifactType": {"instanceSchema": "title: tfx.Model\ntype: object\n"}}
-
-
-class SpecBuilder:
-    """A spec of tasks that each emit an artifact `out`."""
-
-    def __init__(self) -> None:
-        self.tasks: dict = {}
-        self.components: dict = {}
-        self.executors: dict = {}
-        self.parameters: dict = {}
-
-    def add(self, name, code, *, artifacts=(), parameters=None, after=(), arguments=()):
-        kinds = {str: "STRING", int: "NUMBER_INTEGER", float: "NUMBER_DOUBLE"}
-        constants = {
-            key: {"runtimeValue": {"constant": value}} for key, value in (parameters or {}).items()
-        }
-        self.tasks[name] = {
-            "taskInfo": {"name": name},
-            "componentRef": {"name": name},
-            "dependentTasks": [*after],
-            "inputs": {
-                "artifacts": {
-                    producer.lower(): {
-                        "taskOutputArtifact": {"producerTask": producer, "outputArtifactKey": "out"}
-                    }
-                    for producer in artifacts
-                },
-                "parameters": constants,
-            },
-        }
-        self.components[name] = {
-            "executorLabel": f"{name}_executor",
-            "inputDefinitions": {
-                "artifacts": {producer.lower(): MODEL for producer in artifacts},
-                "parameters": {
-                    key: {"parameterType": kinds[type(value)]}
-                    for key, value in (parameters or {}).items()
-                },
-            },
-            "outputDefinitions": {"artifacts": {"out": MODEL}},
-        }
-        self.executors[f"{name}_executor"] = {
-            "container": {
-                "image": "unused",
-                "command": [sys.executable, "-c", PRELUDE + code],
-                "args": ["{{$}}", *arguments],
-            }
-        }
-        return self
-
-    def document(self):
-        return {
-            "pipelineInfo": {"name": "digits"},
-            "schemaVersion": "2.1.0",
-            "root": {
-                "dag": {"tasks": self.tasks},
-                "inputDefinitions": {"parameters": self.parameters},
-            },
-            "components": self.components,
-            "deploymentSpec": {"executors": self.executors},
-        }
-
-    def write(self, folder: Path) -> Path:
-        path = folder / "spec.yaml"
-        path.write_text(yaml.safe_dump(self.document()))
-        return path
 
 
 @pytest.fixture
@@ -111,7 +19,7 @@ def run(tmp_path):
 
     def rehearsed(builder, parameters=None, **options):
         options.setdefault("work_dir", tmp_path / "work")
-        results = rehearse(read_spec(builder.write(tmp_path)), parameters or {}, **options)
+        results = rehearse(read_pipeline(builder.write(tmp_path)), parameters or {}, **options)
         return {result.name: result for result in results}
 
     return rehearsed
@@ -120,10 +28,6 @@ def run(tmp_path):
 def log_of(tmp_path: Path, task: str) -> str:
     [path] = (tmp_path / "work").glob(f"*/logs/{task}.log")
     return path.read_text()
-
-
-PUT = "put('out', 'hello', '/part/file.txt')\n"
-SHOW = "print(json.dumps(e))\n"
 
 
 @pytest.mark.parametrize(("store", "folder"), [("minio", "minio"), ("gs", "gcs"), ("s3", "s3")])
@@ -261,34 +165,6 @@ def test_runtime_parameters_and_their_defaults(run, tmp_path):
     assert json.loads(log_of(tmp_path, "Maker")) == {"span": -1.0, "data_dir": "/data"}
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({}, "data_dir has no default"),
-        ({"data_dir": 3}, "data_dir takes text, not 3"),
-        ({"data_dir": "/d", "span": "two"}, "span takes an integer, not 'two'"),
-        ({"data_dir": "/d", "colour": 1}, "no parameter colour; it has data_dir, span"),
-    ],
-)
-def test_parameters_that_the_api_refuses(run, tmp_path, given, said):
-    with pytest.raises(ParameterError, match=said):
-        run(with_parameters(), given)
-    assert not (tmp_path / "work").exists()
-
-
-def test_parameters_are_read_by_their_declared_type(tmp_path):
-    spec = read_spec(with_parameters().write(tmp_path)).spec
-    assert parse_parameters(spec, ["span=3", "data_dir=2026", "x=[1]"]) == {
-        "span": 3,
-        "data_dir": "2026",
-        "x": [1],
-    }
-    assert parse_parameters(spec, ["data_dir=a=b", "span=two"]) == {
-        "data_dir": "a=b",
-        "span": "two",
-    }
-
-
 def test_a_volume_is_a_folder_that_stays_from_run_to_run(tmp_path):
     code = "d = e['inputs']['parameterValues']['d']; os.makedirs(d, exist_ok=True)\n"
     code += "print(json.dumps([json.loads(e['inputs']['parameterValues']['j']), os.listdir(d)]))\n"
@@ -300,12 +176,33 @@ def test_a_volume_is_a_folder_that_stays_from_run_to_run(tmp_path):
     path = tmp_path / "spec.yaml"
     path.write_text(yaml.safe_dump_all([builder.document(), platform]))
     for _ in range(2):
-        [result] = rehearse(read_spec(path), {}, work_dir=tmp_path / "work")
+        [result] = rehearse(read_pipeline(path), {}, work_dir=tmp_path / "work")
         assert result.outcome == "succeeded", result
     logs = [log.read_text() for log in sorted((tmp_path / "work").glob("*/logs/Maker.log"))]
     folder = str(tmp_path / "work" / "volumes" / "claim")
     paths = {"a": folder, "b": "/mnt/vx", "c": "/x/mnt/v"}
     assert [json.loads(log) for log in logs] == [[paths, []], [paths, ["file"]]]
+
+
+def test_a_secret_is_a_variable_of_this_machine(tmp_path, monkeypatch):
+    builder = SpecBuilder().add("Maker", "print(os.environ.get('DOOR'))").add("Other", PUT)
+    pairs = [{"secretKey": "key", "envVar": "DOOR"}]
+    executors = {"Maker_executor": {"secretAsEnv": [{"secretName": "house", "keyToEnv": pairs}]}}
+    platform = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.safe_dump_all([builder.document(), platform]))
+    monkeypatch.delenv("DOOR", raising=False)
+    maker, other = rehearse(read_pipeline(path), {}, work_dir=tmp_path / "none")
+    assert (maker.outcome, other.outcome) == ("failed", "succeeded")
+    assert "the key key of the secret house" in maker.message
+    assert "environment variable DOOR" in maker.message
+    monkeypatch.setenv("DOOR", "1234")
+    rehearse(read_pipeline(path), {}, work_dir=tmp_path / "work")
+    assert log_of(tmp_path, "Maker") == "1234\n"
+
+
+def _container(document):
+    return document["deploymentSpec"]["executors"]["A_executor"]["container"]
 
 
 def _nothing(document):
@@ -316,7 +213,7 @@ def _nothing(document):
     ("change", "said"),
     [
         (lambda d: d.update(schemaVersion="2.0.0"), "schema version '2.0.0'"),
-        (lambda d: d.update(colour="red"), "this is no pipeline spec"),
+        (lambda d: d.update(colour="red"), "is no compiled pipeline: Message type"),
         (lambda d: d["root"]["dag"]["tasks"].clear(), "no tasks"),
         (
             lambda d: d["root"]["dag"]["tasks"]["A"].update(dependentTasks=["B_task"]),
@@ -336,12 +233,32 @@ def _nothing(document):
             ),
             "A: lifecycle.preCacheCheck is ignored",
         ),
-        (lambda d: d["components"].clear(), "A: nested pipelines are not supported"),
+        (lambda d: d["components"].clear(), "A: there is no component 'A'"),
         (
             lambda d: d["root"]["dag"]["tasks"].update({"a.b": d["root"]["dag"]["tasks"]["A"]}),
             "a.b: a task's name may hold letters",
         ),
-        (_nothing, "holds no pipeline spec"),
+        (
+            lambda d: d["components"]["A"]["outputDefinitions"]["artifacts"].update(
+                out={"artifactType": {"instanceSchema": "type: object"}}
+            ),
+            "A: the type of the artifact 'out' has no title",
+        ),
+        (
+            lambda d: _container(d)["args"].append("{{$.inputs.artifacts['x'].uri}}"),
+            "A: the launcher leaves {{\\$.inputs.artifacts\\['x'\\].uri}} in an argument",
+        ),
+        (
+            lambda d: _container(d)["args"].append("{{$.outputs.artifacts['out'].metadata}}"),
+            "A: the launcher leaves {{\\$.outputs.artifacts\\['out'\\].metadata}}",
+        ),
+        (
+            lambda d: d["root"]["dag"]["tasks"]["A"]["inputs"]["parameters"].update(
+                n={"runtimeValue": {"constant": "run {{$.pipeline_job_name}}"}}
+            ),
+            "A: the driver leaves 'run {{\\$.pipeline_job_name}}' of parameter 'n'",
+        ),
+        (_nothing, "it lacks pipelineInfo.name or root.dag"),
     ],
 )
 def test_specs_that_the_backend_would_not_take(tmp_path, change, said):
@@ -350,7 +267,8 @@ def test_specs_that_the_backend_would_not_take(tmp_path, change, said):
     path = tmp_path / "spec.yaml"
     path.write_text(yaml.safe_dump(document))
     with pytest.raises(SpecError, match=said):
-        read_spec(path)
+        rehearse(read_pipeline(path), {}, work_dir=tmp_path / "work")
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_circle_is_refused(run):
@@ -365,7 +283,7 @@ def test_the_root_of_the_spec_is_kept_where_the_store_is_the_same(tmp_path):
     path.write_text(yaml.safe_dump(document))
     for store, start in ((None, "gs://b/r/digits/"), ("s3", "s3://mlpipeline/v2/artifacts/")):
         work = tmp_path / str(store)
-        rehearse(read_spec(path), {}, work_dir=work, store=store)
+        rehearse(read_pipeline(path), {}, work_dir=work, store=store)
         [log] = work.glob("*/logs/Maker.log")
         output = json.loads(log.read_text())["outputs"]["artifacts"]["out"]["artifacts"][0]
         assert output["uri"].startswith(start)

@@ -9,10 +9,13 @@ import pytest
 from components.pusher.versions import push_files
 from pipeline.config import Resolved, resolve
 from pipeline.local.places import UsageError
-from pipeline.local.retrain import WEBHOOK_VARIABLE, Pass, as_json, notify, retrain
+from pipeline.local.retrain import retrain
 from pipeline.local.run import Outcome
+from pipeline.webhook import ADDRESS_VARIABLE, RunReport, notify
 
-DONE = Pass("not blessed", "the data are new", 3, "2026-11-23T09:00:00", 7, 12.25, ["recall"], 60.0)
+DONE = RunReport(
+    "not blessed", "the data are new", 3, "2026-11-23T09:00:00", 7, 12.25, ["recall"], 60.0
+)
 
 
 @pytest.fixture
@@ -34,12 +37,12 @@ def served(settings: Resolved, tmp_path: Path) -> int:
 def test_a_young_model_is_no_reason(settings, served):
     outcome, done = retrain(settings, "age:1h", verbose=False)
     assert outcome == Outcome.PUSHED
-    assert dataclasses.replace(done, reason="", seconds=0.0) == Pass(
+    assert dataclasses.replace(done, reason="", seconds=0.0) == RunReport(
         "nothing to do", "", 1, None, served, None, [], 0.0
     )
     assert str(served) in done.reason
-    assert json.loads(as_json(done))["version"] == served
-    assert "\n" not in as_json(done)
+    assert json.loads(done.as_json())["version"] == served
+    assert "\n" not in done.as_json()
 
 
 @pytest.mark.parametrize("condition", ["age:7", "age:x", "weekly", "", "age:7d "])
@@ -50,7 +53,7 @@ def test_an_unknown_condition_is_refused(settings, condition):
 
 def test_the_webhook_is_told_as_slack_reads_it(httpserver):
     httpserver.expect_request("/hook", method="POST").respond_with_data("ok")
-    notify({WEBHOOK_VARIABLE: httpserver.url_for("/hook")}, DONE)
+    notify({ADDRESS_VARIABLE: httpserver.url_for("/hook")}, DONE)
     [(request, _)] = httpserver.log
     said = request.get_json()
     assert said["text"] == ("MNIST GAN: not blessed (the data are new), FID 12.250, failed recall")
@@ -60,12 +63,12 @@ def test_the_webhook_is_told_as_slack_reads_it(httpserver):
 def test_a_webhook_that_fails_at_first_is_told(httpserver):
     httpserver.expect_ordered_request("/hook").respond_with_data("", status=500)
     httpserver.expect_ordered_request("/hook").respond_with_data("ok")
-    notify({WEBHOOK_VARIABLE: httpserver.url_for("/hook")}, DONE)
+    notify({ADDRESS_VARIABLE: httpserver.url_for("/hook")}, DONE)
     assert [response.status_code for _, response in httpserver.log] == [500, 200]
 
 
 def test_a_webhook_that_is_down_fails_no_pass_and_is_not_named(capsys):
-    notify({WEBHOOK_VARIABLE: "http://127.0.0.1:9/secret"}, DONE)
+    notify({ADDRESS_VARIABLE: "http://127.0.0.1:9/secret"}, DONE)
     said = capsys.readouterr().out
-    assert WEBHOOK_VARIABLE in said
+    assert ADDRESS_VARIABLE in said
     assert "secret" not in said

@@ -4,12 +4,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.kubeflow.cluster_spec import (
-    SpecError,
-    pipeline_root,
-    read_pipeline,
-    run_parameters,
-)
+from pipeline.kubeflow.spec_checks import SpecError
+from pipeline.kubeflow.spec_file import pipeline_root, read_pipeline, run_parameters
 
 
 def _document(**parameters: dict[str, Any]) -> dict[str, Any]:
@@ -140,13 +136,12 @@ def test_a_pipeline_without_parameters_takes_none(tmp_path: Path) -> None:
         run_parameters(pipeline, ["span=1"])
 
 
-def test_the_root_is_the_options_else_the_specs(tmp_path: Path) -> None:
+def test_the_root_is_the_options_else_the_specs_else_the_clusters(tmp_path: Path) -> None:
     plain = read_pipeline(_write(tmp_path, _document()))
     rooted = read_pipeline(_write(tmp_path, {**_document(), "defaultPipelineRoot": "gs://b/own"}))
     assert pipeline_root(rooted, None) == "gs://b/own"
     assert pipeline_root(rooted, "minio://mlpipeline/x") == "minio://mlpipeline/x"
-    with pytest.raises(SpecError, match="no pipeline root: pass --pipeline-root"):
-        pipeline_root(plain, None)
+    assert pipeline_root(plain, None) is None
     for bad in ("/data", "file:///data", "hdfs://a/b", "gs://", "s3:///key"):
         with pytest.raises(SpecError, match="not on a store"):
             pipeline_root(plain, bad)

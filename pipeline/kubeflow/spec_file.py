@@ -1,4 +1,4 @@
-"""A compiled pipeline spec, and the parameters and pipeline root of a run of it."""
+"""The file of a compiled pipeline, and the parameters and pipeline root of a run of it."""
 
 import difflib
 import json
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from pipeline.kubeflow.spec_checks import SpecError
 
 ROOT_SCHEMES = ("gs", "minio", "s3")
 _LARGEST_EXACT_INTEGER = 2**53  # numbers travel as doubles
-
-
-class SpecError(ValueError):
-    """A file that is no pipeline spec, or a parameter or root that does not fit it."""
 
 
 @dataclass(frozen=True)
@@ -23,17 +23,38 @@ class PipelineFile:
     """A compiled pipeline.
 
     Attributes:
-      name: `pipelineInfo.name`.
-      body: what the API takes as `pipeline_spec`: the spec itself or, where the file has a platform
-        spec as its second document, both.
-      parameters: `root.inputDefinitions.parameters`.
-      default_root: `defaultPipelineRoot`, or an empty string.
+      spec: the pipeline spec.
+      platform: the platform spec, the second document of the file; empty where there is none.
     """
 
-    name: str
-    body: dict[str, Any]
-    parameters: Mapping[str, Mapping[str, Any]]
-    default_root: str
+    spec: dict[str, Any]
+    platform: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The pipeline's."""
+        name: str = self.spec["pipelineInfo"]["name"]
+        return name
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """What the API takes as `pipeline_spec`: the spec or, with a platform spec, both."""
+        if not self.platform:
+            return self.spec
+        return {"pipeline_spec": self.spec, "platform_spec": self.platform}
+
+    @property
+    def parameters(self) -> Mapping[str, Mapping[str, Any]]:
+        """Definitions of the runtime parameters by name."""
+        found: Mapping[str, Mapping[str, Any]] = (
+            self.spec["root"].get("inputDefinitions", {}).get("parameters", {})
+        )
+        return found
+
+    @property
+    def default_root(self) -> str:
+        """The pipeline root, or an empty string."""
+        return str(self.spec.get("defaultPipelineRoot", ""))
 
 
 def read_pipeline(path: str | Path) -> PipelineFile:
@@ -47,15 +68,9 @@ def read_pipeline(path: str | Path) -> PipelineFile:
         raise _no_spec(path, "expected one or two YAML mappings in it")
     spec, *platform = documents
     _check_against_schema(path, spec, platform[0] if platform else {})
-    name = spec.get("pipelineInfo", {}).get("name")
-    if not name or "dag" not in spec.get("root", {}):
+    if not spec.get("pipelineInfo", {}).get("name") or "dag" not in spec.get("root", {}):
         raise _no_spec(path, "it lacks pipelineInfo.name or root.dag")
-    return PipelineFile(
-        name=name,
-        body={"pipeline_spec": spec, "platform_spec": platform[0]} if platform else spec,
-        parameters=spec["root"].get("inputDefinitions", {}).get("parameters", {}),
-        default_root=spec.get("defaultPipelineRoot", ""),
-    )
+    return PipelineFile(spec, platform[0] if platform else {})
 
 
 def _read_yaml(path: Path) -> list[Any]:
@@ -69,9 +84,6 @@ def _read_yaml(path: Path) -> list[Any]:
 
 
 def _check_against_schema(path: str | Path, spec: Any, platform: Any) -> None:
-    from google.protobuf import json_format
-    from kfp.pipeline_spec import pipeline_spec_pb2
-
     try:
         json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
         json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
@@ -85,21 +97,21 @@ def _no_spec(path: str | Path, reason: str) -> SpecError:
     )
 
 
-def pipeline_root(pipeline: PipelineFile, option: str | None) -> str:
-    """Where a run keeps its artifacts: the option, else the spec's own default.
+def pipeline_root(pipeline: PipelineFile, option: str | None) -> str | None:
+    """Where a run keeps its artifacts: the option, else the spec's own default, else None.
+
+    For None the backend takes the `defaultPipelineRoot` of the ConfigMap `kfp-launcher` in the
+    run's namespace, else minio://mlpipeline/v2/artifacts (v2/driver/root_dag.go, v2/config/env.go).
 
     Raises:
-      SpecError: there is neither, or it is on a store that the backend's launcher cannot use.
+      SpecError: it is on a store that the backend's launcher cannot use.
     """
     root = option or pipeline.default_root
-    schemes = ", ".join(f"{scheme}://" for scheme in ROOT_SCHEMES)
     if not root:
-        raise SpecError(
-            "no pipeline root: pass --pipeline-root, for example "
-            f"minio://mlpipeline/v2/artifacts/{pipeline.name}; it starts with one of {schemes}"
-        )
+        return None
     scheme, _, rest = root.partition("://")
     if scheme not in ROOT_SCHEMES or not rest.split("/")[0]:
+        schemes = ", ".join(f"{known}://" for known in ROOT_SCHEMES)
         raise SpecError(
             f"pipeline root {root!r} is not on a store that Kubeflow uses: expected a bucket "
             f"after one of {schemes}"

@@ -1,0 +1,197 @@
+"""Models and checkpoints on an S3-compatible store, over HTTP, with processes that are killed."""
+
+import json
+import multiprocessing
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from s3_children import KEY, filled, killed, save
+from tfx import v1 as tfx
+
+from components.generator_evaluator.baseline import find_baseline, newest_version
+from components.generator_evaluator.samples import Generator
+from components.mnist_example_gen.spans import SpanError, content_fingerprint, resolve_span
+from components.mnist_example_gen.splits import load_splits
+from components.pusher.executor import Executor
+from components.pusher.object_store import list_versions, push_objects
+from models import storage
+from models.gan.checkpoints import CheckpointError, Checkpoints
+from models.gan.export import export_generator
+from models.gan.networks import build_generator
+from models.gan.settings import TrainSettings
+
+SMALL = {"generator_channels": (4, 4, 4), "discriminator_channels": (4, 4, 4), "latent_dim": 8}
+# Forks of a process that has TensorFlow imported but not started: a second each, not ten.
+CHILDREN = multiprocessing.get_context("forkserver")
+CHILDREN.set_forkserver_preload(["components.pusher.object_store", "models.gan.checkpoints"])
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two small generators as the Trainer leaves them."""
+    folder = tmp_path_factory.mktemp("models")
+    paths = [folder / name / "Format-Serving" for name in ("first", "second")]
+    for seed, path in enumerate(paths):
+        tf.random.set_seed(seed)
+        settings = TrainSettings(seed=seed, **SMALL)
+        export_generator(build_generator(settings), settings, str(path))
+    return paths
+
+
+def push(model: Path, base: str, tmp_path: Path, *, blessed: bool = True) -> tfx.dsl.Artifact:
+    """What the pipeline's Pusher does with a model, as it is on a cluster."""
+    types = tfx.types.standard_artifacts
+    given, blessing, pushed = types.Model(), types.ModelBlessing(), types.PushedModel()
+    given.uri = str(model.parent)
+    blessing.uri, pushed.uri = (
+        str(tmp_path / name / model.parent.name) for name in ("blessing", "pushed")
+    )
+    Path(blessing.uri).mkdir(parents=True, exist_ok=True)
+    blessing.set_int_custom_property("blessed", int(blessed))
+    Executor().Do(
+        {"model": [given], "model_blessing": [blessing]},
+        {"pushed_model": [pushed]},
+        {"push_destination": json.dumps({"filesystem": {"base_directory": base}})},
+    )
+    return pushed
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_model_is_pushed_compared_with_and_succeeded(models, s3_bucket, tmp_path):
+    base = f"{s3_bucket}/serving/mnist_gan"
+    candidate = Generator(str(models[0])).draw(100, 0)
+    assert find_baseline(base, candidate, 0, "fail").status == "none"
+    first = push(models[0], base, tmp_path)
+    assert first.get_string_custom_property("pushed_destination").startswith(f"{base}/")
+    version = int(first.get_string_custom_property("pushed_version"))
+    with storage.local_copy(f"{base}/{version}") as folder:
+        found = files_of(Path(folder))
+        assert {"assets.extra/push.json", "assets.extra/model_card.md"} < set(found)
+        assert files_of(models[0]).items() <= found.items()
+        np.testing.assert_array_equal(Generator(folder).draw(100, 0).images, candidate.images)
+    # The very model is served already, and is not pushed again.
+    assert find_baseline(base, candidate, 0, "fail").status == "unchanged"
+    assert push(models[0], base, tmp_path).get_string_custom_property("pushed_version") == str(
+        version
+    )
+    # Another one is compared with it and comes after it.
+    other = Generator(str(models[1])).draw(100, 0)
+    baseline = find_baseline(base, other, 0, "fail")
+    assert (baseline.status, baseline.path) == ("measured", f"{base}/{version}")
+    np.testing.assert_array_equal(baseline.samples.images, candidate.images)
+    second = int(push(models[1], base, tmp_path).get_string_custom_property("pushed_version"))
+    assert second > version
+    assert list_versions(base) == [version, second]
+    assert find_baseline(base, other, 0, "fail").status == "unchanged"
+
+
+def test_what_is_not_blessed_is_not_pushed(models, s3_bucket, tmp_path):
+    pushed = push(models[0], f"{s3_bucket}/serving", tmp_path, blessed=False)
+    assert pushed.get_int_custom_property("pushed") == 0
+    assert storage.names_in(s3_bucket) == []
+
+
+def run_killed(after: int, environment: dict[str, str], function, *arguments) -> bool:
+    """Runs it, and says whether it was killed before it had ended."""
+    child = CHILDREN.Process(target=killed, args=(after, environment, function, *arguments))
+    child.start()
+    child.join(120)
+    assert child.exitcode in (0, -signal.SIGKILL)
+    return child.exitcode != 0
+
+
+def test_a_push_that_is_killed_shows_no_version(models, s3_bucket, s3_server):
+    """Before each of the files it sends: to a server, to the evaluator and to the next push."""
+    base = f"{s3_bucket}/serving"
+    served = push_objects(str(models[0]), base, {})
+    after = 0
+    while run_killed(after, s3_server, push_objects, str(models[1]), base, {"card": b"a card"}):
+        assert list_versions(base) == [served]
+        assert newest_version(base) == str(served)
+        after += 1
+    # The claim, another one where a killed push has that number, then each file.
+    assert after >= 1 + len(files_of(models[1])) + len({"push.json", "card"})
+    _, second = list_versions(base)
+    candidate = Generator(str(models[1])).draw(10, 0)
+    assert find_baseline(base, candidate, 0, "fail").status == "unchanged"
+    # The pushes that were killed have left something, which an hour later is removed.
+    left = {int(name) for name in storage.names_in(base) if name.isdecimal()} - {served, second}
+    assert left
+
+
+def test_digits_are_read_where_they_lie(s3_bucket, write_span, digits, tmp_path):
+    images, labels = digits
+    for number in (3, 12):
+        write_span(tmp_path / f"span-{number}", images[number:300], labels[number:300], train=200)
+    for path in tmp_path.rglob("*-ubyte"):
+        storage.write(f"{s3_bucket}/data/{path.relative_to(tmp_path)}", path.read_bytes())
+    found, local = (resolve_span(place, None) for place in (f"{s3_bucket}/data", str(tmp_path)))
+    assert (found.span, found.directory) == (12, f"{s3_bucket}/data/span-12")
+    assert content_fingerprint(found) == content_fingerprint(local)
+    for split, held in load_splits(found, 0.1).items():
+        assert held.fingerprint() == load_splits(local, 0.1)[split].fingerprint()
+    with pytest.raises(SpanError, match="nowhere' cannot be listed"):
+        resolve_span(f"{s3_bucket}/nowhere", None)
+
+
+def restored(root: str) -> int | None:
+    variables = filled(-1)
+    found = Checkpoints(root, KEY, variables).restore()
+    if found is None:
+        return None
+    assert found[1] == {"seconds": found[0] / 3}
+    for variable, expected in zip(variables.values(), filled(found[0]).values(), strict=True):
+        np.testing.assert_array_equal(variable, expected)
+    return found[0]
+
+
+def test_checkpoints_are_saved_restored_and_removed(s3_bucket):
+    root = f"{s3_bucket}/checkpoints"
+    assert restored(root) is None
+    for step in (10, 20, 30):
+        save(root, step)
+        assert restored(root) == step
+    assert storage.names_in(f"{root}/{KEY}") == ["0000002-step-0000020", "0000003-step-0000030"]
+    Checkpoints(root, KEY, filled(0)).clear()
+    assert storage.names_in(root) == []
+
+
+def test_a_save_that_is_killed_leaves_the_former_checkpoint(s3_bucket, s3_server):
+    root = f"{s3_bucket}/checkpoints"
+    save(root, 10)
+    after = 0
+    while run_killed(after, s3_server, save, root, 20):
+        assert restored(root) == 10
+        after += 1
+    assert after == len(["state.index", "state.data", "manifest.json"])
+    assert restored(root) == 20
+
+
+def test_a_checkpoint_that_was_altered_is_passed_over(s3_bucket):
+    root = f"{s3_bucket}/checkpoints"
+    save(root, 10)
+    save(root, 20)
+    storage.write(f"{root}/{KEY}/0000002-step-0000020/state.index", b"torn")
+    assert restored(root) == 10
+
+
+def test_a_store_that_cannot_be_reached_ends_the_training(monkeypatch):
+    """It does not begin anew."""
+    for name, value in (("ENDPOINT_URL", "http://127.0.0.1:9"), ("KEY", "k"), ("SECRET", "s")):
+        monkeypatch.setenv(f"FSSPEC_S3_{name}", value)
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(CheckpointError, match="cannot look for checkpoints in s3://bucket"):
+        restored("s3://bucket/checkpoints")
+    with pytest.raises(CheckpointError, match="cannot save the checkpoint of step 1 in s3://"):
+        save("s3://bucket/checkpoints", 1)

@@ -1,0 +1,128 @@
+"""The same on a disk, in TensorFlow's own file system and on an S3-compatible store over HTTP."""
+
+import os
+import uuid
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from models import storage
+
+
+@pytest.fixture(params=["disk", "tensorflow", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a folder that is not there yet."""
+    if request.param == "s3":
+        return f"{request.getfixturevalue('s3_bucket')}/folder"
+    return f"ram://{uuid.uuid4().hex}" if request.param == "tensorflow" else str(tmp_path / "new")
+
+
+def test_what_is_written_is_read_listed_and_removed(place):
+    assert storage.names_in(place) == []
+    assert not storage.exists(f"{place}/a/b.txt")
+    storage.remove(f"{place}/a/b.txt")
+    if "ram://" not in place:  # whose files are appended to, however they are opened
+        storage.write(f"{place}/a/b.txt", b"first")
+    storage.write(f"{place}/a/b.txt", b"second")
+    storage.write(f"{place}/a/c/d.txt", b"")
+    storage.write(f"{place}/ab.txt", bytes(range(256)))
+    assert storage.read(f"{place}/a/b.txt") == b"second"
+    assert storage.read(f"{place}/a/c/d.txt") == b""
+    assert storage.read(f"{place}/ab.txt") == bytes(range(256))
+    assert storage.names_in(place) == storage.names_in(f"{place}/") == ["a", "ab.txt"]
+    assert storage.names_in(f"{place}/a") == ["b.txt", "c"]
+    assert storage.exists(f"{place}/a/c")
+    assert storage.is_folder(f"{place}/a/c")
+    assert not storage.is_folder(f"{place}/ab.txt")
+    assert storage.size(f"{place}/ab.txt") == 256
+    with storage.open_binary(f"{place}/ab.txt") as file:
+        assert (file.read(2), file.read()) == (b"\0\1", bytes(range(2, 256)))
+    storage.remove(f"{place}/ab.txt")
+    storage.remove(f"{place}/a/c")
+    assert storage.names_in(place) == ["a"]
+    assert storage.names_in(f"{place}/a") == ["b.txt"]
+    storage.remove(place)
+    assert storage.names_in(place) == []
+
+
+def test_what_another_process_writes_is_seen(place, s3_server):
+    """Nothing that was listed once is taken to be so still."""
+    import s3fs
+
+    storage.write(f"{place}/a", b"")
+    assert storage.names_in(place) == ["a"]
+    if place.startswith("s3://"):
+        endpoint = s3_server["FSSPEC_S3_ENDPOINT_URL"]
+        other = s3fs.S3FileSystem(key="k", secret="s", endpoint_url=endpoint, anon=False)
+        other.pipe_file(f"{place}/b", b"")
+    else:
+        tf.io.gfile.GFile(f"{place}/b", "w").close()
+    assert storage.names_in(place) == ["a", "b"]
+    assert storage.exists(f"{place}/b")
+
+
+def test_a_folder_is_written_and_read_with_tensorflow(place):
+    variables = tf.train.Checkpoint(value=tf.Variable([1.0, 2.0]))
+    with storage.new_folder(f"{place}/one", last="sub/z") as folder:
+        variables.write(f"{folder}/state")
+        tf.io.gfile.makedirs(f"{folder}/sub")
+        with tf.io.gfile.GFile(f"{folder}/sub/z", "w") as file:
+            file.write("last")
+    assert "state.index" in storage.names_in(f"{place}/one")
+    with storage.local_copy(f"{place}/one") as folder:
+        assert storage.read(f"{folder}/sub/z") == b"last"
+        name = "value/.ATTRIBUTES/VARIABLE_VALUE"
+        assert tf.train.load_checkpoint(f"{folder}/state").get_tensor(name).tolist() == [1, 2]
+
+
+def test_a_large_file_goes_up_and_down(s3_bucket, tmp_path):
+    """It comes down in parts."""
+    content = os.urandom(1 << 20) * 70
+    with storage.new_folder(f"{s3_bucket}/large", last="end") as folder:
+        Path(folder, "data").write_bytes(content)
+        Path(folder, "end").write_bytes(b"")
+    with storage.local_copy(f"{s3_bucket}/large") as folder:
+        assert Path(folder, "data").read_bytes() == content
+
+
+def test_a_folder_whose_block_fails_is_not_there(s3_bucket):
+    def write() -> None:
+        with storage.new_folder(f"{s3_bucket}/one", last="end") as folder:
+            Path(folder, "data").write_bytes(b"1")
+            raise ValueError("in between")
+
+    with pytest.raises(ValueError, match="in between"):
+        write()
+    assert storage.names_in(s3_bucket) == []
+
+
+def test_a_store_that_does_not_answer_is_no_empty_store(monkeypatch):
+    """Else the first model would be compared with nothing, and the training begun anew."""
+    for name, value in (("ENDPOINT_URL", "http://127.0.0.1:9"), ("KEY", "k"), ("SECRET", "s")):
+        monkeypatch.setenv(f"FSSPEC_S3_{name}", value)
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    calls = (storage.exists, storage.names_in, storage.read, storage.remove)
+    for call in calls:
+        with pytest.raises(OSError, match=r"s3://bucket/folder.*127\.0\.0\.1:9"):
+            call("s3://bucket/folder")
+
+
+def test_a_bucket_that_is_not_there_is_no_empty_one(s3_bucket):
+    with pytest.raises(FileNotFoundError, match="bucket does not exist"):
+        storage.names_in(f"{s3_bucket}-mistyped/folder")
+
+
+def test_no_credentials_are_one_clear_error(s3_bucket, monkeypatch, tmp_path):
+    for name in ("FSSPEC_S3_KEY", "FSSPEC_S3_SECRET"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(OSError, match=f"{s3_bucket}/a: .*credentials"):
+        storage.write(f"{s3_bucket}/a", b"")
+
+
+def test_a_missing_object_is_not_found(s3_bucket):
+    with pytest.raises(FileNotFoundError):
+        storage.read(f"{s3_bucket}/nothing")
