@@ -17,18 +17,12 @@ from pipeline.config import Settings
 from pipeline.kubeflow import parameters
 from pipeline.kubeflow.checks import check_pipeline
 from pipeline.kubeflow.settings import KubeflowSettings, NodeResources
-from pipeline.kubeflow.spec_checks import check_spec
+from pipeline.kubeflow.spec_checks import SpecError, check_spec
 from pipeline.pipeline import NODES_READING_OUTSIDE, create_pipeline
 
 COMMAND = ("python", "-m", "pipeline.kubeflow.entrypoint")
 # `entrypoint.py` finds it in the image, wherever the package is installed there.
 _SCHEMA_FILE = "package://pipeline/schema/schema.pbtxt"
-# Beam's own runner, in the container; the image spares each Beam node the packaging of TFX that any
-# other argument sets off.
-_BEAM_ARGS = [
-    "--runner=apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner",
-    "--sdk_container_image=unused",
-]
 # A cluster may run containers as a user without a home.
 _ENVIRONMENT = {"HOME": "/tmp", "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
 _NO_ROOT = "minio://mlpipeline/v2/artifacts"
@@ -57,7 +51,7 @@ def kubeflow_pipeline(settings: Settings) -> tfx.dsl.Pipeline:
         pipeline_root=kubeflow.pipeline_root or _NO_ROOT,
         serving_root=kubeflow.serving_root,
         checkpoint_root=kubeflow.checkpoint_root,
-        beam_pipeline_args=_BEAM_ARGS,
+        beam_pipeline_args=settings.beam.arguments(),
         schema_file=_SCHEMA_FILE,
     )
 
@@ -95,6 +89,7 @@ def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dic
         for node in pipeline.components
         if isinstance(node, tfx.components.Trainer | tfx.components.Tuner)
     }
+    _leave_uris_to_beam(spec, settings)
     for name, executor in spec["deploymentSpec"]["executors"].items():
         wanted = settings.kubeflow.training if name in training else settings.kubeflow.default
         _set_container(executor["container"], wanted, settings.kubeflow.gpu_type)
@@ -165,6 +160,22 @@ def _properties_holding(spec: dict[str, Any], section: Any) -> list[tuple[str, s
 def _set_caching(task: dict[str, Any], name: str) -> None:
     if name in NODES_READING_OUTSIDE:
         task["cachingOptions"] = {}
+
+
+def _leave_uris_to_beam(spec: dict[str, Any], settings: Settings) -> None:
+    """Tells nodes whose Beam workers are elsewhere to use the store itself."""
+    if settings.beam.sees_this_disk:
+        return
+    if not (settings.kubeflow.pipeline_root or "").startswith("gs://"):
+        raise SpecError(
+            f"beam.runner={settings.beam.runner} has workers that do not see a container's disk, "
+            "and TensorFlow reads no store but gs://; set kubeflow.pipeline_root to gs://..., or "
+            "beam.runner to direct"
+        )
+    for executor in spec["deploymentSpec"]["executors"].values():
+        arguments = executor["container"]["args"]
+        if any(argument.startswith("--runner=") for argument in arguments):
+            arguments.append("--leave_gs_uris")
 
 
 def _set_retries(task: dict[str, Any], kubeflow: KubeflowSettings) -> None:
