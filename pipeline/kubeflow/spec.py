@@ -4,7 +4,7 @@ TFX compiles; what the backend wants otherwise is patched here. `docs/kubeflow.m
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from pipeline.kubeflow import parameters
 from pipeline.kubeflow.checks import check_pipeline
 from pipeline.kubeflow.settings import KubeflowSettings, NodeResources
 from pipeline.kubeflow.spec_checks import SpecError, check_spec
+from pipeline.kubeflow.vertex import trains_elsewhere, vertex_trainer
 from pipeline.pipeline import NODES_READING_OUTSIDE, create_pipeline
 
 COMMAND = ("python", "-m", "pipeline.kubeflow.entrypoint")
@@ -53,7 +54,14 @@ def kubeflow_pipeline(settings: Settings) -> tfx.dsl.Pipeline:
         checkpoint_root=kubeflow.checkpoint_root,
         beam_pipeline_args=settings.beam.arguments(),
         schema_file=_SCHEMA_FILE,
+        build_trainer=_trainer(kubeflow),
     )
+
+
+def _trainer(kubeflow: KubeflowSettings) -> Callable[..., tfx.components.Trainer]:
+    if not kubeflow.vertex.project:
+        return tfx.components.Trainer
+    return vertex_trainer(kubeflow.vertex, image=kubeflow.image, **kubeflow.training.model_dump())
 
 
 def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dict[str, Any]]:
@@ -88,6 +96,7 @@ def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dic
         f"{node.id}_executor"
         for node in pipeline.components
         if isinstance(node, tfx.components.Trainer | tfx.components.Tuner)
+        and not trains_elsewhere(node)
     }
     _leave_uris_to_beam(spec, settings)
     for name, executor in spec["deploymentSpec"]["executors"].items():
