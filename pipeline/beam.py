@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # TFX packages itself for the workers, at every node, where it is not told of an image.
 _NO_PACKAGING = "--sdk_container_image=unused"
+# Nor does Beam need to list the packages of this environment, for which it asks pip.
+_NO_FREEZE = "--experiments=disable_logging_submission_environment"
 
 
 class _Choice(NamedTuple):
@@ -38,19 +40,24 @@ _RUNNERS = {
         },
     ),
     "portable": _Choice(
-        ("--runner=PortableRunner", "--job_endpoint={job_endpoint}"),
+        ("--runner=PortableRunner", _NO_FREEZE, "--job_endpoint={job_endpoint}"),
         {"parallelism": ("--sdk_worker_parallelism={parallelism}",)},
     ),
     # An uber jar goes to the cluster's REST address; nothing of Java runs here.
     "flink": _Choice(
-        ("--runner=FlinkRunner", "--flink_master={master}", "--flink_submit_uber_jar"),
+        ("--runner=FlinkRunner", _NO_FREEZE, "--flink_master={master}", "--flink_submit_uber_jar"),
         {
             "job_server_jar": ("--flink_job_server_jar={job_server_jar}",),
             "parallelism": ("--parallelism={parallelism}",),
         },
     ),
     "spark": _Choice(
-        ("--runner=SparkRunner", "--spark_rest_url={master}", "--spark_submit_uber_jar"),
+        (
+            "--runner=SparkRunner",
+            _NO_FREEZE,
+            "--spark_rest_url={master}",
+            "--spark_submit_uber_jar",
+        ),
         {
             "job_server_jar": ("--spark_job_server_jar={job_server_jar}",),
             "parallelism": ("--sdk_worker_parallelism={parallelism}",),
@@ -59,6 +66,7 @@ _RUNNERS = {
     "dataflow": _Choice(
         (
             "--runner=DataflowRunner",
+            _NO_FREEZE,
             "--project={project}",
             "--region={region}",
             "--temp_location={temp_location}",
