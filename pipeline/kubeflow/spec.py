@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 from tfx import v1 as tfx
+from tfx.dsl.components.base import executor_spec
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 from tfx.v1.dsl.experimental import RuntimeParameter
 
@@ -98,7 +99,7 @@ def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dic
         if isinstance(node, tfx.components.Trainer | tfx.components.Tuner)
         and not trains_elsewhere(node)
     }
-    _leave_uris_to_beam(spec, settings)
+    _leave_uris_to_beam(spec, pipeline, settings)
     for name, executor in spec["deploymentSpec"]["executors"].items():
         wanted = settings.kubeflow.training if name in training else settings.kubeflow.default
         _set_container(executor["container"], wanted, settings.kubeflow.gpu_type)
@@ -171,7 +172,9 @@ def _set_caching(task: dict[str, Any], name: str) -> None:
         task["cachingOptions"] = {}
 
 
-def _leave_uris_to_beam(spec: dict[str, Any], settings: Settings) -> None:
+def _leave_uris_to_beam(
+    spec: dict[str, Any], pipeline: tfx.dsl.Pipeline, settings: Settings
+) -> None:
     """Tells nodes whose Beam workers are elsewhere to use the store itself."""
     if settings.beam.sees_this_disk:
         return
@@ -181,10 +184,10 @@ def _leave_uris_to_beam(spec: dict[str, Any], settings: Settings) -> None:
             "and TensorFlow reads no store but gs://; set kubeflow.pipeline_root to gs://..., or "
             "beam.runner to direct"
         )
-    for executor in spec["deploymentSpec"]["executors"].values():
-        arguments = executor["container"]["args"]
-        if any(argument.startswith("--runner=") for argument in arguments):
-            arguments.append("--leave_gs_uris")
+    for node in pipeline.components:
+        if isinstance(node.executor_spec, executor_spec.BeamExecutorSpec):
+            executor = spec["deploymentSpec"]["executors"][f"{node.id}_executor"]
+            executor["container"]["args"].append("--leave_gs_uris")
 
 
 def _set_retries(task: dict[str, Any], kubeflow: KubeflowSettings) -> None:

@@ -166,9 +166,10 @@ def compiled(*assignments: str) -> dict[str, list[str]]:
 def test_the_beam_nodes_of_the_spec_have_the_arguments() -> None:
     wanted = ["beam.runner=dataflow", *(f"beam.{each}" for each in GCP)]
     arguments = compiled(*wanted, "kubeflow.pipeline_root=gs://bucket/root")
-    nodes = {name for name, each in arguments.items() if "--runner=DataflowRunner" in each}
+    nodes = {name for name, each in arguments.items() if "--leave_gs_uris" in each}
     assert nodes == {"MnistExampleGen_executor", "StatisticsGen_executor"}
-    assert {name for name, each in arguments.items() if "--leave_gs_uris" in each} == nodes
+    for name in nodes:  # TFX hands them to the others as well, which do not look at them.
+        assert "--runner=DataflowRunner" in arguments[name]
 
 
 def test_workers_elsewhere_need_a_store_that_they_can_read() -> None:
