@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow test-all lint format types setup lock clean
+.PHONY: help run test test-slow test-all lint format types setup lock image clean
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
@@ -54,6 +54,19 @@ lock: ## Make requirements/*.txt from *.in again; needs uv (ARGS=--upgrade for t
 	for name in base dev; do $(COMPILE) $$name.in -o $$name.txt; done; \
 	$(COMPILE) gpu.in | awk '/^[^ ]/ { keep = /^(#|nvidia-)/ } keep' > gpu.txt.new; \
 	grep -q '^nvidia-' gpu.txt.new; mv gpu.txt.new gpu.txt
+
+IMAGE ?= mnist-gan-tfx
+VARIANT ?= cpu
+TARGET ?= default
+DOCKER ?= docker
+RELEASE = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+COMMIT = $(shell git rev-parse HEAD)$(shell git diff --quiet HEAD || echo -dirty)
+
+image: ## Build the container image (VARIANT=gpu, TARGET=beam, IMAGE=name, DOCKER=podman)
+	@$(DOCKER) build --file deploy/Dockerfile --target $(TARGET) --build-arg VARIANT=$(VARIANT) \
+		--build-arg VERSION=$(RELEASE) --build-arg COMMIT=$(COMMIT) \
+		--tag $(IMAGE):$(RELEASE)-$(VARIANT)$(if $(filter-out default,$(TARGET)),-$(TARGET)) \
+		$(ARGS) .
 
 clean: ## Remove .venv and caches; keeps outputs/
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -56,7 +56,7 @@ def run_side(side: str, data_dir: str) -> None:
     """Runs one side in this process and prints its time and peak memory as JSON."""
     from tfx import v1 as tfx
 
-    from pipeline.local.session import BEAM_ARGS
+    from pipeline.beam import BeamSettings
 
     with tempfile.TemporaryDirectory() as root:
         pipeline = tfx.dsl.Pipeline(
@@ -66,7 +66,7 @@ def run_side(side: str, data_dir: str) -> None:
             metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
                 f"{root}/metadata.sqlite"
             ),
-            beam_pipeline_args=BEAM_ARGS,
+            beam_pipeline_args=BeamSettings().arguments(),
         )
         started = time.perf_counter()
         tfx.orchestration.LocalDagRunner().run(pipeline)

@@ -4,8 +4,8 @@ Layers, later ones win: the defaults below (the `default` preset), `pipeline/pre
 the environment, `--set section.key=value`. The fields of `train`, `tune`, `classifier` and
 `evaluation` are defined beside the code they steer, in `models/gan/settings.py`,
 `models/gan/tuning_settings.py`, `models/digit_classifier/settings.py` and
-`components/generator_evaluator/settings.py`; those of `kubeflow` in
-`pipeline/kubeflow/settings.py`.
+`components/generator_evaluator/settings.py`; those of `beam` in `pipeline/beam.py` and of
+`kubeflow` in `pipeline/kubeflow/settings.py`.
 """
 
 import difflib
@@ -31,6 +31,7 @@ from components.generator_evaluator.settings import (
 from models.digit_classifier.settings import ClassifierSettings
 from models.gan.settings import TrainSettings
 from models.gan.tuning_settings import TuneSettings
+from pipeline.beam import BeamSettings
 from pipeline.data_source import DEFAULT_MIRRORS
 from pipeline.kubeflow.settings import KubeflowSettings
 
@@ -124,6 +125,7 @@ class Settings(_Section):
     evaluation: EvaluationSettings = EvaluationSettings()
     serving_check: ServingCheckSettings = ServingCheckSettings()
     push: PushSettings = PushSettings()
+    beam: BeamSettings = BeamSettings()
     kubeflow: KubeflowSettings = KubeflowSettings()
 
     @model_validator(mode="after")

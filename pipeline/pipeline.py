@@ -1,6 +1,7 @@
 """The DAG, the same for every runner."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,6 +79,7 @@ def create_pipeline(
     beam_pipeline_args: list[str] | None = None,
     span: RuntimeParameter | None = None,
     schema_file: str = SCHEMA_FILE,
+    build_trainer: Callable[..., tfx.components.Trainer] = tfx.components.Trainer,
 ) -> tfx.dsl.Pipeline:
     """Builds the pipeline from ingestion to push.
 
@@ -92,6 +94,7 @@ def create_pipeline(
       beam_pipeline_args: for the Beam components.
       span: in place of `data.span`, where each run names its own; negative for the latest.
       schema_file: path of the schema where the pipeline runs.
+      build_trainer: takes the arguments of TFX's Trainer; where the GAN trains elsewhere.
     """
     data = create_data_nodes(
         settings, data_dir=data_dir, source=source, span=span, schema_file=schema_file
@@ -117,7 +120,7 @@ def create_pipeline(
                 "checkpoints": checkpoint_root,
             },
         )
-    trainer = tfx.components.Trainer(
+    trainer = build_trainer(
         run_fn="models.gan.run_fn.run_fn",
         examples=examples,
         base_model=classifier.outputs["model"],

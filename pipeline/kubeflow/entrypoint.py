@@ -35,14 +35,17 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--executor_class_path", required=True)
     parser.add_argument("--json_serialized_invocation_args", required=True)
     parser.add_argument("--json_serialized_inputs_spec_args", default="{}")
+    # Where Beam's workers see the store, and not this container's disk.
+    parser.add_argument("--leave_gs_uris", action="store_true")
     known, others = parser.parse_known_args(arguments)
+    leave_gs = known.leave_gs_uris
     executor_input = json.loads(known.json_serialized_invocation_args)
     backend_uris = {
         name: artifact["uri"]
         for name, artifact in _artifacts(executor_input.get("outputs", {}))
         if _is_backend_type(artifact)
     }
-    uris = prepare(executor_input, json.loads(known.json_serialized_inputs_spec_args))
+    uris = prepare(executor_input, json.loads(known.json_serialized_inputs_spec_args), leave_gs)
     # Only here, since it takes seconds.
     from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
@@ -50,19 +53,22 @@ def main(arguments: list[str]) -> None:
     known.json_serialized_invocation_args = json.dumps(executor_input)
     kubeflow_v2_run_executor.main((known, others))
     output_file = Path(executor_input["outputs"]["outputFile"])
-    output = finish(json.loads(output_file.read_text()), uris)
+    output = finish(json.loads(output_file.read_text()), uris, leave_gs)
     root = container_root()
     paths = {name: local_path(uri, root) or uri for name, uri in {**uris, **backend_uris}.items()}
     fill_page_outputs(output, paths, backend_uris)
     output_file.write_text(json.dumps(output))
 
 
-def prepare(executor_input: dict[str, Any], inputs_spec: dict[str, Any]) -> dict[str, str]:
+def prepare(
+    executor_input: dict[str, Any], inputs_spec: dict[str, Any], leave_gs: bool = False
+) -> dict[str, str]:
     """Turns the backend's ExecutorInput, as JSON, into one that TFX's entry point runs.
 
     Args:
       executor_input: changed in place.
       inputs_spec: the component's input definitions, as JSON.
+      leave_gs: whether `gs://` stays as it is.
 
     Returns:
       The URI of each output artifact.
@@ -73,7 +79,7 @@ def prepare(executor_input: dict[str, Any], inputs_spec: dict[str, Any]) -> dict
     fill_input_types(inputs, inputs_spec)
     unwrap_metadata(inputs)
     uris = {name: artifact["uri"] for name, artifact in _artifacts(outputs)}
-    localise(inputs, outputs)
+    localise(inputs, outputs, leave_gs)
     parameters = inputs.get("parameterValues", {})
     apply_overrides(parameters)
     for name, value in parameters.items():
@@ -114,12 +120,18 @@ def unwrap_metadata(inputs: dict[str, Any]) -> None:
                     metadata[key] = inner
 
 
-def localise(inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
+def localise(inputs: dict[str, Any], outputs: dict[str, Any], leave_gs: bool = False) -> None:
     """Turns URIs into the launcher's local paths."""
-    root = container_root()
     for _, artifact in (*_artifacts(inputs), *_artifacts(outputs)):
-        artifact["uri"] = local_path(artifact["uri"], root) or artifact["uri"]
-    outputs["outputFile"] = root + outputs["outputFile"]
+        artifact["uri"] = _place(artifact["uri"], leave_gs)
+    outputs["outputFile"] = container_root() + outputs["outputFile"]
+
+
+def _place(uri: str, leave_gs: bool) -> str:
+    """Where a node finds the artifact."""
+    if leave_gs and uri.startswith("gs://"):
+        return uri
+    return local_path(uri, container_root()) or uri
 
 
 def apply_overrides(parameters: dict[str, Any]) -> None:
@@ -153,15 +165,17 @@ def make_output_folders(executor_input: dict[str, Any]) -> None:
     for artifact in (each for found in outputs.values() for each in found):
         # The value of a ValueArtifact is a file.
         is_file = isinstance(artifact, ValueArtifact)
-        os.makedirs(os.path.dirname(artifact.uri) if is_file else artifact.uri, exist_ok=True)
+        if "://" not in artifact.uri:
+            os.makedirs(os.path.dirname(artifact.uri) if is_file else artifact.uri, exist_ok=True)
 
 
-def finish(output: dict[str, Any], uris: dict[str, str]) -> dict[str, Any]:
+def finish(output: dict[str, Any], uris: dict[str, str], leave_gs: bool = False) -> dict[str, Any]:
     """Turns TFX's ExecutorOutput, as JSON, into one that the backend takes.
 
     Args:
       output: changed in place.
       uris: of each output artifact.
+      leave_gs: whether `gs://` stayed as it was.
 
     Returns:
       The output.
@@ -169,12 +183,12 @@ def finish(output: dict[str, Any], uris: dict[str, str]) -> dict[str, Any]:
     Raises:
       ValueError: when the node moved an output elsewhere, where the launcher would lose it.
     """
-    root = container_root()
     for name, artifact in _artifacts(output):
-        if artifact.get("uri") != local_path(uris[name], root):
+        place = _place(uris[name], leave_gs)
+        if artifact.get("uri") != place:
             raise ValueError(
                 f"the node moved its output {name!r} to {artifact.get('uri')!r}; the launcher "
-                f"uploads what is at {local_path(uris[name], root)!r}"
+                f"uploads what is at {place!r}"
             )
         artifact["uri"] = uris[name]
         metadata = artifact.get("metadata", {})

@@ -4,6 +4,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pipeline.kubeflow.vertex import VertexSettings, machine_type
+
 _PLACE = r"^(/|gs://|s3://).+"
 _NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"  # Kubernetes' own
 
@@ -100,6 +102,7 @@ class KubeflowSettings(BaseModel):
     )
     default: NodeResources = NodeResources()
     training: NodeResources = NodeResources(cpu=4, memory_gib=8, timeout_seconds=86_400)
+    vertex: VertexSettings = VertexSettings()
 
     @model_validator(mode="after")
     def _refuse_what_is_lost_with_the_container(self) -> "KubeflowSettings":
@@ -111,4 +114,20 @@ class KubeflowSettings(BaseModel):
                     f"{name} {place!r} is lost with its container: it has to be gs:// or s3://, or "
                     "below volume_path with volume_claim set"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_a_training_that_vertex_cannot_run(self) -> "KubeflowSettings":
+        if not self.vertex.project:
+            return self
+        for name in ("pipeline_root", "checkpoint_root"):
+            if not (getattr(self, name) or "").startswith("gs://"):
+                raise ValueError(f"{name} has to be gs:// for a training on Vertex AI")
+        if bool(self.training.gpu) != bool(self.vertex.accelerator):
+            raise ValueError(
+                f"training.gpu={self.training.gpu} with vertex.accelerator="
+                f"{self.vertex.accelerator}: set both or neither"
+            )
+        if not self.vertex.machine_type:
+            machine_type(self.training.cpu, self.training.memory_gib)
         return self

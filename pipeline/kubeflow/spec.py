@@ -4,12 +4,13 @@ TFX compiles; what the backend wants otherwise is patched here. `docs/kubeflow.m
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from tfx import v1 as tfx
+from tfx.dsl.components.base import executor_spec
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 from tfx.v1.dsl.experimental import RuntimeParameter
 
@@ -21,18 +22,13 @@ from pipeline.kubeflow.exit_handler import add_exit_handler
 from pipeline.kubeflow.page import add_page_outputs
 from pipeline.kubeflow.platform_spec import platform_spec
 from pipeline.kubeflow.settings import KubeflowSettings, NodeResources
-from pipeline.kubeflow.spec_checks import check_spec
+from pipeline.kubeflow.spec_checks import SpecError, check_spec
+from pipeline.kubeflow.vertex import trains_elsewhere, vertex_trainer
 from pipeline.pipeline import NODES_READING_OUTSIDE, create_pipeline
 
 COMMAND = ("python", "-m", "pipeline.kubeflow.entrypoint")
 # `entrypoint.py` finds it in the image, wherever the package is installed there.
 _SCHEMA_FILE = "package://pipeline/schema/schema.pbtxt"
-# Beam's own runner, in the container; the image spares each Beam node the packaging of TFX that any
-# other argument sets off.
-_BEAM_ARGS = [
-    "--runner=apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner",
-    "--sdk_container_image=unused",
-]
 # A cluster may run containers as a user without a home.
 _ENVIRONMENT = {"HOME": "/tmp", "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
 _NO_ROOT = "minio://mlpipeline/v2/artifacts"
@@ -61,9 +57,16 @@ def kubeflow_pipeline(settings: Settings) -> tfx.dsl.Pipeline:
         pipeline_root=kubeflow.pipeline_root or _NO_ROOT,
         serving_root=kubeflow.serving_root,
         checkpoint_root=kubeflow.checkpoint_root,
-        beam_pipeline_args=_BEAM_ARGS,
+        beam_pipeline_args=settings.beam.arguments(),
         schema_file=_SCHEMA_FILE,
+        build_trainer=_trainer(kubeflow),
     )
+
+
+def _trainer(kubeflow: KubeflowSettings) -> Callable[..., tfx.components.Trainer]:
+    if not kubeflow.vertex.project:
+        return tfx.components.Trainer
+    return vertex_trainer(kubeflow.vertex, image=kubeflow.image, **kubeflow.training.model_dump())
 
 
 def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dict[str, Any]]:
@@ -102,7 +105,9 @@ def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dic
         f"{node.id}_executor"
         for node in pipeline.components
         if isinstance(node, tfx.components.Trainer | tfx.components.Tuner)
+        and not trains_elsewhere(node)
     }
+    _leave_uris_to_beam(spec, pipeline, settings)
     executors = spec["deploymentSpec"]["executors"]
     wanted = {
         name: settings.kubeflow.training if name in training else settings.kubeflow.default
@@ -177,6 +182,24 @@ def _properties_holding(spec: dict[str, Any], section: Any) -> list[tuple[str, s
 def _set_caching(task: dict[str, Any], name: str) -> None:
     if name in NODES_READING_OUTSIDE:
         task["cachingOptions"] = {}
+
+
+def _leave_uris_to_beam(
+    spec: dict[str, Any], pipeline: tfx.dsl.Pipeline, settings: Settings
+) -> None:
+    """Tells nodes whose Beam workers are elsewhere to use the store itself."""
+    if settings.beam.sees_this_disk:
+        return
+    if not (settings.kubeflow.pipeline_root or "").startswith("gs://"):
+        raise SpecError(
+            f"beam.runner={settings.beam.runner} has workers that do not see a container's disk, "
+            "and TensorFlow reads no store but gs://; set kubeflow.pipeline_root to gs://..., or "
+            "beam.runner to direct"
+        )
+    for node in pipeline.components:
+        if isinstance(node.executor_spec, executor_spec.BeamExecutorSpec):
+            executor = spec["deploymentSpec"]["executors"][f"{node.id}_executor"]
+            executor["container"]["args"].append("--leave_gs_uris")
 
 
 def _set_retries(task: dict[str, Any], kubeflow: KubeflowSettings) -> None:

@@ -17,13 +17,6 @@ from pipeline.pipeline import create_pipeline
 
 __all__ = ["NodeFailedError", "Session"]
 
-# Beam's own local runner, in this process; the image is never used but spares each Beam node the
-# packaging of TFX that any other argument sets off.
-BEAM_ARGS = [
-    "--runner=apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner",
-    "--sdk_container_image=unused",
-]
-
 
 class Session:
     """A pipeline and the runner for it."""
@@ -64,7 +57,7 @@ class Session:
             metadata=tfx.orchestration.metadata.sqlite_metadata_connection_config(
                 str(places.database)
             ),
-            beam_pipeline_args=BEAM_ARGS,
+            beam_pipeline_args=resolved.settings.beam.arguments(),
         )
         self._runner = ReportingRunner(
             listener,

@@ -1,0 +1,170 @@
+"""Ingestion and statistics by Beam's runners: the same records and the same statistics."""
+
+import contextlib
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tensorflow_metadata.proto.v0 import statistics_pb2
+from tfx import v1 as tfx
+
+from pipeline.config import resolve
+from pipeline.pipeline import create_data_nodes
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 120
+
+
+def run_nodes(data_dir: Path, root: Path, *assignments: str) -> None:
+    """Runs the two Beam nodes with TFX's own local runner."""
+    settings = resolve(environ={}, assignments=assignments).settings
+    nodes = create_data_nodes(settings, data_dir=str(data_dir), source="a test")
+    root.mkdir()
+    tfx.orchestration.LocalDagRunner().run(
+        tfx.dsl.Pipeline(
+            pipeline_name="data",
+            pipeline_root=str(root / "artifacts"),
+            components=[nodes.example_gen, nodes.statistics_gen],
+            metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
+                str(root / "db")
+            ),
+            beam_pipeline_args=settings.beam.arguments(),
+        )
+    )
+
+
+def records(root: Path) -> dict[str, str]:
+    """Digest of each TFRecord file, by its name within the artifact."""
+    [artifact] = (root / "artifacts" / "MnistExampleGen" / "examples").iterdir()
+    return {
+        str(path.relative_to(artifact)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(artifact.rglob("*.gz"))
+    }
+
+
+def statistics(root: Path) -> dict[str, statistics_pb2.DatasetFeatureStatisticsList]:
+    """The statistics of each split, features in the order of their names."""
+    found = {}
+    for path in (root / "artifacts" / "StatisticsGen").rglob("FeatureStats.pb"):
+        message = statistics_pb2.DatasetFeatureStatisticsList.FromString(path.read_bytes())
+        for data_set in message.datasets:
+            data_set.features.sort(key=lambda feature: feature.path.step[0])
+        found[path.parent.name] = message
+    return found
+
+
+def counts(found: statistics_pb2.DatasetFeatureStatisticsList) -> dict[str, tuple[float, ...]]:
+    """What of each feature is counted, and its ends."""
+    [data_set] = found.datasets
+    return {
+        feature.path.step[0]: (
+            data_set.num_examples,
+            feature.num_stats.common_stats.num_non_missing,
+            feature.num_stats.common_stats.tot_num_values,
+            feature.num_stats.num_zeros,
+            feature.num_stats.min,
+            feature.num_stats.max,
+        )
+        for feature in data_set.features
+    }
+
+
+def moments(found: statistics_pb2.DatasetFeatureStatisticsList) -> dict[str, float]:
+    """Mean and standard deviation of each feature."""
+    return {
+        f"{feature.path.step[0]} {name}": getattr(feature.num_stats, name)
+        for feature in found.datasets[0].features
+        for name in ("mean", "std_dev")
+    }
+
+
+@contextlib.contextmanager
+def process(log: Path, *arguments: str) -> Iterator[None]:
+    """A Python program, with what it says in a file."""
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # the pool starts `python`
+    }
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
+            [sys.executable, *arguments], env=environment, stdout=file, stderr=file
+        ) as started,
+    ):
+        try:
+            yield
+        finally:
+            started.terminate()
+            started.wait(SECONDS)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def wait_for_port(port: int, log: Path) -> None:
+    until = time.monotonic() + SECONDS
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("localhost", port), 1):
+            return
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def direct(tmp_path_factory: pytest.TempPathFactory, digits, write_span) -> Path:
+    """1,000 digits, and what the runner in this process makes of them."""
+    folder = tmp_path_factory.mktemp("direct")
+    write_span(folder / "data", *digits, train=700)
+    run_nodes(folder / "data", folder / "run")
+    return folder
+
+
+def test_a_job_server_with_worker_processes_of_its_own(direct: Path, tmp_path: Path) -> None:
+    """Job, data and state go over gRPC: this process, the job service, the pool's workers."""
+    job_port, pool_port = free_port(), free_port()
+    service, pool = tmp_path / "service.log", tmp_path / "pool.log"
+    with (
+        process(
+            service,
+            "-m",
+            "apache_beam.runners.portability.local_job_service_main",
+            f"--port={job_port}",
+        ),
+        process(
+            pool, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={pool_port}"
+        ),
+    ):
+        wait_for_port(job_port, service)
+        wait_for_port(pool_port, pool)
+        run_nodes(
+            direct / "data",
+            tmp_path / "run",
+            "beam.runner=portable",
+            "beam.workers=external",
+            f"beam.job_endpoint=localhost:{job_port}",
+            f"beam.worker_address=localhost:{pool_port}",
+        )
+    assert service.read_text().count("Completed job") == 2, service.read_text()
+    assert pool.read_text().count("Starting worker with command") == 2, pool.read_text()
+    assert records(tmp_path / "run") == records(direct / "run")
+    assert statistics(tmp_path / "run") == statistics(direct / "run")
+
+
+def test_several_processes_of_one_machine(direct: Path, tmp_path: Path) -> None:
+    """Which process sees which digits is left to chance, and with it the last bits of a sum."""
+    run_nodes(direct / "data", tmp_path / "run", "beam.parallelism=2")
+    assert records(tmp_path / "run") == records(direct / "run")
+    here, there = statistics(direct / "run"), statistics(tmp_path / "run")
+    assert here.keys() == there.keys() == {"Split-train", "Split-eval"}
+    for split in here:
+        assert counts(there[split]) == counts(here[split])
+        assert moments(there[split]) == pytest.approx(moments(here[split]), rel=1e-9)
