@@ -66,7 +66,14 @@ def kubeflow_pipeline(settings: Settings) -> tfx.dsl.Pipeline:
 def _trainer(kubeflow: KubeflowSettings) -> Callable[..., tfx.components.Trainer]:
     if not kubeflow.vertex.project:
         return tfx.components.Trainer
-    return vertex_trainer(kubeflow.vertex, image=kubeflow.image, **kubeflow.training.model_dump())
+    wanted = kubeflow.training
+    return vertex_trainer(
+        kubeflow.vertex,
+        image=kubeflow.image,
+        cpu=wanted.cpu,
+        memory_gib=wanted.memory_gib,
+        gpu=wanted.gpu,
+    )
 
 
 def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dict[str, Any]]:

@@ -159,6 +159,7 @@ def test_a_job_server_with_worker_processes_of_its_own(direct: Path, tmp_path: P
     assert statistics(tmp_path / "run") == statistics(direct / "run")
 
 
+@pytest.mark.slow
 def test_several_processes_of_one_machine(direct: Path, tmp_path: Path) -> None:
     """Which process sees which digits is left to chance, and with it the last bits of a sum."""
     run_nodes(direct / "data", tmp_path / "run", "beam.parallelism=2")

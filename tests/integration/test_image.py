@@ -54,6 +54,7 @@ find /app ! -perm -o=r
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_mount(), reason="needs root, and to be let mount")
 def test_nodes_run_as_a_user_without_a_home(tmp_path, digits, write_span) -> None:
     write_span(tmp_path / "tmp" / "data", *digits, train=700)
