@@ -4,7 +4,7 @@ TFX compiles; what the backend wants otherwise is patched here. `docs/kubeflow.m
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,18 +108,9 @@ def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dic
     if settings.kubeflow.webhook_secret:
         serving_dir = f"{settings.kubeflow.serving_root}/{settings.push.model_name}"
         add_exit_handler(spec, settings.kubeflow, serving_dir)
-    training = {
-        f"{node.id}_executor"
-        for node in pipeline.components
-        if isinstance(node, tfx.components.Trainer | tfx.components.Tuner)
-        and not trains_elsewhere(node)
-    }
     _leave_uris_to_beam(spec, pipeline, settings)
     executors = spec["deploymentSpec"]["executors"]
-    wanted = {
-        name: settings.kubeflow.training if name in training else settings.kubeflow.default
-        for name in executors
-    }
+    wanted = _wanted(executors, pipeline, settings.kubeflow)
     for name, executor in executors.items():
         _set_container(executor["container"], wanted[name], settings.kubeflow)
     if settings.kubeflow.pipeline_root:
@@ -127,6 +118,21 @@ def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dic
     check_spec(spec)
     platform = platform_spec(wanted, settings.kubeflow)
     return [spec, platform] if platform else [spec]
+
+
+def _wanted(
+    executors: Iterable[str], pipeline: tfx.dsl.Pipeline, kubeflow: KubeflowSettings
+) -> dict[str, NodeResources]:
+    """What the container of each executor may use."""
+    wanted = dict.fromkeys(executors, kubeflow.default)
+    waiting = kubeflow.default.model_copy(
+        update={"timeout_seconds": kubeflow.training.timeout_seconds}
+    )
+    for node in pipeline.components:
+        if isinstance(node, tfx.components.Trainer | tfx.components.Tuner):
+            here = not trains_elsewhere(node)
+            wanted[f"{node.id}_executor"] = kubeflow.training if here else waiting
+    return wanted
 
 
 def write_spec(documents: Sequence[dict[str, Any]], path: Path) -> None:

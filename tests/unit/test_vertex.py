@@ -29,8 +29,13 @@ def settings(*assignments: str):
 
 
 @pytest.fixture(scope="module")
-def spec() -> dict[str, Any]:
-    return compile_settings(settings(*ON_GCS, *ON_VERTEX, *GPU))[0]
+def documents() -> list[dict[str, Any]]:
+    return compile_settings(settings(*ON_GCS, *ON_VERTEX, *GPU))
+
+
+@pytest.fixture(scope="module")
+def spec(documents: list[dict[str, Any]]) -> dict[str, Any]:
+    return documents[0]
 
 
 def custom_config(spec: dict[str, Any]) -> dict[str, Any]:
@@ -49,6 +54,13 @@ def test_the_trainer_is_tfx_own_for_vertex(spec) -> None:
     assert "accelerator" not in container["resources"]
     classifier = spec["deploymentSpec"]["executors"]["DigitClassifier_executor"]["container"]
     assert "tfx.components.trainer.executor.GenericExecutor" in classifier["args"]
+
+
+def test_it_may_wait_as_long_as_a_training_takes(documents) -> None:
+    executors = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    limits = {name: executor["activeDeadlineSeconds"] for name, executor in executors.items()}
+    assert limits["Trainer_executor"] == 86_400
+    assert limits["StatisticsGen_executor"] == 3_600
 
 
 def test_the_training_is_the_same(spec) -> None:
