@@ -117,7 +117,7 @@ def figures(folder: Path) -> dict:
 @pytest.mark.slow
 @pytest.mark.parametrize("store", ["gs", "s3"])
 def test_every_task_passes_with_the_paths_of(store, spec, span_dir, tmp_path):
-    rehearse_all(spec, span_dir, tmp_path, store)
+    rehearse_all(spec, span_dir, tmp_path / "rehearsal", store)
 
 
 @pytest.mark.slow
