@@ -294,6 +294,38 @@ def retire(
 
 
 @app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 for any that is free.")] = 8501,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    models_dir: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder named as the model, with its versions.  [default: where runs push]",
+        ),
+    ] = None,
+    output_dir: _OutputDir = None,
+    assignments: _Assignments = None,
+) -> None:
+    """Serve the pushed generator: a page of digits, and TensorFlow Serving's REST API.
+
+    Example: python local_runner.py serve --port 8501
+
+    Whoever can reach the address can draw digits; by default that is this machine alone.
+    """
+    from pipeline.local.models import serving_dir
+    from pipeline.serve.server import ServeError
+    from pipeline.serve.server import serve as serve_until_told
+
+    settings = _resolve("default", assignments, output_dir).settings
+    base = Path(models_dir or serving_dir(settings)).absolute()
+    try:
+        serve_until_told(base, settings.serve, host=host, port=port)
+    except ServeError as error:
+        _fail(str(error), 2)
+
+
+@app.command()
 def config(
     preset: _Preset = "default",
     assignments: _Assignments = None,

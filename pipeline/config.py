@@ -4,8 +4,8 @@ Layers, later ones win: the defaults below (the `default` preset), `pipeline/pre
 the environment, `--set section.key=value`. The fields of `train`, `tune`, `classifier` and
 `evaluation` are defined beside the code they steer, in `models/gan/settings.py`,
 `models/gan/tuning_settings.py`, `models/digit_classifier/settings.py` and
-`components/generator_evaluator/settings.py`; those of `beam` in `pipeline/beam.py` and of
-`kubeflow` in `pipeline/kubeflow/settings.py`.
+`components/generator_evaluator/settings.py`; those of `beam` in `pipeline/beam.py`, of
+`kubeflow` in `pipeline/kubeflow/settings.py` and of `serve` in `pipeline/serve/settings.py`.
 """
 
 import difflib
@@ -34,6 +34,7 @@ from models.gan.tuning_settings import TuneSettings
 from pipeline.beam import BeamSettings
 from pipeline.data_source import DEFAULT_MIRRORS
 from pipeline.kubeflow.settings import KubeflowSettings
+from pipeline.serve.settings import ServeSettings
 
 PRESETS_DIR = Path(__file__).parent / "presets"
 ENVIRONMENT_PREFIX = "MNIST_GAN_"
@@ -125,6 +126,7 @@ class Settings(_Section):
     evaluation: EvaluationSettings = EvaluationSettings()
     serving_check: ServingCheckSettings = ServingCheckSettings()
     push: PushSettings = PushSettings()
+    serve: ServeSettings = ServeSettings()
     beam: BeamSettings = BeamSettings()
     kubeflow: KubeflowSettings = KubeflowSettings()
 
