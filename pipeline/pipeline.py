@@ -14,6 +14,7 @@ from components.generator_evaluator.component import GeneratorEvaluator
 from components.mnist_example_gen.component import MnistExampleGen
 from components.mnist_example_gen.features import FLOAT_FEATURES, INT_FEATURES
 from components.pusher.component import AtomicPusher
+from components.quarantine import FILE_NAME as QUARANTINE_FILE
 from components.serving_check.component import ServingCheck
 from pipeline.config import Settings
 
@@ -38,14 +39,19 @@ def create_data_nodes(
     *,
     data_dir: str | RuntimeParameter,
     source: str,
+    serving_root: str = "",
     span: RuntimeParameter | None = None,
+    window: RuntimeParameter | str | None = None,
     schema_file: str = SCHEMA_FILE,
 ) -> DataNodes:
     """Builds ingestion and validation; see `create_pipeline` for the arguments."""
     # Resolves its span while it runs, so it needs nothing of the orchestrator.
     example_gen = MnistExampleGen(
         data_dir=data_dir,
-        span=settings.data.span if span is None else span,
+        span=(settings.data.span if window is None else None) if span is None else span,
+        window=settings.data.window if window is None else window,
+        settle_seconds=settings.data.settle_seconds,
+        quarantine=os.path.join(serving_root, QUARANTINE_FILE) if serving_root else "",
         eval_share=settings.data.eval_share,
         shards=settings.data.shards,
         source=source,
@@ -78,6 +84,7 @@ def create_pipeline(
     metadata: tfx.orchestration.metadata.ConnectionConfigType | None = None,
     beam_pipeline_args: list[str] | None = None,
     span: RuntimeParameter | None = None,
+    window: RuntimeParameter | str | None = None,
     schema_file: str = SCHEMA_FILE,
     build_trainer: Callable[..., tfx.components.Trainer] = tfx.components.Trainer,
 ) -> tfx.dsl.Pipeline:
@@ -93,11 +100,18 @@ def create_pipeline(
       metadata: connection to ML Metadata; None where the orchestrator has its own.
       beam_pipeline_args: for the Beam components.
       span: in place of `data.span`, where each run names its own; negative for the latest.
+      window: in place of `data.window` likewise; text of one that names the spans of this run.
       schema_file: path of the schema where the pipeline runs.
       build_trainer: takes the arguments of TFX's Trainer; where the GAN trains elsewhere.
     """
     data = create_data_nodes(
-        settings, data_dir=data_dir, source=source, span=span, schema_file=schema_file
+        settings,
+        data_dir=data_dir,
+        source=source,
+        serving_root=serving_root,
+        span=span,
+        window=window,
+        schema_file=schema_file,
     )
     examples = data.example_gen.outputs["examples"]
     # Its features measure the generator, while it trains and at the end.

@@ -6,6 +6,7 @@ from absl import logging
 from tfx import v1 as tfx
 from tfx.utils import path_utils
 
+from components.mnist_example_gen.windows import Window
 from components.pusher.versions import read_history
 from pipeline.config import Resolved
 from pipeline.data_source import DataSource
@@ -27,7 +28,7 @@ class Session:
         *,
         source: DataSource,
         places: Places,
-        data_content: str,
+        window: Window,
         from_node: str | None,
         use_cache: bool,
         listener: NodeListener,
@@ -38,7 +39,7 @@ class Session:
           resolved: the settings.
           source: the digits.
           places: where the run's files go.
-          data_content: fingerprint of the data's files.
+          window: the spans of the data; the run uses just these, whatever arrives meanwhile.
           from_node: run this node and all that depend on it whatever the cache has.
           use_cache: whether the cache is used at all.
           listener: told of each node.
@@ -51,6 +52,7 @@ class Session:
             resolved.settings,
             data_dir=source.directory,
             source=source.provenance,
+            window=window.name,
             pipeline_root=str(places.artifacts),
             serving_root=str(places.serving),
             checkpoint_root=str(places.checkpoints),
@@ -61,9 +63,9 @@ class Session:
         )
         self._runner = ReportingRunner(
             listener,
-            run_properties={"preset": resolved.preset, "data_content": data_content},
+            run_properties={"preset": resolved.preset, "data_content": window.content},
             node_content={
-                "MnistExampleGen": lambda _: data_content,
+                "MnistExampleGen": lambda _: window.content,
                 "GeneratorEvaluator": lambda run_id: _baseline(resolved, places, run_id),
             },
             uncached_nodes=self._uncached(places, from_node, use_cache),

@@ -192,6 +192,7 @@ def test_status_shows_the_runs(pushed, workspace):
 def test_data_shows_each_span_and_what_is_wrong_with_it(tmp_path, digits, write_span):
     for span in (1, 2, 10):
         write_span(tmp_path / f"span-{span}", *digits, train=900)
+        (tmp_path / f"span-{span}" / "_SUCCESS").touch()
     (tmp_path / "span-2" / "train-labels-idx1-ubyte").unlink()
     images = tmp_path / "span-10" / "train-images-idx3-ubyte"
     images.write_bytes(images.read_bytes()[:5000])
@@ -200,10 +201,10 @@ def test_data_shows_each_span_and_what_is_wrong_with_it(tmp_path, digits, write_
     assert result.returncode == 0, result.stderr
     rows = [line.split() for line in result.stdout.splitlines()]
     assert [row[0] for row in rows if row[0].isdecimal()] == ["10", "2", "1"]
-    assert [row[1:3] for row in rows if row[0] == "1"] == [["900", "100"]]
-    assert "✗ span 2: " in result.stdout
+    assert [row[1:13] for row in rows if row[0] == "1"] == [["900", "100", *(["10"] * 10)]]
+    assert "✗ span 2 is incomplete: " in result.stdout
     assert "train-labels" in result.stdout
-    assert "✗ span 10: " in result.stdout
+    assert "✗ span 10 is damaged: " in result.stdout
     nothing = local_runner("data", "--data-dir", str(tmp_path / "none"), *place)
     assert nothing.returncode == 2
     assert nothing.stderr.count("\n") == 1
@@ -224,6 +225,7 @@ def test_new_data_is_a_reason_to_retrain(tmp_path, span_dir, digits, write_span)
     said = []
     for span in (1, 2):
         write_span(data / f"span-{span}", *(part[span * 100 :] for part in digits), train=600)
+        (data / f"span-{span}" / "_SUCCESS").touch()
         for _ in range(2):
             result = local_runner(*command)
             assert result.returncode in (0, 3), result.stdout
