@@ -30,6 +30,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from components.data_gate.settings import GateSettings
 from components.generator_evaluator.settings import (
     CONDITIONAL_FIGURES,
     DEEP_FIGURES,
@@ -148,6 +149,7 @@ class Settings(_Section):
     )
     output_dir: str = Field("outputs", min_length=1, description="everything a run makes is here")
     data: DataSettings = DataSettings()
+    gate: GateSettings = GateSettings()
     classifier: ClassifierSettings = ClassifierSettings()
     tune: TuneSettings = TuneSettings()
     train: TrainSettings = TrainSettings()

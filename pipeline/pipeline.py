@@ -21,7 +21,7 @@ from pipeline.config import Settings
 SCHEMA_FILE = str(Path(__file__).parent / "schema" / "schema.pbtxt")
 # Their results depend on more than their inputs: new data, the model being served. A cache that
 # sees only inputs must never answer for them.
-NODES_READING_OUTSIDE = frozenset({"MnistExampleGen", "GeneratorEvaluator", "Pusher"})
+NODES_READING_OUTSIDE = frozenset({"MnistExampleGen", "DataGate", "GeneratorEvaluator", "Pusher"})
 
 
 class DataNodes(NamedTuple):
@@ -45,13 +45,14 @@ def create_data_nodes(
     schema_file: str = SCHEMA_FILE,
 ) -> DataNodes:
     """Builds ingestion and validation; see `create_pipeline` for the arguments."""
-    # Resolves its span while it runs, so it needs nothing of the orchestrator.
+    quarantine = os.path.join(serving_root, QUARANTINE_FILE) if serving_root else ""
+    # Finds its spans while it runs, so it needs nothing of the orchestrator.
     example_gen = MnistExampleGen(
         data_dir=data_dir,
         span=(settings.data.span if window is None else None) if span is None else span,
         window=settings.data.window if window is None else window,
         settle_seconds=settings.data.settle_seconds,
-        quarantine=os.path.join(serving_root, QUARANTINE_FILE) if serving_root else "",
+        quarantine=quarantine,
         eval_share=settings.data.eval_share,
         shards=settings.data.shards,
         source=source,
@@ -68,7 +69,13 @@ def create_data_nodes(
     )
     # The validator reports anomalies and lets the run go on; the gate stops it.
     gate = DataGate(
-        statistics=statistics_gen.outputs["statistics"], anomalies=validator.outputs["anomalies"]
+        examples=example_gen.outputs["examples"],
+        statistics=statistics_gen.outputs["statistics"],
+        schema=schema_gen.outputs["schema"],
+        anomalies=validator.outputs["anomalies"],
+        settings=settings.gate.model_dump_json(),
+        serving_dir=os.path.join(serving_root, settings.push.model_name) if serving_root else "",
+        quarantine=quarantine,
     )
     return DataNodes(example_gen, statistics_gen, schema_gen, validator, gate)
 
@@ -153,6 +160,7 @@ def create_pipeline(
         examples=examples,
         anomalies=data.validator.outputs["anomalies"],
         model_run=trainer.outputs["model_run"],
+        data_blessing=data.gate.outputs["blessing"],
         settings=settings.evaluation.model_dump_json(),
         serving_dir=serving_dir,
         train=settings.train.model_dump_json(),
@@ -165,6 +173,7 @@ def create_pipeline(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=serving_check.outputs["blessing"],
+        data_blessing=data.gate.outputs["blessing"],
         push_destination=tfx.proto.PushDestination(
             filesystem=tfx.proto.PushDestination.Filesystem(base_directory=serving_dir)
         ),

@@ -17,7 +17,7 @@ from pipeline.local.places import Places, UsageError
 from pipeline.local.run import find_data
 from pipeline.local.window import quarantine_file
 
-_RUNS = 1000
+_RUNS, _WIDTH = 1000, 100
 _COLORS = {"complete": "green", "incomplete": "yellow", "damaged": "red", "quarantined": "red"}
 
 
@@ -28,7 +28,8 @@ def show_data(resolved: Resolved) -> None:
       DataSourceError, SpanError: when there is no data to show.
       UsageError: when the quarantine cannot be read.
     """
-    console, source = Console(), find_data(resolved)
+    # Where there is less room the terminal breaks the lines, and no column is.
+    console, source = Console(width=max(Console().width, _WIDTH)), find_data(resolved)
     console.print(escape(source.description), soft_wrap=True, highlight=False)
     places = Places(Path(resolved.settings.output_dir).absolute())
     used, held = _used(places), _quarantine(places)

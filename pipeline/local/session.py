@@ -13,7 +13,7 @@ from pipeline.data_source import DataSource
 from pipeline.local import history
 from pipeline.local.places import Places, UsageError
 from pipeline.local.runner import NodeFailedError, NodeListener, ReportingRunner
-from pipeline.local.served import baseline_version
+from pipeline.local.served import baseline_version, data_baseline_version
 from pipeline.pipeline import create_pipeline
 
 __all__ = ["NodeFailedError", "Session"]
@@ -66,6 +66,7 @@ class Session:
             run_properties={"preset": resolved.preset, "data_content": window.content},
             node_content={
                 "MnistExampleGen": lambda _: window.content,
+                "DataGate": lambda _: _data_baseline(resolved, places, window),
                 "GeneratorEvaluator": lambda run_id: _baseline(resolved, places, run_id),
             },
             uncached_nodes=self._uncached(places, from_node, use_cache),
@@ -103,6 +104,12 @@ def _baseline(resolved: Resolved, places: Places, run_id: str) -> str:
     model = history.read_run(places.database, run_id).model_uri
     serving_dir = places.serving / resolved.settings.push.model_name
     return baseline_version(serving_dir, Path(path_utils.serving_model_path(model)))
+
+
+def _data_baseline(resolved: Resolved, places: Places, window: Window) -> str:
+    """The version whose data those of a run are to be compared with."""
+    serving_dir = places.serving / resolved.settings.push.model_name
+    return data_baseline_version(serving_dir, [state.fingerprint for state in window.spans])
 
 
 def _reachable(start: list[str], followers: dict[str, list[str]]) -> set[str]:
