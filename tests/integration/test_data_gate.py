@@ -209,7 +209,7 @@ def faint_noise(images: np.ndarray, labels: np.ndarray) -> Pictures:
         (shifted, "center_x: jensen shannon distance"),
         (permuted, "labels of train do not fit the pictures"),
         (renamed, "labels of train do not fit the pictures"),
-        (swapped, "the labels 3 of train do not fit the pictures"),
+        (swapped, "the labels 5 of train do not fit the pictures"),
         (faint_noise, "box_height: jensen shannon distance"),
     ],
 )
