@@ -3,10 +3,11 @@
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorflow_data_validation as tfdv
+from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.v1.dsl.io import fileio
@@ -18,7 +19,7 @@ from components.data_gate.histograms import histograms
 from components.data_gate.judge import Verdict, judge_span
 from components.data_gate.served import Served, find_served
 from components.data_gate.settings import GateSettings
-from components.data_gate.statistics import DataStatistics, class_means, describe, join
+from components.data_gate.statistics import DataStatistics, Digits, class_means, describe, join
 from components.quarantine import quarantine, read_quarantine
 from components.spans_file import read_spans
 
@@ -70,25 +71,39 @@ class Executor(base_executor.BaseExecutor):
             exec_properties.get("serving_dir") or "", [span["fingerprint"] for span in spans]
         )
         _progress_log.info(served.message)
-        behind = served.statistics.fingerprints if served.statistics else []
-        verdicts = [
-            judge_span(span["span"], parts[span["span"]], schema, served.statistics, settings)
-            for span in spans
-            if span["fingerprint"] not in behind and parts[span["span"]]
-        ]
-        _let_released_through(verdicts, spans, address)
         found = find_anomalies(artifacts["anomalies"])
-        if found or any(verdict.faults for verdict in verdicts):
+        verdicts = list(_judge_spans(spans, parts, schema, served, settings, bool(found)))
+        _let_released_through(verdicts, spans, address)
+        if found or any(verdict.anomalies or verdict.faults for verdict in verdicts):
             run = self._context.pipeline_run_id if self._context else None
             raise DataRejectedError(_reject(found, verdicts, spans, artifacts, address, run or ""))
         for line in (line for verdict in verdicts for line in verdict.warnings):
             _progress_log.warning(line)
         digits = join([part for by_split in parts.values() for part in by_split.values()])
-        new = DataStatistics(describe(digits, schema), class_means(digits), spans)
+        # Those of a single span are there already, and take seconds to make.
+        of_one = verdicts[0].features if len(spans) == len(verdicts) == 1 else None
+        new = DataStatistics(of_one or describe(digits, schema), class_means(digits), spans)
         content = _document(artifacts, spans, served, verdicts) | {
             "histograms": histograms(new, served.statistics)
         }
         _write(artifacts["blessing"], content, new)
+
+
+def _judge_spans(
+    spans: list[dict[str, Any]],
+    parts: Mapping[int, Mapping[str, Digits]],
+    schema: schema_pb2.Schema,
+    served: Served,
+    settings: GateSettings,
+    all_of_them: bool,
+) -> Iterator[Verdict]:
+    """Judges the spans that are not behind what is served, or all by the schema at least."""
+    behind = served.statistics.fingerprints if served.statistics else []
+    for span in spans:
+        is_new = span["fingerprint"] not in behind
+        if (is_new or all_of_them) and parts[span["span"]]:
+            before = served.statistics if is_new else None
+            yield judge_span(span["span"], parts[span["span"]], schema, before, settings)
 
 
 def _let_released_through(
@@ -113,16 +128,13 @@ def _reject(
     run: str,
 ) -> str:
     """Quarantines the spans at fault and says what is wrong."""
-    faults = {verdict.span: list(verdict.faults) for verdict in verdicts if verdict.faults}
+    faults = {each.span: each.anomalies + each.faults for each in verdicts}
     in_spans = [line for line in found if not line.startswith("test: ")]
     if len(spans) == 1 and in_spans:
-        # The schema's anomalies are the splits'; nothing else of the window is at fault.
-        [span] = [span["span"] for span in spans]
-        own = [fault for fault in faults.get(span, []) if "Expected: " not in fault]
-        faults[span] = in_spans + own
-        lines = found + own
-    else:
-        lines = found + [line for each in faults.values() for line in each]
+        # What is wrong with the splits is wrong with their only span.
+        faults = {each.span: in_spans + each.faults for each in verdicts}
+    faults = {span: each for span, each in faults.items() if each}
+    lines = list(dict.fromkeys([*found, *(line for each in faults.values() for line in each)]))
     fingerprints = {span["span"]: span["fingerprint"] for span in spans}
     held = {
         span: (fingerprints[span], "; ".join(each)[:_LONGEST_REASON])

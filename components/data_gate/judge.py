@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_data_validation as tfdv
-from tensorflow_metadata.proto.v0 import schema_pb2
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from components.anomalies import describe_anomalies
 from components.data_gate.drift import Distance, measure
@@ -22,17 +22,21 @@ class Verdict:
 
     Attributes:
       span: its number.
-      faults: what keeps it from being trained on, in words.
+      anomalies: what the schema does not allow, in words.
+      faults: what else keeps it from being trained on, unless somebody releases it.
       warnings: what is odd about it.
       distances: from the data behind what is served; empty where there is none.
       agreement: by split, the share of labels that fit their pictures.
+      features: its statistics.
     """
 
     span: int
+    anomalies: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     distances: list[Distance] = field(default_factory=list)
     agreement: dict[str, float] = field(default_factory=dict)
+    features: statistics_pb2.DatasetFeatureStatisticsList | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For the record."""
@@ -62,12 +66,12 @@ def judge_span(
     """
     verdict = Verdict(span)
     digits = join(list(parts.values()))
-    features = describe(digits, schema)
+    features = verdict.features = describe(digits, schema)
     lenient = schema_pb2.Schema()
     lenient.CopyFrom(schema)
     lenient.ClearField("dataset_constraints")
     report = tfdv.validate_statistics(features, lenient)
-    verdict.faults += describe_anomalies(report, f"span {span}")
+    verdict.anomalies += describe_anomalies(report, f"span {span}")
     if served is not None:
         verdict.distances = measure(features, served.features, schema)
         _bound_distances(verdict, settings)

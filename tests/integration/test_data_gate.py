@@ -295,3 +295,13 @@ def test_the_record_says_when_and_why(place, pool):
     [entry] = json.loads(Path(place.record).read_text()).values()
     assert set(entry) == {"fingerprint", "reason", "when", "run", "released"}
     assert "box_height" in entry["reason"]
+
+
+def test_a_release_does_not_change_the_schema(place, pool):
+    place.add(1, other(pool))
+    place.add(2, noise(*other(pool)))
+    for _ in range(2):
+        with pytest.raises(DataRejectedError, match="span 2: box_height: "):
+            place.judge("all")
+        assert [span for span, entry in place.held().items() if not entry.released] == [2]
+        quarantine.release(place.record, 2)
