@@ -11,7 +11,7 @@ import tensorflow as tf
 from s3_children import KEY, filled, killed, save
 from tfx import v1 as tfx
 
-from components.generator_evaluator.baseline import find_baseline, newest_version
+from components.generator_evaluator.baseline import find_baseline
 from components.generator_evaluator.samples import Generator
 from components.pusher.executor import Executor
 from components.pusher.object_store import list_versions, push_objects
@@ -20,6 +20,7 @@ from models.gan.checkpoints import CheckpointError, Checkpoints
 from models.gan.export import export_generator
 from models.gan.networks import build_generator
 from models.gan.settings import TrainSettings
+from models.versions import newest_version
 
 SMALL = {"generator_channels": (4, 4, 4), "discriminator_channels": (4, 4, 4), "latent_dim": 8}
 # Forks of a process that has TensorFlow imported but not started: a second each, not ten.

@@ -77,6 +77,7 @@ def run(update: GanUpdate, steps: int, deviation: float = 0.0) -> list[np.ndarra
     for _ in range(steps):
         scalars.append(update(tf.constant(deviation)).numpy())
         update.step.assign_add(1)
+        update.age.assign_add(1)
     return scalars
 
 
