@@ -1,6 +1,7 @@
 """The evaluator with real digits and a real classifier: what it blesses, and what it must not."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import tensorflow as tf
 from evaluating import COUNT, SETTINGS, Run, blurred, export
 from scipy import ndimage
+from tfx.types import artifact_utils, standard_artifacts
 
 from components.generator_evaluator.baseline import Baseline, BrokenBaselineError
 from components.generator_evaluator.evaluation import Evaluation, evaluate
@@ -263,6 +265,22 @@ def test_without_a_test_split_nothing_is_said_of_one(good, pools, real, drifted,
     # Here the test split is the eval split.
     assert beside["figures"]["test_fid"] == figures["fid"]
     assert beside["figures"]["test_fid_ratio"] == figures["fid_ratio"]
+
+
+def test_the_test_split_of_the_examples_is_read(inputs, pools, tmp_path):
+    [examples] = inputs["examples"]
+    copied = standard_artifacts.Examples()
+    copied.uri = str(tmp_path / "examples")
+    copied.split_names = artifact_utils.encode_split_names(["train", "eval", "test"])
+    for split, source in (("train", "train"), ("eval", "train"), ("test", "eval")):
+        shutil.copytree(f"{examples.uri}/Split-{source}", f"{copied.uri}/Split-{split}")
+    export(pools["first"][0], tmp_path / "Format-Serving")
+    run = Run(tmp_path, {**inputs, "examples": [copied]}, tmp_path / "serving")
+    assert run.content["about"]["data"]["counts"] == {"train": 2000, "eval": 2000, "test": 1000}
+    found = run.content["figures"]["test_fid"]["value"]
+    assert run.evaluation.get_float_custom_property("test_fid") == found
+    assert found != run.content["figures"]["fid"]["value"]
+    assert "FID, fixed test split" in Path(run.report.uri, "report.html").read_text()
 
 
 def test_a_broken_baseline_fails_or_is_ignored(execute, pools, tmp_path):

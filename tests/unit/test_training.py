@@ -517,6 +517,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
         ["share_linear", "discriminator_normalisation=spectral"],
     ),
     ({"patience": 1, "evaluations": 0}, ["patience", "evaluations=0"]),
+    ({"warm_start": "auto", "evaluations": 1}, ["warm_start=auto", "evaluations=1"]),
 ]
 
 

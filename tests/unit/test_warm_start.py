@@ -3,8 +3,9 @@
 import dataclasses
 import json
 import logging
+import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import tensorflow as tf
 from pydantic import ValidationError
 
 from models.gan import averaged
-from models.gan.export import export_generator
 from models.gan.held_out import Judgement
 from models.gan.settings import TrainSettings
 from models.gan.training import GanTrainer, NonFiniteLossError
@@ -55,9 +55,14 @@ class Script:
         return Judgement(fid, 1.0, (0.1,) * 10, 1.0, relative=fid / 100)
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(averaged, "_ROWS", 20)
+@pytest.fixture(scope="module", autouse=True)
+def quick() -> Iterator[None]:
+    """The same code without the seconds that building a graph takes."""
+    rows, averaged._ROWS = averaged._ROWS, 20
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+    averaged._ROWS = rows
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +85,7 @@ def end(trainer: GanTrainer) -> GanTrainer:
 @pytest.fixture(scope="module")
 def served(make: Make) -> GanTrainer:
     """A cold training that ended; nobody changes it."""
-    before, averaged._ROWS = averaged._ROWS, 20
-    trainer = end(make())
-    averaged._ROWS = before
-    return trainer
+    return end(make())
 
 
 @pytest.fixture
@@ -107,17 +109,6 @@ def start_of(trainer: GanTrainer, **changed: Any) -> Start:
     values = {name: v.numpy() for name, v in trainer.lasting_variables().items()}
     start = Start("5", "a digest", values, trainer.course.cold)
     return dataclasses.replace(start, **changed)
-
-
-def noise(values: Any) -> dict[str, np.ndarray]:
-    """As many numbers that nobody learnt."""
-    random = np.random.default_rng(0)
-    return {
-        name: random.normal(0, 1, value.shape).astype(value.dtype)
-        if value.dtype.kind == "f"
-        else value
-        for name, value in values.items()
-    }
 
 
 # ------------------------------------------------------------------------------ what is taken over
@@ -193,20 +184,6 @@ def test_a_warm_training_begins_at_its_share_of_both_rates(make, served) -> None
     np.testing.assert_allclose(rates, [[1e-2, 1e-3], [2.5e-3, 2.5e-4]], rtol=1e-5)
 
 
-def test_the_state_goes_with_the_model_that_is_exported(make, served, tmp_path) -> None:
-    model = tmp_path / "model"
-    export_generator(served.best.network, served.settings, str(model))
-    leave(served, model)
-    alone = tmp_path / "without"
-    shutil.copytree(model, alone, ignore=shutil.ignore_patterns("training"))
-    loaded, expected = (tf.saved_model.load(str(folder)) for folder in (model, alone))
-    seeds, digits = tf.range(3, dtype=tf.int64), tf.fill([3], tf.constant(-1, tf.int64))
-    np.testing.assert_array_equal(
-        loaded.generate_pixels(seeds, digits)["image"],
-        expected.generate_pixels(seeds, digits)["image"],
-    )
-
-
 # ------------------------------------------------------------------------------ what cannot be
 
 
@@ -262,22 +239,22 @@ def test_a_damaged_state_is_an_error_or_a_cold_start(
 
 
 @pytest.mark.parametrize(
-    ("changed", "named"),
+    "changed",
     [
-        ({"latent_dim": 5}, "float32"),
-        ({"generator_channels": (8, 4, 2)}, "float32"),
-        ({"conditional": False}, "nothing"),
-        ({"optimiser": "sgd"}, "nothing"),
-        ({"precision": "float16"}, "nothing"),
+        {"latent_dim": 5},
+        {"generator_channels": (8, 4, 2)},
+        {"conditional": False},
+        {"optimiser": "sgd"},
+        {"precision": "float16"},
     ],
 )
 def test_other_networks_are_an_error_or_a_cold_start(
-    make, serving_dir, caplog, changed: dict[str, Any], named: str
+    make, serving_dir, caplog, changed: dict[str, Any]
 ) -> None:
     variables = make(**changed).lasting_variables()
     with pytest.raises(WarmStartError, match="its networks or optimisers are others") as raised:
         find_start("served", str(serving_dir), variables)
-    assert named in str(raised.value)
+    assert re.search("it holds .* for the variable .*, where this training has", str(raised.value))
     with caplog.at_level(logging.WARNING, "mnist_gan.progress"):
         assert find_start("auto", str(serving_dir), variables) is None
     assert "its networks or optimisers are others" in caplog.text
