@@ -30,8 +30,8 @@ from models.gan.warm_start import (
 
 TINY: dict[str, Any] = {
     "max_seconds": None,
-    "max_steps": 8,
-    "steps_per_call": 2,
+    "max_steps": 4,
+    "steps_per_call": 1,
     "batch_size": 4,
     "latent_dim": 4,
     "generator_channels": (4, 4, 2),
@@ -297,25 +297,25 @@ def test_a_worse_one_is_given_up_for_what_a_cold_start_makes_of_the_rest(
     training = trainer.fit()
     with caplog.at_level(logging.WARNING, "mnist_gan.progress"):
         first = next(training)
-    assert first.step == 2
+    assert first.step == 1
     assert values_of(trainer) == cold
     assert first.start == (
-        "cold at step 2, since warm from version 5 gave 0.095 of the variance at the first "
+        "cold at step 1, since warm from version 5 gave 0.095 of the variance at the first "
         "evaluation, where a cold start had 0.09"
     )
     assert "the rest of the budget goes to a cold start" in caplog.text
     rest = list(training)
-    assert [progress.step for progress in rest] == [4, 6, 8]
-    assert int(trainer.update.age) == 6
+    assert [progress.step for progress in rest] == [2, 3, 4]
+    assert int(trainer.update.age) == 3
     # It is judged anew, and what it had at its own first evaluation is what it leaves behind.
     assert trainer._patience.fids == [8, 7, 6]
     assert trainer.course.cold == 0.08
     assert trainer.course.origin == "a digest"
 
     other = make(warm_start="auto", evaluations=2)
-    other.update.step.assign(2)
+    other.update.step.assign(1)
     for fraction in (0.25, 0.5, 0.75):
-        other.run_steps(2, fraction)
+        other.run_steps(1, fraction)
     assert values_of(other) == values_of(trainer)
 
 
@@ -327,18 +327,17 @@ def test_under_served_it_is_kept_however_bad(make, served) -> None:
 
 def test_one_that_diverges_before_it_is_judged_is_given_up(make, served, caplog) -> None:
     broken = {
-        name: v.numpy() * np.nan
-        for name, v in served.lasting_variables().items()
-        if "gener" in name
+        name: variable.numpy() * np.float32(np.nan)
+        for name, variable in served.lasting_variables().items()
+        if name.startswith("discriminator_0") and variable.dtype == tf.float32
     }
-    broken = {name: value for name, value in broken.items() if value.dtype.kind == "f"}
     start = start_of(served)
     start = dataclasses.replace(start, values=dict(start.values) | broken)
     trainer = make(warm_start="auto")
     trainer.begin_from(start)
     end(trainer)
     assert trainer.course.start.startswith(
-        "cold at step 2, since warm from version 5 gave training"
+        "cold at step 1, since warm from version 5 gave training"
     )
     insisting = make(warm_start="served")
     insisting.begin_from(start)
