@@ -324,11 +324,11 @@ def test_a_killed_warm_training_ends_as_one_that_nobody_killed(
     assert {line["start"] for line in alone.lines()} == starts
 
 
-def test_a_start_of_noise_is_given_up_at_the_first_evaluation(
-    start: Any, serving_dir: Path, tmp_path: Path
-) -> None:
+def test_a_start_of_noise_is_given_up_at_the_first_evaluation(start: Any, tmp_path: Path) -> None:
     """The state is whole and fits; only that nobody learnt its weights."""
-    content, values = read_state(str(serving_dir / "1" / STATE))
+    # Judged half-way: a cold training has learnt something by then.
+    cold = start(tmp_path / "checkpoints", evaluations=2).end()
+    content, values = read_state(str(cold.folder / "model" / STATE))
     random = np.random.default_rng(0)
     noise = {
         name: tf.Variable(
@@ -341,10 +341,10 @@ def test_a_start_of_noise_is_given_up_at_the_first_evaluation(
     }
     served = tmp_path / "serving"
     leave_state(str(served / "3"), noise, STEPS, Course(**content["extra"]["course"]))
-    training = start(tmp_path / "checkpoints", served, warm_start="auto").end()
+    training = start(tmp_path / "checkpoints", served, warm_start="auto", evaluations=2).end()
     starts = list(dict.fromkeys(line["start"] for line in training.lines()))
     assert starts[0] == "warm from version 3"
-    assert starts[1].startswith("cold at step 12, since warm from version 3 gave ")
+    assert starts[1].startswith(f"cold at step {STEPS // 2}, since warm from version 3 gave ")
     assert len(starts) == 2
     assert (training.folder / "model" / "saved_model.pb").exists()
     # What it leaves is a state of its own, and says which it was offered.
