@@ -22,6 +22,7 @@ class RunRecord:
       preset: by name; "" when not recorded.
       data_content: fingerprint of the data's files; "" when not recorded.
       span: ingested; None when the run did not get there.
+      train_fingerprint: of the train split's digits; "" likewise.
       nodes: state by node, in the order they ran: complete, cached, failed or running.
       figures: of the evaluation, by name.
       blessed: by the evaluator; None when it did not get there.
@@ -40,6 +41,7 @@ class RunRecord:
     preset: str = ""
     data_content: str = ""
     span: int | None = None
+    train_fingerprint: str = ""
     nodes: dict[str, str] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
     blessed: bool | None = None
@@ -141,6 +143,7 @@ def _outputs(
 def _note(record: RunRecord, node: str, type_name: str, artifact: Any) -> None:
     if type_name == "Examples":
         record.span = int(_property(artifact, "span") or 0)
+        record.train_fingerprint = _property(artifact, "train_fingerprint") or ""
     elif type_name == "Model" and node == "Trainer":
         record.model_uri = artifact.uri
     elif type_name == "ModelBlessing":

@@ -77,6 +77,7 @@ def run(update: GanUpdate, steps: int, deviation: float = 0.0) -> list[np.ndarra
     for _ in range(steps):
         scalars.append(update(tf.constant(deviation)).numpy())
         update.step.assign_add(1)
+        update.age.assign_add(1)
     return scalars
 
 
@@ -516,6 +517,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
         ["share_linear", "discriminator_normalisation=spectral"],
     ),
     ({"patience": 1, "evaluations": 0}, ["patience", "evaluations=0"]),
+    ({"warm_start": "auto", "evaluations": 1}, ["warm_start=auto", "evaluations=1"]),
 ]
 
 
