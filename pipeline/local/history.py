@@ -59,6 +59,11 @@ class RunRecord:
         return list(dict.fromkeys(c["figure"] for c in self.checks if not c["passed"]))
 
     @property
+    def concluded(self) -> bool:
+        """Whether the run went through, so that whatever was blessed has been pushed."""
+        return self.nodes.get("Pusher") in ("complete", "cached")
+
+    @property
     def started(self) -> datetime.datetime:
         """When the run started, local time."""
         return datetime.datetime.fromisoformat(self.run_id)
@@ -73,9 +78,9 @@ def open_store(database: Path) -> ml_metadata.MetadataStore:
 
 
 def read_runs(database: Path, limit: int) -> list[RunRecord]:
-    """The last runs, newest first."""
+    """The last runs, newest first: in the order in which they began, whatever the clock said."""
     store = open_store(database)
-    contexts = sorted(store.get_contexts_by_type("pipeline_run"), key=lambda c: c.name)
+    contexts = sorted(store.get_contexts_by_type("pipeline_run"), key=lambda c: c.id)
     return [_read_run(store, context) for context in reversed(contexts[-limit:])]
 
 

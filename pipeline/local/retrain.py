@@ -83,7 +83,7 @@ def _parse(condition: str) -> _Check:
 def _has_new_data(settings: Settings, places: Places, files: SpanFiles) -> tuple[bool, str]:
     """Whether the data differ from those of the last run that came to a verdict."""
     runs = history.read_runs(places.database, 1000) if places.database.exists() else []
-    judged = next((record for record in runs if record.blessed is not None), None)
+    judged = next((record for record in runs if record.concluded), None)
     if judged is None:
         return True, "no run has come to a verdict yet"
     if judged.data_content == content_fingerprint(files):
