@@ -97,11 +97,11 @@ def read_run(database: Path, run_id: str) -> RunRecord:
     raise KeyError(run_id)
 
 
-def pushed_destinations(database: Path) -> list[str]:
-    """Folders of all versions that a run has pushed, oldest first."""
+def pushed_models(database: Path) -> list[tuple[Path, Path]]:
+    """Of all versions that a run has pushed, the folder and its copy here, oldest first."""
     artifacts = open_store(database).get_artifacts_by_type("PushedModel")
-    texts = (_property(artifact, "pushed_destination") for artifact in artifacts)
-    return [text for text in texts if text]
+    found = ((_property(artifact, "pushed_destination"), artifact.uri) for artifact in artifacts)
+    return [(Path(destination), Path(uri)) for destination, uri in found if destination]
 
 
 def _read_run(store: ml_metadata.MetadataStore, context: Any) -> RunRecord:

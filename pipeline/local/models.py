@@ -86,5 +86,6 @@ def _event(event: dict[str, Any]) -> str:
     if event["event"] == "rollback":
         what = f"rolled back from {event['rolled_back_from']} to {event['rolled_back_to']}"
     else:
-        what = f"{event['version']} retired"
+        done = {"retire": "retired", "damaged": "set aside", "restore": "restored"}[event["event"]]
+        what = f"{event['version']} {done}"
     return f"{at} {what}: {event['reason']}"

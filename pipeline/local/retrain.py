@@ -11,6 +11,7 @@ from components.mnist_example_gen.spans import SpanFiles, content_fingerprint, r
 from components.pusher.versions import list_versions, read_record
 from pipeline.config import Resolved, Settings
 from pipeline.local import history
+from pipeline.local.damage import find_damage
 from pipeline.local.models import serving_dir
 from pipeline.local.places import Places, UsageError
 from pipeline.local.run import Outcome, find_data, run
@@ -42,7 +43,8 @@ def retrain(resolved: Resolved, condition: str, *, verbose: bool) -> tuple[Outco
     check = _parse(condition)
     places = Places(Path(resolved.settings.output_dir).absolute())
     files = resolve_span(find_data(resolved).directory, resolved.settings.data.span)
-    found, reason = check(resolved.settings, places, files)
+    damage = find_damage(resolved.settings, places)
+    found, reason = (True, damage) if damage else check(resolved.settings, places, files)
     outcome, run_id = Outcome.PUSHED, None
     if found:
         outcome, run_id = run(resolved, from_node=None, use_cache=True, verbose=verbose)

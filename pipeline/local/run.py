@@ -1,8 +1,11 @@
 """One run of the pipeline on this machine, from finding the data to the verdict."""
 
+import contextlib
 import datetime
 import enum
+import errno
 import os
+import re
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,9 +19,12 @@ from pipeline.config import Resolved
 from pipeline.data_source import DataSource, default_cache_dir, locate
 from pipeline.local import history
 from pipeline.local.console import DownloadLine, RunConsole, quiet_terminal
+from pipeline.local.damage import mend
 from pipeline.local.imports import quick_tfx_import
 from pipeline.local.places import Places, UsageError
 from pipeline.local.reports import keep_report
+
+_FULL_DISK = re.compile("disk is full|No space left on device")
 
 
 class Outcome(enum.IntEnum):
@@ -75,6 +81,8 @@ def _run_alone(
     screen.print(f"  output  {escape(_short(places.root))}", soft_wrap=True, highlight=False)
     if log_file:
         screen.print(f"  log     {escape(_short(log_file))}", soft_wrap=True, highlight=False)
+    for mended in mend(resolved.settings, places):
+        screen.print(f"  [yellow]![/] {escape(mended)}", soft_wrap=True, highlight=False)
     with quiet_terminal(log_file) as console:
         run_console = RunConsole(console)
         with console.status("loading TensorFlow and TFX"), quick_tfx_import():
@@ -93,7 +101,8 @@ def _run_alone(
             with run_console.listening():
                 run_id = session.run()
         except NodeFailedError as error:
-            traceback.print_exception(error)
+            with contextlib.suppress(OSError):  # the disk with the log may be full
+                traceback.print_exception(error)
             _show_failure(console, error, log_file)
             return Outcome.FAILED, error.run_id
         outcome = Outcome.PUSHED if run_id is None else _conclude(console, places, run_id)
@@ -134,9 +143,19 @@ def _short(path: Path) -> str:
 def _show_failure(console: Console, error: Exception, log_file: Path | None) -> None:
     console.print()
     console.print(f"[bold red]Failed[/] {escape(str(error))}", soft_wrap=True)
-    console.print(f"  {escape(str(error.__cause__))}", soft_wrap=True, highlight=False)
+    console.print(f"  {escape(_reason(error))}", soft_wrap=True, highlight=False)
     if log_file:
         console.print(f"  The whole log is in {escape(_short(log_file))}", soft_wrap=True)
+
+
+def _reason(error: Exception) -> str:
+    """Why a node failed; a full disk shows in many ways, and hides others."""
+    cause: BaseException | None = error.__cause__
+    while cause is not None:
+        if getattr(cause, "errno", None) == errno.ENOSPC or _FULL_DISK.search(str(cause)):
+            return "the disk is full. Free some of it; the next run goes on from here."
+        cause = cause.__cause__ or cause.__context__
+    return str(error.__cause__)
 
 
 def _conclude(console: Console, places: Places, run_id: str) -> Outcome:

@@ -6,10 +6,10 @@ from absl import logging
 from tfx import v1 as tfx
 from tfx.utils import path_utils
 
-from components.pusher.versions import read_history
 from pipeline.config import Resolved
 from pipeline.data_source import DataSource
 from pipeline.local import history
+from pipeline.local.damage import push_that_is_gone
 from pipeline.local.places import Places, UsageError
 from pipeline.local.runner import NodeFailedError, NodeListener, ReportingRunner
 from pipeline.local.served import baseline_version
@@ -91,7 +91,7 @@ class Session:
         if from_node is not None and from_node not in followers:
             raise UsageError(f"there is no node {from_node!r}; nodes are {', '.join(followers)}")
         start = [from_node] if from_node else []
-        if _a_push_is_gone(places):
+        if push_that_is_gone(places):
             start.append("Pusher")
         return _reachable(start, followers)
 
@@ -112,15 +112,3 @@ def _reachable(start: list[str], followers: dict[str, list[str]]) -> set[str]:
             found.add(current)
             waiting.extend(followers[current])
     return found
-
-
-def _a_push_is_gone(places: Places) -> bool:
-    """Whether the last version that was pushed has been deleted since, and not by `retire`."""
-    if not places.database.exists():
-        return False
-    pushed = [Path(text) for text in history.pushed_destinations(places.database)]
-    if not pushed or pushed[-1].is_dir():
-        return False
-    events = read_history(str(pushed[-1].parent))
-    retired = [str(event["version"]) for event in events if event["event"] == "retire"]
-    return pushed[-1].name not in retired
