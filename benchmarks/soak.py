@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import sys
 import tempfile
 import time
@@ -43,7 +44,7 @@ KINDS = {
     9: "noise",
     11: "half-written",
     12: "completed",
-    14: "shifted a pixel",
+    14: "shifted two pixels",
     16: "no test files",
     18: "duplicates",
     20: "nothing",
@@ -52,9 +53,11 @@ KINDS = {
     25: "many more ones",
     27: "cut off",
     29: "duplicates",
-    31: "shifted a pixel",
+    31: "bolder strokes",
 }
 POISON = ("noise", "permuted labels")
+# Too far from what is served to be trained on unasked; and a file that can never be read.
+REFUSED = (*POISON, "shifted two pixels", "cut off")
 
 
 class Digits:
@@ -96,10 +99,13 @@ def bring(kind: str, digits: Digits, draw: np.random.Generator) -> tuple[np.ndar
         images = np.clip(draw.normal(128, 64, images.shape), 0, 255).astype(np.uint8)
     elif kind == "permuted labels":
         labels = draw.permutation(labels)
-    elif kind == "shifted a pixel":
-        images = np.roll(images, 1, axis=2)
+    elif kind == "shifted two pixels":
+        images[:, :, 2:] = images[:, :, :-2]
+        images[:, :, :2] = 0
     elif kind == "thinner strokes":
-        images = (images * (images > 90)).astype(np.uint8)
+        images *= images > 90
+    elif kind == "bolder strokes":
+        images = np.clip(images * 1.3, 0, 255).astype(np.uint8)
     return images, labels
 
 
@@ -171,6 +177,7 @@ class Soak:
         self.results: list[dict] = []
         self.problems: list[str] = []
         self.poisoned: list[int] = []
+        self.refused: list[int] = []
         self.half: tuple[Path, np.ndarray, np.ndarray] | None = None
         self.seconds: dict[str, float] = {}
         self.newest = 0
@@ -205,6 +212,8 @@ class Soak:
             self.half = folder, images, labels
         if kind in POISON:
             self.poisoned.append(day)
+        if kind in REFUSED:
+            self.refused.append(day)
         return str(day)
 
     def _choose_kill(self) -> tuple[str, str, float]:
@@ -250,9 +259,8 @@ class Soak:
 
     def _look(self, done: Pass, line: Line) -> None:
         """What has to be so after every pass."""
-        held = done.result.get("quarantined", [])
         good = ("pushed", "not blessed", "nothing to do", "killed")
-        if done.outcome not in good and not held:
+        if done.outcome not in good and not done.result.get("quarantined"):
             self._problem(line, f"{done.outcome} with nothing to quarantine: {done.said[-1500:]}")
         if "Traceback" in done.said:
             self._problem(line, f"a traceback on the terminal: {done.said[-1500:]}")
@@ -290,7 +298,7 @@ class Soak:
         pushed = {str(r["version"]) for r in self.results if r.get("outcome") == "pushed"}
         trained = {span for line in self.lines for span in line.trained_on.split()}
         poison = set(map(str, self.poisoned))
-        held = {s for s in poison if f"span {s} is quarantined" in said}
+        held = set(re.findall(r"span (\d+) is quarantined", said))
         shown = {v for v in self.versions() if v in said}
         sizes = [line.size for line in self.lines]
         half = len(sizes) // 2
@@ -301,7 +309,10 @@ class Soak:
             verdict(set(loads) <= pushed, f"served versions that a pass pushed: {sorted(loads)}"),
             verdict(set(loads.values()) == {"loads"}, f"they load with TensorFlow alone: {loads}"),
             verdict(not poison & trained, f"poisoned spans {sorted(poison)} in no training"),
-            verdict(held == poison, f"poisoned spans that `status` names: {sorted(held)}"),
+            verdict(
+                held == set(map(str, self.refused)),
+                f"spans that `status` says are held: {sorted(held)}",
+            ),
             verdict(shown == set(loads), f"served versions that `status` names: {sorted(shown)}"),
             verdict(listed.status == 0, f"`data` ended with {listed.status}"),
             verdict(
@@ -353,7 +364,7 @@ def trained_on(database: Path, after: int) -> tuple[list[int], int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--days", type=int, default=36)
-    parser.add_argument("--kills", type=float, default=0.3, help="share of passes with a kill")
+    parser.add_argument("--kills", type=float, default=0.5, help="share of passes with a kill")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     digits = os.environ.get("MNIST_DATA_DIR")

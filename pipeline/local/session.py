@@ -46,7 +46,6 @@ class Session:
         Raises:
           UsageError: when there is no node `from_node`.
         """
-        logging.set_verbosity(logging.INFO)
         self._pipeline = create_pipeline(
             resolved.settings,
             data_dir=source.directory,
@@ -78,7 +77,12 @@ class Session:
         Raises:
           NodeFailedError: when a node fails.
         """
-        self._runner.run(self._pipeline)
+        logging.set_verbosity(logging.INFO)
+        try:
+            self._runner.run(self._pipeline)
+        finally:
+            # What comes later goes to the terminal, and not to the log.
+            logging.set_verbosity(logging.WARNING)
         return self._runner.run_id if self._runner.started else None
 
     def _uncached(self, places: Places, from_node: str | None, use_cache: bool) -> set[str]:
