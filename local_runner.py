@@ -170,9 +170,13 @@ def status(
 
     Example: python local_runner.py status --last 3
     """
+    from pipeline.local.places import UsageError
     from pipeline.local.status import show_runs
 
-    show_runs(_resolve("default", None, output_dir).settings.output_dir, last)
+    try:
+        show_runs(_resolve("default", None, output_dir).settings.output_dir, last)
+    except UsageError as error:
+        _fail(str(error), 2)
 
 
 @app.command()
@@ -180,17 +184,36 @@ def data(
     data_dir: _DataDir = None,
     output_dir: _OutputDir = None,
 ) -> None:
-    """Show the spans of the data: counts, rarest digit, fingerprint, whether usable, last use.
+    """Show the spans of the data: counts, share of each digit, fingerprint, state, last use.
 
     Example: python local_runner.py data --data-dir /data/mnist
     """
     from components.mnist_example_gen.spans import SpanError
     from pipeline.data_source import DataSourceError
     from pipeline.local.data import show_data
+    from pipeline.local.places import UsageError
 
     try:
         show_data(_resolve("default", None, output_dir, data_dir))
-    except (DataSourceError, SpanError) as error:
+    except (DataSourceError, SpanError, UsageError) as error:
+        _fail(str(error), 2)
+
+
+@app.command()
+def release(
+    span: Annotated[int, typer.Argument(min=0)],
+    output_dir: _OutputDir = None,
+) -> None:
+    """Let a quarantined span be trained on after all, as long as its files stay what they are.
+
+    Example: python local_runner.py release 12
+    """
+    from pipeline.local.data import release_span
+    from pipeline.local.places import UsageError
+
+    try:
+        release_span(_resolve("default", None, output_dir), span)
+    except UsageError as error:
         _fail(str(error), 2)
 
 
@@ -290,6 +313,38 @@ def retire(
     try:
         retire_version(_resolve("default", None, output_dir).settings, version, reason)
     except PushError as error:
+        _fail(str(error), 2)
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 for any that is free.")] = 8501,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    models_dir: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder named as the model, with its versions.  [default: where runs push]",
+        ),
+    ] = None,
+    output_dir: _OutputDir = None,
+    assignments: _Assignments = None,
+) -> None:
+    """Serve the pushed generator: a page of digits, and TensorFlow Serving's REST API.
+
+    Example: python local_runner.py serve --port 8501
+
+    Whoever can reach the address can draw digits; by default that is this machine alone.
+    """
+    from pipeline.local.models import serving_dir
+    from pipeline.serve.server import ServeError
+    from pipeline.serve.server import serve as serve_until_told
+
+    settings = _resolve("default", assignments, output_dir).settings
+    base = Path(models_dir or serving_dir(settings)).absolute()
+    try:
+        serve_until_told(base, settings.serve, host=host, port=port)
+    except ServeError as error:
         _fail(str(error), 2)
 
 

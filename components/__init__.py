@@ -8,7 +8,7 @@ import importlib
 from typing import Any
 
 _ARTIFACT_MODULES = {
-    "DataBlessing": "components.data_gate.artifacts",
+    "DataBlessing": "components.data_blessing",
     "EvaluationReport": "components.generator_evaluator.artifacts",
 }
 

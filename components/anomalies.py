@@ -16,14 +16,19 @@ def find_anomalies(anomalies: Any) -> list[str]:
     return [
         line
         for split in artifact_utils.decode_split_names(anomalies.split_names)
-        for line in _describe(
+        for line in describe_anomalies(
             _read_anomalies(artifact_utils.get_split_uri([anomalies], split)), split
         )
     ]
 
 
-def _describe(report: anomalies_pb2.Anomalies, split: str) -> Iterator[str]:
-    """Yields a line per anomaly: split, feature, what was seen, what the schema expects."""
+def describe_anomalies(report: anomalies_pb2.Anomalies, split: str) -> Iterator[str]:
+    """Yields a line per anomaly: split, feature, what was seen, what the schema expects.
+
+    Args:
+      report: of TFDV.
+      split: what the data are called.
+    """
     for name, info in sorted(report.anomaly_info.items()):
         reasons = info.reason or [info]
         for reason in reasons:

@@ -82,6 +82,14 @@ def size(address: str) -> int:
         return int(store.size(address))
 
 
+def modified(address: str) -> float:
+    """When a file was last written, seconds since 1970."""
+    if not _is_s3(address):
+        return float(tf.io.gfile.stat(address).mtime_nsec) / 1e9
+    with _s3(address) as store:
+        return float(store.modified(address).timestamp())
+
+
 def open_binary(address: str) -> BinaryIO:
     """A file to read from; from an S3 store, all of it."""
     if _is_s3(address):

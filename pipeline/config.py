@@ -4,8 +4,8 @@ Layers, later ones win: the defaults below (the `default` preset), `pipeline/pre
 the environment, `--set section.key=value`. The fields of `train`, `tune`, `classifier` and
 `evaluation` are defined beside the code they steer, in `models/gan/settings.py`,
 `models/gan/tuning_settings.py`, `models/digit_classifier/settings.py` and
-`components/generator_evaluator/settings.py`; those of `beam` in `pipeline/beam.py` and of
-`kubeflow` in `pipeline/kubeflow/settings.py`.
+`components/generator_evaluator/settings.py`; those of `beam` in `pipeline/beam.py`, of
+`kubeflow` in `pipeline/kubeflow/settings.py` and of `serve` in `pipeline/serve/settings.py`.
 """
 
 import difflib
@@ -16,24 +16,34 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import annotated_types
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
+from components.data_gate.settings import GateSettings
 from components.generator_evaluator.settings import (
     CONDITIONAL_FIGURES,
     DEEP_FIGURES,
     EvaluationSettings,
 )
+from components.mnist_example_gen.windows import SYNTAX, parse_window
 from models.digit_classifier.settings import ClassifierSettings
 from models.gan.settings import TrainSettings
 from models.gan.tuning_settings import TuneSettings
 from pipeline.beam import BeamSettings
 from pipeline.data_source import DEFAULT_MIRRORS
 from pipeline.kubeflow.settings import KubeflowSettings
+from pipeline.serve.settings import ServeSettings
 
 PRESETS_DIR = Path(__file__).parent / "presets"
 ENVIRONMENT_PREFIX = "MNIST_GAN_"
@@ -46,6 +56,11 @@ class ConfigError(ValueError):
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _as_window(text: str) -> str:
+    parse_window(text)
+    return text
 
 
 class DataSettings(_Section):
@@ -71,6 +86,16 @@ class DataSettings(_Section):
     )
     attempts: int = Field(3, ge=1, le=100, description="tries per file and mirror")
     span: int | None = Field(None, ge=0, description="span to ingest; null: the latest")
+    window: Annotated[str, AfterValidator(_as_window)] = Field(
+        "latest", description=f"spans to ingest where data.span is null: {SYNTAX}"
+    )
+    settle_seconds: float = Field(
+        60.0,
+        ge=0,
+        le=86_400,
+        description="a span-<N>/ folder without _SUCCESS counts when its files were written so "
+        "long ago, seconds",
+    )
     eval_share: float = Field(
         0.1,
         gt=0,
@@ -78,6 +103,12 @@ class DataSettings(_Section):
         description="share of the train files held out when a span has no t10k- files",
     )
     shards: int = Field(4, ge=1, le=10_000, description="TFRecord files of the train split")
+
+    @model_validator(mode="after")
+    def _refuse_two_choices(self) -> "DataSettings":
+        if self.span is not None and self.window != "latest":
+            raise ValueError("span names one, so window has to be latest; set one of the two")
+        return self
 
 
 class ServingCheckSettings(_Section):
@@ -119,12 +150,14 @@ class Settings(_Section):
     )
     output_dir: str = Field("outputs", min_length=1, description="everything a run makes is here")
     data: DataSettings = DataSettings()
+    gate: GateSettings = GateSettings()
     classifier: ClassifierSettings = ClassifierSettings()
     tune: TuneSettings = TuneSettings()
     train: TrainSettings = TrainSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     serving_check: ServingCheckSettings = ServingCheckSettings()
     push: PushSettings = PushSettings()
+    serve: ServeSettings = ServeSettings()
     beam: BeamSettings = BeamSettings()
     kubeflow: KubeflowSettings = KubeflowSettings()
 

@@ -14,13 +14,14 @@ from components.generator_evaluator.component import GeneratorEvaluator
 from components.mnist_example_gen.component import MnistExampleGen
 from components.mnist_example_gen.features import FLOAT_FEATURES, INT_FEATURES
 from components.pusher.component import AtomicPusher
+from components.quarantine import FILE_NAME as QUARANTINE_FILE
 from components.serving_check.component import ServingCheck
 from pipeline.config import Settings
 
 SCHEMA_FILE = str(Path(__file__).parent / "schema" / "schema.pbtxt")
 # Their results depend on more than their inputs: new data, the model being served. A cache that
 # sees only inputs must never answer for them.
-NODES_READING_OUTSIDE = frozenset({"MnistExampleGen", "GeneratorEvaluator", "Pusher"})
+NODES_READING_OUTSIDE = frozenset({"MnistExampleGen", "DataGate", "GeneratorEvaluator", "Pusher"})
 
 
 class DataNodes(NamedTuple):
@@ -38,14 +39,20 @@ def create_data_nodes(
     *,
     data_dir: str | RuntimeParameter,
     source: str,
+    serving_root: str = "",
     span: RuntimeParameter | None = None,
+    window: RuntimeParameter | str | None = None,
     schema_file: str = SCHEMA_FILE,
 ) -> DataNodes:
     """Builds ingestion and validation; see `create_pipeline` for the arguments."""
-    # Resolves its span while it runs, so it needs nothing of the orchestrator.
+    quarantine = os.path.join(serving_root, QUARANTINE_FILE) if serving_root else ""
+    # Finds its spans while it runs, so it needs nothing of the orchestrator.
     example_gen = MnistExampleGen(
         data_dir=data_dir,
-        span=settings.data.span if span is None else span,
+        span=(settings.data.span if window is None else None) if span is None else span,
+        window=settings.data.window if window is None else window,
+        settle_seconds=settings.data.settle_seconds,
+        quarantine=quarantine,
         eval_share=settings.data.eval_share,
         shards=settings.data.shards,
         source=source,
@@ -62,7 +69,13 @@ def create_data_nodes(
     )
     # The validator reports anomalies and lets the run go on; the gate stops it.
     gate = DataGate(
-        statistics=statistics_gen.outputs["statistics"], anomalies=validator.outputs["anomalies"]
+        examples=example_gen.outputs["examples"],
+        statistics=statistics_gen.outputs["statistics"],
+        schema=schema_gen.outputs["schema"],
+        anomalies=validator.outputs["anomalies"],
+        settings=settings.gate.model_dump_json(),
+        serving_dir=os.path.join(serving_root, settings.push.model_name) if serving_root else "",
+        quarantine=quarantine,
     )
     return DataNodes(example_gen, statistics_gen, schema_gen, validator, gate)
 
@@ -78,6 +91,7 @@ def create_pipeline(
     metadata: tfx.orchestration.metadata.ConnectionConfigType | None = None,
     beam_pipeline_args: list[str] | None = None,
     span: RuntimeParameter | None = None,
+    window: RuntimeParameter | str | None = None,
     schema_file: str = SCHEMA_FILE,
     build_trainer: Callable[..., tfx.components.Trainer] = tfx.components.Trainer,
 ) -> tfx.dsl.Pipeline:
@@ -93,11 +107,18 @@ def create_pipeline(
       metadata: connection to ML Metadata; None where the orchestrator has its own.
       beam_pipeline_args: for the Beam components.
       span: in place of `data.span`, where each run names its own; negative for the latest.
+      window: in place of `data.window` likewise; text of one that names the spans of this run.
       schema_file: path of the schema where the pipeline runs.
       build_trainer: takes the arguments of TFX's Trainer; where the GAN trains elsewhere.
     """
     data = create_data_nodes(
-        settings, data_dir=data_dir, source=source, span=span, schema_file=schema_file
+        settings,
+        data_dir=data_dir,
+        source=source,
+        serving_root=serving_root,
+        span=span,
+        window=window,
+        schema_file=schema_file,
     )
     examples = data.example_gen.outputs["examples"]
     # Its features measure the generator, while it trains and at the end.
@@ -139,6 +160,7 @@ def create_pipeline(
         examples=examples,
         anomalies=data.validator.outputs["anomalies"],
         model_run=trainer.outputs["model_run"],
+        data_blessing=data.gate.outputs["blessing"],
         settings=settings.evaluation.model_dump_json(),
         serving_dir=serving_dir,
         train=settings.train.model_dump_json(),
@@ -151,6 +173,7 @@ def create_pipeline(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=serving_check.outputs["blessing"],
+        data_blessing=data.gate.outputs["blessing"],
         push_destination=tfx.proto.PushDestination(
             filesystem=tfx.proto.PushDestination.Filesystem(base_directory=serving_dir)
         ),

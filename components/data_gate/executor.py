@@ -1,25 +1,39 @@
-"""Reads the anomalies of every split and stops the run on the first sight of one."""
+"""Stops the run on data that is not what the schema says or too far from what is served."""
 
 import json
+import logging
 import os
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorflow_data_validation as tfdv
+from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.v1.dsl.io import fileio
 
 from components.anomalies import find_anomalies
+from components.data_blessing import BLESSING_FILE, STATISTICS_FOLDER
+from components.data_gate.digits import read_spans_digits
+from components.data_gate.histograms import histograms
+from components.data_gate.judge import Verdict, judge_span
+from components.data_gate.served import Served, find_served
+from components.data_gate.settings import GateSettings
+from components.data_gate.statistics import DataStatistics, Digits, class_means, describe, join
+from components.quarantine import quarantine, read_quarantine
+from components.spans_file import read_spans
 
 _STATISTICS_FILE = "FeatureStats.pb"
+_LONGEST_REASON = 1000
+_progress_log = logging.getLogger("mnist_gan.progress")
 
 
 class DataRejectedError(ValueError):
-    """The data is not what the schema says; nothing may be trained on it."""
+    """The data is not fit to train on."""
 
 
 class Executor(base_executor.BaseExecutor):
-    """Writes a DataBlessing, or fails and names what is wrong."""
+    """Writes a DataBlessing, or fails, names what is wrong and quarantines the span."""
 
     def Do(
         self,
@@ -29,38 +43,151 @@ class Executor(base_executor.BaseExecutor):
     ) -> None:
         """Judges from the files: a property set by an executor does not survive every backend.
 
+        Each span that is not behind what is served yet is judged by itself, so that a bad one is
+        found among good ones.
+
         Args:
-          input_dict: `statistics` and `anomalies`, one artifact each.
-          output_dict: `blessing`, one DataBlessing.
-          exec_properties: empty.
+          input_dict: `examples`, `statistics`, `schema` and `anomalies`, one artifact each.
+          output_dict: `blessing`, one DataBlessing. Its `data_blessing.json` has `span`,
+            `examples` (count by split), `spans`, `compared` and `version`, `verdicts` (distances
+            and label agreement by span) and `histograms`.
+          exec_properties: `settings`, GateSettings as JSON; `serving_dir`; `quarantine`, path or
+            URI of the record, "" for none.
 
         Raises:
-          DataRejectedError: when a split has an anomaly; the message names split, feature, what
-            was seen, what was expected, and how to look closer.
+          DataRejectedError: when a split has an anomaly or a span is at fault; the message names
+            span or split, feature, what was seen, what was expected, and what to do.
         """
-        anomalies = artifact_utils.get_single_instance(input_dict["anomalies"])
-        statistics = artifact_utils.get_single_instance(input_dict["statistics"])
-        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
-        counts: dict[str, int] = {}
-        for split in artifact_utils.decode_split_names(anomalies.split_names):
-            counts[split] = _count_examples(artifact_utils.get_split_uri([statistics], split))
-        found = find_anomalies(anomalies)
-        if found:
-            raise DataRejectedError(_rejection(found, statistics, anomalies))
-        blessing.set_int_custom_property("blessed", 1)
-        with fileio.open(os.path.join(blessing.uri, "data_blessing.json"), "w") as file:
-            json.dump({"span": int(statistics.span), "examples": counts}, file, indent=2)
+        artifacts = {
+            name: artifact_utils.get_single_instance(found)
+            for name, found in (input_dict | output_dict).items()
+        }
+        settings = GateSettings.model_validate_json(exec_properties.get("settings") or "{}")
+        address = exec_properties.get("quarantine") or ""
+        schema = tfdv.load_schema_text(os.path.join(artifacts["schema"].uri, "schema.pbtxt"))
+        spans = read_spans(artifacts["examples"])
+        parts = read_spans_digits(artifacts["examples"], spans, schema)
+        served = find_served(
+            exec_properties.get("serving_dir") or "", [span["fingerprint"] for span in spans]
+        )
+        _progress_log.info(served.message)
+        found = find_anomalies(artifacts["anomalies"])
+        verdicts = list(_judge_spans(spans, parts, schema, served, settings, bool(found)))
+        _let_released_through(verdicts, spans, address)
+        if found or any(verdict.anomalies or verdict.faults for verdict in verdicts):
+            run = self._context.pipeline_run_id if self._context else None
+            raise DataRejectedError(_reject(found, verdicts, spans, artifacts, address, run or ""))
+        for line in (line for verdict in verdicts for line in verdict.warnings):
+            _progress_log.warning(line)
+        digits = join([part for by_split in parts.values() for part in by_split.values()])
+        # Those of a single span are there already, and take seconds to make.
+        of_one = verdicts[0].features if len(spans) == len(verdicts) == 1 else None
+        new = DataStatistics(of_one or describe(digits, schema), class_means(digits), spans)
+        content = _document(artifacts, spans, served, verdicts) | {
+            "histograms": histograms(new, served.statistics)
+        }
+        _write(artifacts["blessing"], content, new)
 
 
-def _rejection(found: list[str], statistics: Any, anomalies: Any) -> str:
-    lines = "\n".join(f"  - {line}" for line in found)
-    return (
-        f"the data of span {statistics.span} is not what the schema says; "
-        f"the run stops before training on it.\n{lines}\n"
-        "To look closer: tfdv.visualize_statistics on the statistics in "
-        f"{statistics.uri}, tfdv.display_anomalies on {anomalies.uri}. If the data is right, "
-        "change pipeline/schema/schema.pbtxt."
-    )
+def _judge_spans(
+    spans: list[dict[str, Any]],
+    parts: Mapping[int, Mapping[str, Digits]],
+    schema: schema_pb2.Schema,
+    served: Served,
+    settings: GateSettings,
+    all_of_them: bool,
+) -> Iterator[Verdict]:
+    """Judges the spans that are not behind what is served, or all by the schema at least."""
+    behind = served.statistics.fingerprints if served.statistics else []
+    for span in spans:
+        is_new = span["fingerprint"] not in behind
+        if (is_new or all_of_them) and parts[span["span"]]:
+            before = served.statistics if is_new else None
+            yield judge_span(span["span"], parts[span["span"]], schema, before, settings)
+
+
+def _let_released_through(
+    verdicts: list[Verdict], spans: list[dict[str, Any]], address: str
+) -> None:
+    """Makes warnings of the faults of spans that somebody released."""
+    entries = read_quarantine(address) if address else {}
+    fingerprints = {span["span"]: span["fingerprint"] for span in spans}
+    for verdict in verdicts:
+        entry = entries.get(verdict.span)
+        if entry and entry.released and entry.fingerprint == fingerprints[verdict.span]:
+            verdict.warnings += [f"{fault}; the span was released" for fault in verdict.faults]
+            verdict.faults = []
+
+
+def _reject(
+    found: list[str],
+    verdicts: list[Verdict],
+    spans: list[dict[str, Any]],
+    artifacts: Mapping[str, Any],
+    address: str,
+    run: str,
+) -> str:
+    """Quarantines the spans at fault and says what is wrong."""
+    faults = {each.span: each.anomalies + each.faults for each in verdicts}
+    in_spans = [line for line in found if not line.startswith("test: ")]
+    if len(spans) == 1 and in_spans:
+        # What is wrong with the splits is wrong with their only span.
+        faults = {each.span: in_spans + each.faults for each in verdicts}
+    faults = {span: each for span, each in faults.items() if each}
+    lines = list(dict.fromkeys([*found, *(line for each in faults.values() for line in each)]))
+    fingerprints = {span["span"]: span["fingerprint"] for span in spans}
+    held = {
+        span: (fingerprints[span], "; ".join(each)[:_LONGEST_REASON])
+        for span, each in sorted(faults.items())
+    }
+    said = "\n".join(f"  - {line}" for line in lines)
+    parts = [
+        "the data is not fit to train on; the run stops before it does.",
+        said,
+        f"To look closer: tfdv.visualize_statistics on the statistics in "
+        f"{artifacts['statistics'].uri}, tfdv.display_anomalies on {artifacts['anomalies'].uri}.",
+    ]
+    if found:
+        parts.append("If the data is right, change pipeline/schema/schema.pbtxt.")
+    if address and held:
+        quarantine(address, held, run)
+        names = ", ".join(map(str, held))
+        parts.append(
+            f"Quarantined: span {names}, in {address}; later runs leave it out. If it is right, "
+            "let it through with `python local_runner.py release SPAN`."
+        )
+    return "\n".join(parts)
+
+
+def _document(
+    artifacts: Mapping[str, Any],
+    spans: list[dict[str, Any]],
+    served: Served,
+    verdicts: list[Verdict],
+) -> dict[str, Any]:
+    statistics, anomalies = artifacts["statistics"], artifacts["anomalies"]
+    return {
+        "span": spans[-1]["span"],
+        "examples": {
+            split: _count_examples(artifact_utils.get_split_uri([statistics], split))
+            for split in artifact_utils.decode_split_names(anomalies.split_names)
+        },
+        "spans": spans,
+        "compared": served.message,
+        "version": served.version,
+        "verdicts": [verdict.as_json() for verdict in verdicts],
+    }
+
+
+def _write(blessing: Any, content: dict[str, Any], statistics: DataStatistics) -> None:
+    folder = os.path.join(blessing.uri, STATISTICS_FOLDER)
+    fileio.makedirs(folder)
+    for name, part in statistics.as_files().items():
+        with fileio.open(os.path.join(folder, name), "wb") as file:
+            file.write(part)
+    blessing.set_int_custom_property("blessed", 1)
+    with fileio.open(os.path.join(blessing.uri, BLESSING_FILE), "w") as file:
+        json.dump(content, file, indent=2, allow_nan=False)
 
 
 def _count_examples(directory: str) -> int:

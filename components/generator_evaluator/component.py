@@ -4,6 +4,7 @@ from tfx import v1 as tfx
 from tfx.dsl.components.base import executor_spec
 from tfx.types import component_spec
 
+from components.data_blessing import DataBlessing
 from components.generator_evaluator import executor
 from components.generator_evaluator.artifacts import EvaluationReport
 
@@ -24,6 +25,7 @@ class GeneratorEvaluatorSpec(component_spec.ComponentSpec):
         "examples": component_spec.ChannelParameter(type=_types.Examples),
         "anomalies": component_spec.ChannelParameter(type=_types.ExampleAnomalies),
         "model_run": component_spec.ChannelParameter(type=_types.ModelRun),
+        "data_blessing": component_spec.ChannelParameter(type=DataBlessing, optional=True),
     }
     OUTPUTS = {
         "evaluation": component_spec.ChannelParameter(type=_types.ModelEvaluation),
@@ -54,6 +56,7 @@ class GeneratorEvaluator(tfx.types.BaseComponent):
         settings: str,
         serving_dir: str,
         train: str,
+        data_blessing: tfx.types.BaseChannel | None = None,
     ) -> None:
         """Takes what is to be measured and how.
 
@@ -67,6 +70,7 @@ class GeneratorEvaluator(tfx.types.BaseComponent):
           serving_dir: folder or URI of the versions that are served, `<number>/` each. Read when
             the node runs: an orchestrator that keeps a cache has to know when it changes.
           train: the settings of the training as JSON, for the record.
+          data_blessing: what DataGate compared, for the report.
         """
         super().__init__(
             GeneratorEvaluatorSpec(
@@ -75,6 +79,7 @@ class GeneratorEvaluator(tfx.types.BaseComponent):
                 examples=examples,
                 anomalies=anomalies,
                 model_run=model_run,
+                data_blessing=data_blessing,
                 settings=settings,
                 serving_dir=serving_dir,
                 train=train,

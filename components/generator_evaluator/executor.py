@@ -13,6 +13,7 @@ from tfx.utils import io_utils, path_utils
 from tfx.v1.dsl.io import fileio
 
 from components.anomalies import find_anomalies
+from components.data_blessing import read_blessing
 from components.generator_evaluator import document
 from components.generator_evaluator.baseline import find_baseline
 from components.generator_evaluator.evaluation import evaluate
@@ -39,7 +40,8 @@ class Executor(base_executor.BaseExecutor):
         """Measures the generator; not being blessed is a result and raises nothing.
 
         Args:
-          input_dict: `model`, `classifier`, `examples`, `anomalies`, `model_run`, one each.
+          input_dict: `model`, `classifier`, `examples`, `anomalies`, `model_run`, one each, and
+            optionally `data_blessing`.
           output_dict: `evaluation`, `blessing` and `report`, one artifact each.
           exec_properties: `settings`, EvaluationSettings as JSON; `serving_dir`, where the versions
             that are served lie; `train`, the settings of the training as JSON.
@@ -54,6 +56,7 @@ class Executor(base_executor.BaseExecutor):
         artifacts = {
             name: artifact_utils.get_single_instance(found)
             for name, found in (input_dict | output_dict).items()
+            if found
         }
         generator = Generator(path_utils.serving_model_path(artifacts["model"].uri))
         candidate = generator.draw(max(settings.samples, settings.fid_samples), settings.seed)
@@ -89,6 +92,7 @@ class Executor(base_executor.BaseExecutor):
             _read_progress(artifacts["model_run"]),
             find_anomalies(artifacts["anomalies"]),
             self._context.pipeline_run_id if self._context else None,
+            read_blessing(artifacts["data_blessing"]) if "data_blessing" in artifacts else None,
         )
         _write(artifacts["report"], "report.html", page.encode())
 

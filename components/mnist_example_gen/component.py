@@ -1,4 +1,4 @@
-"""MnistExampleGen: IDX files of one span in, Examples out."""
+"""MnistExampleGen: IDX files of a window of spans in, Examples out."""
 
 from tfx import v1 as tfx
 from tfx.dsl.components.base import executor_spec
@@ -14,6 +14,9 @@ class MnistExampleGenSpec(component_spec.ComponentSpec):
     PARAMETERS = {
         "data_dir": component_spec.ExecutionParameter(type=str),
         "span": component_spec.ExecutionParameter(type=int, optional=True),
+        "window": component_spec.ExecutionParameter(type=str, optional=True),
+        "settle_seconds": component_spec.ExecutionParameter(type=float, optional=True),
+        "quarantine": component_spec.ExecutionParameter(type=str, optional=True),
         "eval_share": component_spec.ExecutionParameter(type=float),
         "shards": component_spec.ExecutionParameter(type=int),
         "source": component_spec.ExecutionParameter(type=str),
@@ -25,11 +28,11 @@ class MnistExampleGenSpec(component_spec.ComponentSpec):
 
 
 class MnistExampleGen(tfx.types.BaseBeamComponent):
-    """Ingests one span of MNIST.
+    """Ingests one span of MNIST or several.
 
-    The span is resolved in the executor, so that the component works where an orchestrator knows
-    nothing of spans. The artifact records `span`, `source`, and per split the count and a
-    fingerprint of the digits.
+    The spans are found in the executor, so that the component works where an orchestrator knows
+    nothing of spans. The artifact records `span`, the newest; `spans`, as `spans.json` in its
+    folder does; `source`; and per split the count and a fingerprint of the digits.
     """
 
     SPEC_CLASS = MnistExampleGenSpec
@@ -43,20 +46,29 @@ class MnistExampleGen(tfx.types.BaseBeamComponent):
         eval_share: float,
         shards: int,
         source: str,
+        window: str | RuntimeParameter = "latest",
+        settle_seconds: float = 0.0,
+        quarantine: str = "",
     ) -> None:
         """Describes what to ingest.
 
         Args:
           data_dir: folder or URI with the IDX files (span 1) or `span-<N>/` folders.
-          span: which one; None or a negative number for the latest.
+          span: which one; None or a negative number for those of `window`.
           eval_share: of the train files, held out where the span has no t10k- files; in (0, 1).
           shards: TFRecord files of the train split, 1 or more.
           source: one sentence on where the data is from, recorded on the artifact.
+          window: which spans; see `windows.SYNTAX`.
+          settle_seconds: how long a span's files have to lie unchanged; see `completeness.py`.
+          quarantine: path or URI of the record of quarantined spans; "" for none.
         """
         super().__init__(
             MnistExampleGenSpec(
                 data_dir=data_dir,
                 span=span,
+                window=window,
+                settle_seconds=settle_seconds,
+                quarantine=quarantine,
                 eval_share=eval_share,
                 shards=shards,
                 source=source,

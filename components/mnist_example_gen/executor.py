@@ -1,28 +1,46 @@
-"""Reads one span of IDX files and writes it as sharded TFRecords of `tf.Example`."""
+"""Reads the IDX files of a window of spans and writes them as sharded TFRecords of `tf.Example`."""
 
+import json
+import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import apache_beam as beam
 import tensorflow as tf
-from absl import logging
 from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils
 from tfx.v1.dsl.io import fileio
 
 from components.mnist_example_gen.features import serialize_examples
-from components.mnist_example_gen.spans import SpanFiles, resolve_span
-from components.mnist_example_gen.splits import TRAIN, load_splits
+from components.mnist_example_gen.join import Joined, join_spans
+from components.mnist_example_gen.spans import SpanFiles
+from components.mnist_example_gen.splits import TRAIN
+from components.mnist_example_gen.windows import Window, resolve_window
+from components.quarantine import quarantine, read_quarantine
+from components.spans_file import SPANS_FILE
+
+_progress_log = logging.getLogger("mnist_gan.progress")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What the splits are read from."""
+
+    spans: tuple[SpanFiles, ...]
+    test: tuple[str, str] | None
+    eval_share: float
+
+    def load(self) -> Joined:
+        return join_spans(self.spans, self.test, self.eval_share)
 
 
 @dataclass(frozen=True)
 class _Shard:
     """One TFRecord file to write: the rows start..stop of a split."""
 
-    files: SpanFiles
-    eval_share: float
+    source: _Source
     split: str
     start: int
     stop: int
@@ -30,7 +48,7 @@ class _Shard:
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
-    """Resolves the span, checks its files, and writes the splits with Beam."""
+    """Finds the spans, checks their files, and writes the splits with Beam."""
 
     def Do(
         self,
@@ -38,33 +56,33 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         output_dict: dict[str, list[Any]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Writes `Split-train` and `Split-eval` and describes them in the artifact's properties.
+        """Writes a folder per split and `spans.json`, and describes them in the properties.
 
         Args:
           input_dict: empty.
-          output_dict: `examples`, one Examples artifact.
-          exec_properties: `data_dir`, `span` (the latest when None or negative),
-            `eval_share`, `shards` of the train split, and `source`, which is recorded as it is.
+          output_dict: `examples`, one Examples artifact: `Split-train`, `Split-eval` and, where the
+            data folder has a fixed one, `Split-test`.
+          exec_properties: `data_dir`; `span` (None or negative for those of `window`), `window`,
+            `settle_seconds` and `quarantine`; `eval_share`, `shards` of the train split, and
+            `source`, which is recorded as it is.
 
         Raises:
-          SpanError: when the span cannot be found.
+          WindowError, SpanError: when the spans cannot be found.
+          QuarantineError: when the record of quarantined spans cannot be used.
           IdxError: when a file is not what it should be.
           SplitError: when a split would be empty.
         """
         examples = artifact_utils.get_single_instance(output_dict["examples"])
-        span = exec_properties.get("span")
-        files = resolve_span(
-            exec_properties["data_dir"], None if span is None or span < 0 else span
-        )
-        eval_share = exec_properties["eval_share"]
-        load_splits.cache_clear()
-        splits = load_splits(files, eval_share)
-        examples.split_names = artifact_utils.encode_split_names(list(splits))
-        per_shard = -(-len(splits[TRAIN]) // exec_properties["shards"])
+        window = self._find(exec_properties)
+        source = _Source(window.files, window.test, exec_properties["eval_share"])
+        join_spans.cache_clear()
+        joined = source.load()
+        examples.split_names = artifact_utils.encode_split_names(list(joined.splits))
+        per_shard = -(-len(joined.splits[TRAIN]) // exec_properties["shards"])
         shards = [
             shard
-            for split, digits in splits.items()
-            for shard in _plan(examples, files, eval_share, split, len(digits), per_shard)
+            for split, digits in joined.splits.items()
+            for shard in _plan(examples, source, split, len(digits), per_shard)
         ]
         with self._make_beam_pipeline() as pipeline:
             _ = (
@@ -72,24 +90,65 @@ class Executor(base_beam_executor.BaseBeamExecutor):
                 | "Shards" >> beam.Create(shards, reshuffle=True)
                 | "Write" >> beam.Map(_write_shard)
             )
-        examples.span = files.span
-        examples.version = 0
-        examples.set_string_custom_property("file_format", "tfrecords_gzip")
-        examples.set_string_custom_property("payload_format", "FORMAT_TF_EXAMPLE")
-        for split, digits in splits.items():
-            examples.set_int_custom_property(f"{split}_count", len(digits))
-            examples.set_string_custom_property(f"{split}_fingerprint", digits.fingerprint())
+        _describe(examples, window, joined)
         examples.set_string_custom_property("source", exec_properties["source"])
-        load_splits.cache_clear()
-        logging.info("Ingested span %d of %s: %s", files.span, files.directory, _count_text(splits))
+        join_spans.cache_clear()
+        _tell(joined)
+
+    def _find(self, exec_properties: dict[str, Any]) -> Window:
+        span, address = exec_properties.get("span"), exec_properties.get("quarantine")
+        span = None if span is None or span < 0 else span
+        named = exec_properties.get("window") if span is None else None
+        window = resolve_window(
+            exec_properties["data_dir"],
+            span=span,
+            window=named or "latest",
+            settle_seconds=exec_properties.get("settle_seconds") or 0.0,
+            quarantine=read_quarantine(address) if address else None,
+        )
+        if address and window.damaged:
+            run = self._context.pipeline_run_id if self._context else None
+            quarantine(address, window.damaged, run or "")
+        for line in window.notices():
+            _progress_log.warning(line)
+        return window
 
 
-def _count_text(splits: dict[str, Any]) -> str:
-    return ", ".join(f"{len(digits)} {split}" for split, digits in splits.items())
+def _describe(examples: Any, window: Window, joined: Joined) -> None:
+    """Writes down the spans, in a file too: a property does not survive every backend."""
+    spans = [
+        asdict(counts) | {"fingerprint": state.fingerprint}
+        for counts, state in zip(joined.counts, window.spans, strict=True)
+    ]
+    examples.span = window.newest
+    examples.version = 0
+    examples.set_string_custom_property("file_format", "tfrecords_gzip")
+    examples.set_string_custom_property("payload_format", "FORMAT_TF_EXAMPLE")
+    examples.set_string_custom_property("spans", json.dumps(spans))
+    for split, digits in joined.splits.items():
+        examples.set_int_custom_property(f"{split}_count", len(digits))
+        examples.set_string_custom_property(f"{split}_fingerprint", digits.fingerprint())
+    with fileio.open(os.path.join(examples.uri, SPANS_FILE), "w") as file:
+        json.dump(spans, file, indent=2)
+
+
+def _tell(joined: Joined) -> None:
+    counts = ", ".join(f"{len(digits)} {split}" for split, digits in joined.splits.items())
+    spans = ", ".join(str(each.span) for each in joined.counts)
+    _progress_log.info(f"span {spans}: {counts}")
+    for each in joined.counts:
+        if each.dropped:
+            _progress_log.warning(
+                f"span {each.span}: {each.dropped} training digits are left out, as the same "
+                "pictures are held out or in an earlier span"
+            )
+        if each.near_empty():
+            digits = ", ".join(f"{digit} ({each.labels[digit]})" for digit in each.near_empty())
+            _progress_log.warning(f"span {each.span} has next to none of these digits: {digits}")
 
 
 def _plan(
-    examples: Any, files: SpanFiles, eval_share: float, split: str, count: int, per_shard: int
+    examples: Any, source: _Source, split: str, count: int, per_shard: int
 ) -> Iterator[_Shard]:
     directory = artifact_utils.get_split_uri([examples], split)
     fileio.makedirs(directory)
@@ -98,11 +157,11 @@ def _plan(
         name = f"data_tfrecord-{index:05d}-of-{total:05d}.gz"
         start = index * per_shard
         stop = min(start + per_shard, count)
-        yield _Shard(files, eval_share, split, start, stop, os.path.join(directory, name))
+        yield _Shard(source, split, start, stop, os.path.join(directory, name))
 
 
 def _write_shard(shard: _Shard) -> None:
-    digits = load_splits(shard.files, shard.eval_share)[shard.split]
+    digits = shard.source.load().splits[shard.split]
     images = digits.images[shard.start : shard.stop]
     labels = digits.labels[shard.start : shard.stop]
     options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)

@@ -188,6 +188,21 @@ def open_binary(path: str) -> Iterator[tuple[BinaryIO, int]]:
         raise _error(path, wrong, "a file that can be read", remedy) from error
 
 
+def last_written(path: str) -> float:
+    """When a file was last written, seconds since 1970.
+
+    Raises:
+        IdxError: The file is missing or cannot be asked.
+    """
+    remote = "://" in path
+    failures = _remote_failures() if remote else (OSError,)
+    try:
+        return _remote_time(path) if remote else os.stat(path).st_mtime
+    except failures as error:
+        wrong, remedy = _explain(error)
+        raise _error(path, wrong, "a file that can be read", remedy) from error
+
+
 @contextlib.contextmanager
 def atomic_file(path: str) -> Iterator[BinaryIO]:
     """Opens a local file for writing that appears under its name only when the block succeeds.
@@ -238,6 +253,12 @@ def _remote_size(path: str) -> int:
     if storage.is_folder(path):
         raise IsADirectoryError("is a directory")
     return storage.size(path)
+
+
+def _remote_time(path: str) -> float:
+    from models import storage
+
+    return storage.modified(path)
 
 
 def _open_remote(path: str) -> BinaryIO:

@@ -5,8 +5,9 @@ A span is one portion of data, in TFX's sense: the day's, the week's. Two layout
 * A folder that holds the IDX files themselves is span 1.
 * In a folder with `span-<N>` folders, N from 0, each of them is span N and holds its IDX files.
 
-A folder that holds both is refused, for nothing says which of the two is meant. So is a file that
-is there twice, plain and as `.gz` or under both spellings of its name.
+A pair of `t10k-` files beside span folders is the fixed test split, the same for every span.
+Training files there are refused, for nothing says which of the two are meant. So is a file that is
+there twice, plain and as `.gz` or under both spellings of its name.
 """
 
 import errno
@@ -21,6 +22,7 @@ from components.mnist_example_gen import idx
 _SPAN_FOLDER = re.compile(r"span-([0-9]{1,9})")
 _ROLES = ("train-images", "train-labels", "t10k-images", "t10k-labels")
 _SUFFIXES = {"images": "idx3-ubyte", "labels": "idx1-ubyte"}
+MARKER = "_SUCCESS"
 _LISTED_NAMES = 12
 _CHUNK_BYTES = 1 << 20
 _EXPECTED_FILES = (
@@ -44,6 +46,12 @@ class SpanFiles:
     eval_images: str | None
     eval_labels: str | None
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Two or four paths, the training pair first."""
+        paths = (self.train_images, self.train_labels, self.eval_images, self.eval_labels)
+        return tuple(path for path in paths if path is not None)
+
 
 def list_spans(data_dir: str) -> dict[int, str]:
     """Lists the spans of a data folder, without looking into the `span-<N>` folders.
@@ -55,19 +63,20 @@ def list_spans(data_dir: str) -> dict[int, str]:
         The folder of each span by its number, in ascending order; never empty.
 
     Raises:
-        SpanError: The folder is missing or unreadable, holds no span, holds IDX files beside span
-            folders, or holds two folders of the same number (`span-1` and `span-01`).
+        SpanError: The folder is missing or unreadable, holds no span, holds training files beside
+            span folders, or holds two folders of the same number (`span-1` and `span-01`).
     """
     entries = _entries(data_dir)
     flat = sorted(set(entries) & _all_names())
+    training = [name for name in flat if name.startswith("train-")]
     folders = sorted(name for name in entries if _SPAN_FOLDER.fullmatch(name) and entries[name])
-    if flat and folders:
+    if training and folders:
         raise SpanError(
-            f"{data_dir!r} holds both IDX files ({_some(flat)}) and span folders "
+            f"{data_dir!r} holds both training files ({_some(training)}) and span folders "
             f"({_some(folders)}), so which are meant is unclear. Move the files into a span folder "
             "of their own."
         )
-    if flat:
+    if flat and not folders:
         return {1: data_dir}
     if not folders:
         raise SpanError(
@@ -77,10 +86,28 @@ def list_spans(data_dir: str) -> dict[int, str]:
     return _by_number(data_dir, folders)
 
 
-def resolve_span(data_dir: str, span: int | None) -> SpanFiles:
-    """Finds the files of a span, without reading them.
+def find_test_files(data_dir: str) -> tuple[str, str] | None:
+    """Finds the fixed test split: a pair of `t10k-` files beside span folders.
 
-    An incomplete latest span is an error; an older one is never taken in its place.
+    Returns:
+        The paths of its images and labels; None where there is none, as in a folder that is span 1.
+
+    Raises:
+        SpanError: One of the pair is missing, or a file is there twice.
+    """
+    entries = _entries(data_dir)
+    images, labels = (_find(data_dir, entries, role) for role in _ROLES[2:])
+    if list_spans(data_dir) == {1: data_dir} or (images is None and labels is None):
+        return None
+    if images is None or labels is None:
+        raise _missing(data_dir, entries, "t10k-images" if images is None else "t10k-labels")
+    return images, labels
+
+
+def resolve_span(data_dir: str, span: int | None) -> SpanFiles:
+    """Finds the files of a span by their names alone, without reading them.
+
+    Which spans a run may use, `windows.py` says.
 
     Args:
         data_dir: As for `list_spans`.
@@ -99,7 +126,11 @@ def resolve_span(data_dir: str, span: int | None) -> SpanFiles:
         raise SpanError(
             f"{data_dir!r} has no span {number}. Expected one of: {_some(list(map(str, spans)))}."
         )
-    directory = spans[number]
+    return find_files(number, spans[number])
+
+
+def find_files(number: int, directory: str) -> SpanFiles:
+    """Finds the files in the folder of a span; raises SpanError as `resolve_span` does."""
     entries = _entries(directory)
     train_images, train_labels, eval_images, eval_labels = (
         _find(directory, entries, role) for role in _ROLES
@@ -128,14 +159,23 @@ def content_fingerprint(files: SpanFiles) -> str:
     Raises:
         components.mnist_example_gen.idx.IdxError: A file cannot be read.
     """
+    return fingerprint_files(files.paths)
+
+
+def fingerprint_files(paths: Sequence[str]) -> str:
+    """Digests files in order; see `content_fingerprint`."""
     digest = hashlib.sha256()
-    paths = (files.train_images, files.train_labels, files.eval_images, files.eval_labels)
-    for path in filter(None, paths):
+    for path in paths:
         with idx.open_binary(path) as (stream, size):
             digest.update(f"{os.path.basename(path)}\0{size}\0".encode(errors="surrogateescape"))
             while chunk := stream.read(_CHUNK_BYTES):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def has_marker(directory: str) -> bool:
+    """Whether `_SUCCESS` in the folder says that whoever wrote it is done."""
+    return MARKER in _entries(directory)
 
 
 def _names(role: str) -> list[str]:

@@ -13,6 +13,7 @@ from tfx.utils import io_utils
 from tfx.v1 import proto
 from tfx.v1.dsl.io import fileio
 
+from components.data_blessing import statistics_files
 from components.pusher.model_card import card_files
 from components.pusher.object_store import is_object_store, push_objects
 from components.pusher.versions import RolledBackError, push_files
@@ -33,7 +34,8 @@ class Executor(tfx_pusher.Executor):
         before it was recorded is not repeated. Nor is one that was rolled back from.
 
         Args:
-          input_dict: `model`, and optionally `model_blessing` and `infra_blessing`.
+          input_dict: `model`, and optionally `model_blessing`, `infra_blessing` and
+            `data_blessing`.
           output_dict: `pushed_model`, one PushedModel.
           exec_properties: `push_destination`, a PushDestination as JSON; optionally
             `custom_config`, JSON with `keep_versions`.
@@ -49,15 +51,15 @@ class Executor(tfx_pusher.Executor):
         json_format.Parse(exec_properties["push_destination"], destination)
         base = destination.filesystem.base_directory
         options = json.loads(exec_properties.get("custom_config") or "null") or {}
-        card = card_files(_read_evaluation(input_dict))
+        extra = card_files(_read_evaluation(input_dict)) | _data_statistics(input_dict)
         with tempfile.TemporaryDirectory() as folder:
             model_dir = _local(self.GetModelPath(input_dict), folder)
             try:
                 if is_object_store(base):
-                    version = push_objects(model_dir, base, card)
+                    version = push_objects(model_dir, base, extra)
                 else:
                     keep = options.get("keep_versions")
-                    version = push_files(model_dir, base, extra_files=card, keep_versions=keep)
+                    version = push_files(model_dir, base, extra_files=extra, keep_versions=keep)
             except RolledBackError as error:
                 logging.warning("Not pushed: %s", error)
                 pushed_model.set_string_custom_property("not_pushed_because", str(error))
@@ -77,6 +79,15 @@ def _local(model_dir: str, folder: str) -> str:
     target = os.path.join(folder, "model")
     io_utils.copy_dir(model_dir, target)
     return target
+
+
+def _data_statistics(input_dict: dict[str, list[Any]]) -> dict[str, bytes]:
+    """The statistics of the model's data, by path relative to the version."""
+    return {
+        f"assets.extra/{path}": content
+        for blessing in input_dict.get("data_blessing") or []
+        for path, content in statistics_files(blessing).items()
+    }
 
 
 def _read_evaluation(input_dict: dict[str, list[Any]]) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from components.mnist_example_gen.windows import SYNTAX
 from pipeline.config import Settings
 from pipeline.kubeflow import NULL_NUMBER
 
@@ -48,7 +49,9 @@ SETTING_PARAMETERS = (
 DATA_DIR = "data_dir"
 DATA_DIR_DESCRIPTION = "Folder, gs:// or s3:// URI with the IDX files or span-<N>/ folders."
 SPAN = "span"
-SPAN_DESCRIPTION = "Span to ingest; -1 for the latest."
+SPAN_DESCRIPTION = "Span to ingest, whatever the window; -1 for those of the window."
+WINDOW = "window"
+WINDOW_DESCRIPTION = f"Spans to ingest where span is -1: {SYNTAX}."
 
 
 def places_of(section: Any, value: str) -> Iterator[str]:

@@ -53,6 +53,9 @@ def kubeflow_pipeline(settings: Settings) -> tfx.dsl.Pipeline:
             -1 if settings.data.span is None else settings.data.span,
             parameters.SPAN_DESCRIPTION,
         ),
+        window=RuntimeParameter(
+            parameters.WINDOW, str, settings.data.window, parameters.WINDOW_DESCRIPTION
+        ),
         source="the data folder of the run",
         pipeline_root=kubeflow.pipeline_root or _NO_ROOT,
         serving_root=kubeflow.serving_root,

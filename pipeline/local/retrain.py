@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from components.mnist_example_gen.spans import SpanFiles, content_fingerprint, resolve_span
+from components.mnist_example_gen.windows import Window
 from components.pusher.versions import list_versions, read_record
 from pipeline.config import Resolved, Settings
 from pipeline.local import history
@@ -15,13 +15,14 @@ from pipeline.local.damage import find_damage
 from pipeline.local.models import serving_dir
 from pipeline.local.places import Places, UsageError
 from pipeline.local.run import Outcome, find_data, run
+from pipeline.local.window import find_window
 from pipeline.webhook import RunReport, notify
 
 CONDITIONS = "new-data, age:<N>d, age:<N>h, age:<N>m or always"
 _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 
-# Of settings, places and the data's files: whether to run, and why or why not.
-_Check = Callable[[Settings, Places, SpanFiles], tuple[bool, str]]
+# Of settings, places and the spans: whether to run, and why or why not.
+_Check = Callable[[Settings, Places, Window], tuple[bool, str]]
 
 
 def retrain(resolved: Resolved, condition: str, *, verbose: bool) -> tuple[Outcome, RunReport]:
@@ -42,9 +43,9 @@ def retrain(resolved: Resolved, condition: str, *, verbose: bool) -> tuple[Outco
     started = time.monotonic()
     check = _parse(condition)
     places = Places(Path(resolved.settings.output_dir).absolute())
-    files = resolve_span(find_data(resolved).directory, resolved.settings.data.span)
+    window = find_window(resolved, places, find_data(resolved).directory)
     damage = find_damage(resolved.settings, places)
-    found, reason = (True, damage) if damage else check(resolved.settings, places, files)
+    found, reason = (True, damage) if damage else check(resolved.settings, places, window)
     outcome, run_id = Outcome.PUSHED, None
     if found:
         outcome, run_id = run(resolved, from_node=None, use_cache=True, verbose=verbose)
@@ -53,7 +54,7 @@ def retrain(resolved: Resolved, condition: str, *, verbose: bool) -> tuple[Outco
     done = RunReport(
         outcome=name,
         reason=reason,
-        span=files.span,
+        span=window.newest,
         run=run_id,
         version=max(list_versions(serving_dir(resolved.settings)), default=None),
         fid=record.figures.get("fid") if record else None,
@@ -74,26 +75,26 @@ def _parse(condition: str) -> _Check:
     found = re.fullmatch(r"age:([0-9]{1,6})([dhm])", condition)
     if found:
         age = datetime.timedelta(**{_UNITS[found[2]]: int(found[1])})
-        return lambda settings, places, files: _is_older(settings, age)
+        return lambda settings, places, window: _is_older(settings, age)
     if condition == "new-data":
         return _has_new_data
     if condition == "always":
-        return lambda settings, places, files: (True, "asked for")
+        return lambda settings, places, window: (True, "asked for")
     raise UsageError(f"--if {condition}: expected {CONDITIONS}")
 
 
-def _has_new_data(settings: Settings, places: Places, files: SpanFiles) -> tuple[bool, str]:
+def _has_new_data(settings: Settings, places: Places, window: Window) -> tuple[bool, str]:
     """Whether the data differ from those of the last run that came to a verdict."""
     runs = history.read_runs(places.database, 1000) if places.database.exists() else []
     judged = next((record for record in runs if record.concluded), None)
     if judged is None:
         return True, "no run has come to a verdict yet"
-    if judged.data_content == content_fingerprint(files):
+    if judged.data_content == window.content:
         return (
             False,
-            f"the data of span {files.span} were last judged {judged.started:%Y-%m-%d %H:%M}",
+            f"the data of span {window.newest} were last judged {judged.started:%Y-%m-%d %H:%M}",
         )
-    return True, f"the data of span {files.span} are new"
+    return True, f"the data of span {window.newest} are new"
 
 
 def _is_older(settings: Settings, age: datetime.timedelta) -> tuple[bool, str]:

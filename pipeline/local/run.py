@@ -14,7 +14,6 @@ import filelock
 from rich.console import Console
 from rich.markup import escape
 
-from components.mnist_example_gen.spans import content_fingerprint, resolve_span
 from pipeline.config import Resolved
 from pipeline.data_source import DataSource, default_cache_dir, locate
 from pipeline.local import history
@@ -23,6 +22,7 @@ from pipeline.local.damage import mend
 from pipeline.local.imports import quick_tfx_import
 from pipeline.local.places import Places, UsageError
 from pipeline.local.reports import keep_report
+from pipeline.local.window import find_window
 
 _FULL_DISK = re.compile("disk is full|No space left on device")
 
@@ -74,11 +74,14 @@ def _run_alone(
 ) -> tuple[Outcome, str | None]:
     screen = Console()
     source = find_data(resolved, screen)
-    files = resolve_span(source.directory, resolved.settings.data.span)
+    window = find_window(resolved, places, source.directory)
     log_file = None if verbose else _new_log(places.logs)
-    screen.print(f"[bold]MNIST GAN[/]  preset {resolved.preset}, span {files.span}")
+    spans = ", ".join(str(state.span) for state in window.spans)
+    screen.print(f"[bold]MNIST GAN[/]  preset {resolved.preset}, span {spans}")
     screen.print(f"  data    {escape(source.description)}", soft_wrap=True, highlight=False)
     screen.print(f"  output  {escape(_short(places.root))}", soft_wrap=True, highlight=False)
+    for line in window.notices():
+        screen.print(f"  [yellow]![/] {escape(line)}", soft_wrap=True, highlight=False)
     if log_file:
         screen.print(f"  log     {escape(_short(log_file))}", soft_wrap=True, highlight=False)
     for mended in mend(resolved.settings, places):
@@ -92,7 +95,7 @@ def _run_alone(
             resolved,
             source=source,
             places=places,
-            data_content=content_fingerprint(files),
+            window=window,
             from_node=from_node,
             use_cache=use_cache,
             listener=run_console,

@@ -6,13 +6,14 @@ from absl import logging
 from tfx import v1 as tfx
 from tfx.utils import path_utils
 
+from components.mnist_example_gen.windows import Window
 from pipeline.config import Resolved
 from pipeline.data_source import DataSource
 from pipeline.local import history
 from pipeline.local.damage import push_that_is_gone
 from pipeline.local.places import Places, UsageError
 from pipeline.local.runner import NodeFailedError, NodeListener, ReportingRunner
-from pipeline.local.served import baseline_version
+from pipeline.local.served import baseline_version, data_baseline_version
 from pipeline.pipeline import create_pipeline
 
 __all__ = ["NodeFailedError", "Session"]
@@ -27,7 +28,7 @@ class Session:
         *,
         source: DataSource,
         places: Places,
-        data_content: str,
+        window: Window,
         from_node: str | None,
         use_cache: bool,
         listener: NodeListener,
@@ -38,7 +39,7 @@ class Session:
           resolved: the settings.
           source: the digits.
           places: where the run's files go.
-          data_content: fingerprint of the data's files.
+          window: the spans of the data; the run uses just these, whatever arrives meanwhile.
           from_node: run this node and all that depend on it whatever the cache has.
           use_cache: whether the cache is used at all.
           listener: told of each node.
@@ -50,6 +51,7 @@ class Session:
             resolved.settings,
             data_dir=source.directory,
             source=source.provenance,
+            window=window.name,
             pipeline_root=str(places.artifacts),
             serving_root=str(places.serving),
             checkpoint_root=str(places.checkpoints),
@@ -60,9 +62,10 @@ class Session:
         )
         self._runner = ReportingRunner(
             listener,
-            run_properties={"preset": resolved.preset, "data_content": data_content},
+            run_properties={"preset": resolved.preset, "data_content": window.content},
             node_content={
-                "MnistExampleGen": lambda _: data_content,
+                "MnistExampleGen": lambda _: window.content,
+                "DataGate": lambda _: _data_baseline(resolved, places, window),
                 "GeneratorEvaluator": lambda run_id: _baseline(resolved, places, run_id),
             },
             uncached_nodes=self._uncached(places, from_node, use_cache),
@@ -105,6 +108,12 @@ def _baseline(resolved: Resolved, places: Places, run_id: str) -> str:
     model = history.read_run(places.database, run_id).model_uri
     serving_dir = places.serving / resolved.settings.push.model_name
     return baseline_version(serving_dir, Path(path_utils.serving_model_path(model)))
+
+
+def _data_baseline(resolved: Resolved, places: Places, window: Window) -> str:
+    """The version whose data those of a run are to be compared with."""
+    serving_dir = places.serving / resolved.settings.push.model_name
+    return data_baseline_version(serving_dir, [state.fingerprint for state in window.spans])
 
 
 def _reachable(start: list[str], followers: dict[str, list[str]]) -> set[str]:

@@ -9,15 +9,22 @@ from rich.table import Table
 
 from pipeline.config import Resolved, allowed
 from pipeline.local import history
+from pipeline.local.data import quarantine_lines
 from pipeline.local.places import Places
 
 _MARKS = {"complete": "[green]✓[/]", "cached": "[dim]=[/]", "failed": "[red]✗[/]"}
 
 
 def show_runs(output_dir: str, last: int) -> None:
-    """Prints a table of the last runs of an output folder, newest first."""
+    """Prints the quarantined spans of an output folder and a table of its last runs, newest first.
+
+    Raises:
+      UsageError: when the quarantine cannot be read.
+    """
     console = Console()
     places = Places(Path(output_dir).absolute())
+    for line in quarantine_lines(places):
+        console.print(f"[red]✗[/] {escape(line)}", soft_wrap=True, highlight=False)
     if not places.database.exists():
         console.print(f"No run yet in {escape(str(places.root))}", soft_wrap=True)
         return

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -87,6 +88,12 @@ def test_a_first_run_pushes_a_generator(pushed, workspace):
     assert card["data"]["span"] == 1
     assert card["figures"]["fid"]["value"] > 0
     assert "| fid | " in (version / "assets.extra" / "model_card.md").read_text()
+    kept = version / "assets.extra" / "data_statistics"
+    assert {path.name for path in kept.iterdir()} == {
+        "statistics.pb",
+        "class_means.npy",
+        "data.json",
+    }
 
 
 def test_models_shows_what_is_served(pushed, workspace):
@@ -120,6 +127,8 @@ def test_the_report_and_the_comparison_of_runs(pushed, workspace, tmp_path):
     page = Path(found.stdout.strip())
     assert f"reports/{page.parent.name}/report.html" in pushed.stdout
     assert '<h1 id="verdict" class="good">Blessed</h1>' in page.read_text()
+    assert "there is no drift to measure" in page.read_text()
+    assert "Histograms: the label and each derived scalar" in page.read_text()
     assert json.loads((page.parent / "evaluation.json").read_text())["verdict"]["blessed"]
     compared = local_runner("compare", page.parent.name, *place)
     assert compared.returncode == 0, compared.stderr
@@ -193,6 +202,7 @@ def test_status_shows_the_runs(pushed, workspace):
 def test_data_shows_each_span_and_what_is_wrong_with_it(tmp_path, digits, write_span):
     for span in (1, 2, 10):
         write_span(tmp_path / f"span-{span}", *digits, train=900)
+        (tmp_path / f"span-{span}" / "_SUCCESS").touch()
     (tmp_path / "span-2" / "train-labels-idx1-ubyte").unlink()
     images = tmp_path / "span-10" / "train-images-idx3-ubyte"
     images.write_bytes(images.read_bytes()[:5000])
@@ -201,10 +211,13 @@ def test_data_shows_each_span_and_what_is_wrong_with_it(tmp_path, digits, write_
     assert result.returncode == 0, result.stderr
     rows = [line.split() for line in result.stdout.splitlines()]
     assert [row[0] for row in rows if row[0].isdecimal()] == ["10", "2", "1"]
-    assert [row[1:3] for row in rows if row[0] == "1"] == [["900", "100"]]
-    assert "✗ span 2: " in result.stdout
+    [row] = [row for row in rows if row[0] == "1"]
+    shares = np.bincount(digits[1][:900], minlength=10) / 9
+    assert row[1:13] == ["900", "100", *(f"{share:.0f}" for share in shares)]
+    assert row[14] == "complete"
+    assert "✗ span 2 is incomplete: " in result.stdout
     assert "train-labels" in result.stdout
-    assert "✗ span 10: " in result.stdout
+    assert "✗ span 10 is damaged: " in result.stdout
     nothing = local_runner("data", "--data-dir", str(tmp_path / "none"), *place)
     assert nothing.returncode == 2
     assert nothing.stderr.count("\n") == 1
@@ -225,6 +238,7 @@ def test_new_data_is_a_reason_to_retrain(tmp_path, span_dir, digits, write_span)
     said = []
     for span in (1, 2):
         write_span(data / f"span-{span}", *(part[span * 100 :] for part in digits), train=600)
+        (data / f"span-{span}" / "_SUCCESS").touch()
         for _ in range(2):
             result = local_runner(*command)
             assert result.returncode in (0, 3), result.stdout
@@ -236,6 +250,35 @@ def test_new_data_is_a_reason_to_retrain(tmp_path, span_dir, digits, write_span)
     assert [done["outcome"] for done in said[1::2]] == ["nothing to do"] * 2
     assert said[0]["outcome"] == "pushed"
     assert said[0]["version"] == said[1]["version"]
+
+
+@pytest.mark.slow
+def test_a_poisoned_span_stops_one_run_and_is_left_out_until_released(tmp_path, digits, write_span):
+    images, labels = digits
+    data, place = tmp_path / "data", ["--output-dir", str(tmp_path / "out")]
+    named = ["--data-dir", str(data), *place]
+    write_span(data / "span-2", images, labels[::-1], train=900)
+    (data / "span-2" / "_SUCCESS").touch()
+    stopped = local_runner("retrain", "--preset", "smoke", *named)
+    assert stopped.returncode == 1, stopped.stdout + stopped.stderr
+    assert "the labels of train do not fit the pictures" in stopped.stdout
+    assert json.loads(stopped.stdout.splitlines()[-1])["outcome"] == "failed"
+    assert "Trainer" not in stopped.stdout
+    for command in (["status", *place], ["data", *named]):
+        said = local_runner(*command).stdout
+        assert "span 2 is quarantined" in said
+        assert "do not fit the pictures" in said
+    again = local_runner("retrain", "--preset", "smoke", *named)
+    assert again.returncode == 2
+    assert "has no span that can be used" in again.stderr
+    asked_for = local_runner("run", "--preset", "smoke", "--set", "data.span=2", *named)
+    assert asked_for.returncode == 2
+    assert "`python local_runner.py release 2` lets it through" in asked_for.stderr
+    released = local_runner("release", "2", *place)
+    assert "Released span 2, held since" in released.stdout
+    assert "quarantined" not in local_runner("status", *place).stdout
+    twice = local_runner("release", "2", *place)
+    assert (twice.returncode, twice.stderr.count("\n")) == (2, 1)
 
 
 def test_a_model_that_is_not_blessed_is_not_pushed(pushed, arguments, workspace):

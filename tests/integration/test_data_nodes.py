@@ -23,6 +23,7 @@ def run_data_nodes(data_dir: Path, root: Path, *assignments: str) -> None:
         resolve(environ={}, assignments=assignments).settings,
         data_dir=str(data_dir),
         source="a test",
+        serving_root=str(root / "serving"),
     )
     metadata = tfx.orchestration.metadata.sqlite_metadata_connection_config(str(root / "db"))
     tfx.orchestration.LocalDagRunner().run(
@@ -55,7 +56,10 @@ def test_good_data_passes_and_is_described(tmp_path, span_dir, digits):
     assert properties["source"].string_value == "a test"
     [blessing] = store.get_artifacts_by_type("components.DataBlessing")
     blessed = json.loads((Path(blessing.uri) / "data_blessing.json").read_text())
-    assert blessed == {"span": 1, "examples": {"train": 700, "eval": 300}}
+    assert (blessed["span"], blessed["examples"]) == (1, {"train": 700, "eval": 300})
+    [span] = json.loads(properties["spans"].string_value)
+    assert span == blessed["spans"][0]
+    assert (span["train"], span["eval"], span["dropped"]) == (700, 300, 0)
     images, labels = load_split([f"{examples.uri}/Split-train/*"])
     np.testing.assert_array_equal(images[..., 0], digits[0][:700])
     np.testing.assert_array_equal(labels, digits[1][:700])
@@ -105,6 +109,8 @@ def test_gate_stops_the_run_and_names_the_feature(
     states = [execution.last_known_state for execution in store.get_executions()]
     assert states.count(metadata_store_pb2.Execution.FAILED) == 1
     assert not store.get_artifacts_by_type("components.DataBlessing")
+    [entry] = json.loads((tmp_path / "serving" / "quarantine.json").read_text()).values()
+    assert f"{split}: {feature}: " in entry["reason"]
 
 
 def test_too_few_examples_are_an_anomaly_of_the_data_set(tmp_path, digits, write_span):
@@ -130,3 +136,29 @@ def test_digits_are_held_out_where_there_are_no_eval_files(tmp_path, span_dir):
     counts = [examples.custom_properties[f"{split}_count"].int_value for split in ("train", "eval")]
     assert sum(counts) == 700
     assert 160 <= counts[1] <= 260
+
+
+def test_a_window_with_a_fixed_test_split(tmp_path, digits, write_span):
+    images, labels = digits
+    data = tmp_path / "data"
+    for span in (1, 2):
+        rows = slice(400 * span - 400, 400 * span)
+        write_span(data / f"span-{span}", images[rows], labels[rows], train=300)
+    write_span(tmp_path / "test", images[790:], labels[790:], train=5)
+    for path in (tmp_path / "test").glob("t10k-*"):
+        path.rename(data / path.name)
+    run_data_nodes(data, tmp_path, "data.window=rolling:2", "data.settle_seconds=0")
+    store = history.open_store(tmp_path / "db")
+    [examples] = store.get_artifacts_by_type("Examples")
+    assert examples.properties["split_names"].string_value == '["train", "eval", "test"]'
+    assert examples.properties["span"].int_value == 2
+    counts = {
+        split: examples.custom_properties[f"{split}_count"].int_value
+        for split in ("train", "eval", "test")
+    }
+    assert counts == {"train": 600, "eval": 200, "test": 205}
+    blessing = store.get_artifacts_by_type("components.DataBlessing")[0]
+    blessed = json.loads((Path(blessing.uri) / "data_blessing.json").read_text())
+    assert blessed["examples"] == counts
+    test_images, _ = load_split([f"{examples.uri}/Split-test/*"])
+    np.testing.assert_array_equal(test_images[..., 0], images[795:])

@@ -1,6 +1,7 @@
 """TFX's stock entry point fails where the backend is unkind, ours passes: real nodes, rehearsed."""
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,28 @@ def test_row_3_stock_fails_on_the_stores_scheme(document, span_dir, tmp_path, st
     [result] = run(spec, span_dir, tmp_path, publish_logs=False, store=store).values()
     assert result.outcome == "failed"
     assert f"File system scheme '{store}' not implemented" in result.message
+
+
+@pytest.mark.slow
+def test_a_poisoned_span_stops_one_run_and_the_next_goes_on(digits, write_span, tmp_path):
+    """The gate as a pod: what it writes beside the served models is what ingestion reads."""
+    images, labels = digits
+    for span in (1, 2):
+        write_span(
+            tmp_path / "data" / f"span-{span}", images, labels[:: 1 if span == 1 else -1], train=700
+        )
+        (tmp_path / "data" / f"span-{span}" / "_SUCCESS").touch()
+    place = f"kubeflow.serving_root={tmp_path}/serving"
+    whole = compile_settings(resolve("smoke", environ={}, assignments=[place]).settings)[0]
+    nodes = ("MnistExampleGen", "StatisticsGen", "ImportSchemaGen", "ExampleValidator", "DataGate")
+    spec = only(whole, *nodes)
+    first = run(spec, tmp_path / "data", tmp_path)
+    assert first["DataGate"].outcome == "failed"
+    assert "span 2: the labels of train do not fit" in first["DataGate"].message
+    entries = json.loads((tmp_path / "serving" / "quarantine.json").read_text())
+    assert list(entries) == ["2"]
+    second = run(spec, tmp_path / "data", tmp_path)
+    assert {result.outcome for result in second.values()} == {"succeeded"}, second
+    bucket = "bucket/minio/mlpipeline/v2/artifacts/mnist-gan"
+    found = (tmp_path / "work").glob(f"*/{bucket}/*/DataGate/*/blessing/data_blessing.json")
+    assert [json.loads(path.read_text())["span"] for path in found] == [1]

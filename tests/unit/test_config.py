@@ -343,3 +343,11 @@ def test_one_bound_of_a_figure_leaves_the_other_as_it_is():
     resolved = resolve(environ={}, assignments=["evaluation.thresholds.fid_ratio.min=0.5"])
     bounds = resolved.settings.evaluation.thresholds.fid_ratio
     assert (bounds.min, bounds.max) == (0.5, 10.0)
+
+
+def test_a_window_is_checked_and_goes_without_a_span() -> None:
+    assert resolve(environ={}, assignments=["data.window=rolling:3"]).settings.data.window
+    with pytest.raises(ConfigError, match=r"data.window = 'newest' .*is no window of spans"):
+        resolve(environ={}, assignments=["data.window=newest"])
+    with pytest.raises(ConfigError, match=r"data.span names one, so data.window has to be latest"):
+        resolve(environ={}, assignments=["data.window=all", "data.span=3"])

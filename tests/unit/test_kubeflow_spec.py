@@ -53,6 +53,7 @@ def test_kfp_loads_it(documents, tmp_path):
     assert {name: each.default for name, each in component.component_spec.inputs.items()} == {
         "data_dir": "gs://b/d",
         "span": 3,
+        "window": "latest",
         "train_seconds": 50.0,
         "max_fid_ratio": -1.0,
     }
@@ -63,6 +64,7 @@ def test_parameters_have_types_and_descriptions(spec):
     assert {name: each["parameterType"] for name, each in parameters.items()} == {
         "data_dir": "STRING",
         "span": "NUMBER_INTEGER",
+        "window": "STRING",
         "train_seconds": "NUMBER_DOUBLE",
         "max_fid_ratio": "NUMBER_DOUBLE",
     }
@@ -86,6 +88,7 @@ def test_a_setting_goes_to_every_node_that_was_given_its_section(tasks):
     assert places == {
         ("MnistExampleGen", "data_dir"): "data_dir",
         ("MnistExampleGen", "span"): "span",
+        ("MnistExampleGen", "window"): "window",
         ("Trainer", "custom_config.train.max_seconds"): "train_seconds",
         ("GeneratorEvaluator", "train.max_seconds"): "train_seconds",
         ("GeneratorEvaluator", "settings.thresholds.fid_ratio.max"): "max_fid_ratio",
@@ -94,7 +97,8 @@ def test_a_setting_goes_to_every_node_that_was_given_its_section(tasks):
 
 def test_what_depends_on_the_outside_world_is_never_cached(tasks):
     cached = {name for name, task in tasks.items() if task["cachingOptions"].get("enableCache")}
-    assert set(tasks) - cached == {"MnistExampleGen", "GeneratorEvaluator", "Pusher"}
+    outside = {"MnistExampleGen", "DataGate", "GeneratorEvaluator", "Pusher"}
+    assert set(tasks) - cached == outside
 
 
 def test_every_task_is_tried_again_with_all_four_fields(tasks):
@@ -230,7 +234,13 @@ def test_a_webhook_gets_a_task_that_runs_however_the_others_end(tmp_path):
     write_spec(documents, path)
     component = kfp.components.load_component_from_file(str(path))
     inputs = {name: each.default for name, each in component.component_spec.inputs.items()}
-    assert inputs == {"data_dir": "gs://b/d", "span": -1, "train_seconds": -1, "max_fid_ratio": -1}
+    assert inputs == {
+        "data_dir": "gs://b/d",
+        "span": -1,
+        "window": "latest",
+        "train_seconds": -1,
+        "max_fid_ratio": -1,
+    }
     spec, platform = documents
     assert set(spec["root"]["dag"]["tasks"]) == {"pipeline", "report-outcome"}
     inside = spec["components"]["pipeline"]["dag"]["tasks"]

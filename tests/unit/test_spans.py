@@ -108,7 +108,7 @@ def test_folders_that_cannot_be_listed(tmp_path: Path) -> None:
 def test_files_beside_span_folders_are_refused(tmp_path: Path) -> None:
     fill(tmp_path, TRAIN[0])
     fill(tmp_path / "span-2", *TRAIN)
-    with pytest.raises(SpanError, match=r"both IDX files .* and span folders \(span-2\)"):
+    with pytest.raises(SpanError, match=r"both training files .* and span folders \(span-2\)"):
         spans.list_spans(str(tmp_path))
 
 

@@ -4,7 +4,7 @@ import base64
 import io
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -72,6 +72,32 @@ def shares_chart(drawn: Sequence[float], real: Sequence[float]) -> str:
         )
         axes.set(xlabel="digit", ylabel="share, %", xticks=digits)
         axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        return _svg(figure)
+
+
+def histograms_chart(histograms: Mapping[str, Mapping[str, Any]]) -> str:
+    """The share of each bin of each feature, in new data and in the data behind what is served.
+
+    Args:
+      histograms: by feature, `edges` or `classes`, `new`, and `served`, which may be None.
+    """
+    with matplotlib.rc_context(_STYLE | {"font.size": 9}):
+        figure = Figure(figsize=(9.0, 1.8 * -(-len(histograms) // 4)), layout="constrained")
+        panels = figure.subplots(-(-len(histograms) // 4), 4, squeeze=False).ravel()
+        for axes, (name, each) in zip(panels, histograms.items(), strict=False):
+            edges = each.get("edges") or [digit - 0.5 for digit in [*each["classes"], 10]]
+            axes.stairs(np.multiply(each["new"], 100), edges, color=_FIRST, label="new")
+            if each["served"]:
+                served = np.multiply(each["served"], 100)
+                axes.stairs(served, edges, color=_SECOND, linestyle="--", label="served")
+            axes.set_title(name.replace("_", " "), fontsize=9)
+            if "classes" in each:
+                axes.set_xticks(each["classes"])
+        for axes in panels[len(histograms) :]:
+            axes.set_visible(False)
+        figure.supylabel("share, %", fontsize=9)
+        lines = panels[0].get_legend_handles_labels()
+        figure.legend(*lines, loc="outside upper right", ncols=2, frameon=False)
         return _svg(figure)
 
 

@@ -41,6 +41,7 @@ def render_report(
     progress: Sequence[Mapping[str, Any]],
     anomalies: Sequence[str],
     run_id: str | None,
+    data: Mapping[str, Any] | None = None,
 ) -> str:
     """Renders the page.
 
@@ -50,13 +51,15 @@ def render_report(
       progress: the lines of the training's `progress.jsonl`, oldest first.
       anomalies: what ExampleValidator found, a line each.
       run_id: of the run; None when it is not known.
+      data: `data_blessing.json`; None where nothing was compared.
     """
     return _template("report.html.jinja").render(
         evaluation=evaluation,
         titles=TITLES,
         failed={check["figure"] for check in evaluation["checks"] if not check["passed"]},
         pictures=_pictures(arrays),
-        charts=_charts(evaluation, progress),
+        charts=_charts(evaluation, progress, data),
+        data=data,
         anomalies=anomalies,
         run_id=run_id,
     )
@@ -131,10 +134,14 @@ def _by_digit(images: np.ndarray) -> np.ndarray:
 
 
 def _charts(
-    evaluation: Mapping[str, Any], progress: Sequence[Mapping[str, Any]]
+    evaluation: Mapping[str, Any],
+    progress: Sequence[Mapping[str, Any]],
+    data: Mapping[str, Any] | None,
 ) -> dict[str, Markup]:
     digits = evaluation["digits"]
     found = {"shares": charts.shares_chart(digits["shares"], digits["real_shares"])}
+    if data:
+        found["histograms"] = charts.histograms_chart(data["histograms"])
     if progress:
         seconds = [line["seconds"] for line in progress]
         scalars = [line["scalars"] for line in progress]

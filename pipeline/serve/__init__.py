@@ -1,0 +1,1 @@
+"""A small server of pushed generators that speaks TensorFlow Serving's REST protocol."""

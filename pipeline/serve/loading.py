@@ -1,0 +1,104 @@
+"""A version of a model in memory; importing this imports TensorFlow."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf import json_format
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import get_model_metadata_pb2, prediction_log_pb2
+
+from pipeline.serve.codec import RequestError, TensorSpec
+
+_WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
+_CARD = Path("assets.extra", "model_card.json")
+_ASSERTED = "assertion failed: ["
+
+
+class LoadedVersion:
+    """A SavedModel that was loaded and tried.
+
+    Attributes:
+      number: its version.
+      signatures: the inputs of each signature, by name.
+      signature_def: as TensorFlow Serving's metadata has it.
+      card: of the model, None where there is none.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Loads `<version>/` and runs the warm-up requests that lie in it.
+
+        Raises:
+          Exception: whatever TensorFlow raises for a model that is damaged.
+        """
+        self.number = int(directory.name)
+        self._module = tf.saved_model.load(str(directory))
+        self._functions = dict(self._module.signatures)
+        self.signatures = {
+            name: {key: _spec(spec) for key, spec in function.structured_input_signature[1].items()}
+            for name, function in self._functions.items()
+        }
+        self.signature_def = _signature_def(directory)
+        self.card = _card(directory)
+        self._warm_up(directory / _WARM_UP)
+
+    @property
+    def latent_dim(self) -> int | None:
+        """Size of a latent; None where the model takes none."""
+        spec = self.signatures.get("from_latent", {}).get("latent")
+        return spec.shape[-1] if spec else None
+
+    def call(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Runs a signature.
+
+        Raises:
+          RequestError: when the model refuses the inputs; the message is its own.
+        """
+        try:
+            outputs = self._functions[signature](
+                **{name: tf.constant(array) for name, array in inputs.items()}
+            )
+        except tf.errors.InvalidArgumentError as error:
+            raise RequestError(_reason(error)) from None
+        return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+    def _warm_up(self, path: Path) -> None:
+        if not path.is_file():
+            return
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+            inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+            self.call(request.model_spec.signature_name, inputs)
+
+
+def _spec(spec: tf.TensorSpec) -> TensorSpec:
+    dtype = np.dtype(object) if spec.dtype == tf.string else np.dtype(spec.dtype.as_numpy_dtype)
+    return TensorSpec(dtype, tuple(spec.shape.as_list()))
+
+
+def _signature_def(directory: Path) -> dict[str, Any]:
+    content = saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
+    found = get_model_metadata_pb2.SignatureDefMap()
+    for name, signature in content.meta_graphs[0].signature_def.items():
+        if not name.startswith("__"):
+            found.signature_def[name].CopyFrom(signature)
+    return json_format.MessageToDict(found, preserving_proto_field_name=True)
+
+
+def _card(directory: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((directory / _CARD).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _reason(error: tf.errors.InvalidArgumentError) -> str:
+    """The message of an assertion in the model, without the places in its graph."""
+    lines = [line for line in str(error.message).splitlines() if _ASSERTED in line]
+    if not lines:
+        return str(error.message).strip()
+    asserted = lines[0].partition(_ASSERTED)[2]
+    return asserted.rpartition("]")[0]

@@ -1,0 +1,262 @@
+"""Which spans a run takes, which it passes over, and why."""
+
+import gzip
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components import quarantine
+from components.mnist_example_gen.idx import IdxError
+from components.mnist_example_gen.spans import SpanError, content_fingerprint, resolve_span
+from components.mnist_example_gen.windows import (
+    Request,
+    Window,
+    WindowError,
+    parse_window,
+    resolve_window,
+)
+
+IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+
+
+@pytest.fixture
+def spans(tmp_path, digits, write_span) -> Path:
+    """A data folder with spans 1, 2 and 5 of 40 and 20 digits, long settled."""
+    for number in (1, 2, 5):
+        rows = slice(100 * number, 100 * number + 60)
+        write_span(tmp_path / f"span-{number}", digits[0][rows], digits[1][rows], train=40)
+        settle(tmp_path / f"span-{number}")
+    return tmp_path
+
+
+def settle(folder: Path, seconds: float = 3600.0) -> None:
+    for path in folder.iterdir():
+        os.utime(path, (time.time() - seconds,) * 2)
+
+
+def numbers(found: Window) -> list[int]:
+    return [state.span for state in found.spans]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 999_999))
+def test_rolling_is_read(count):
+    assert parse_window(f"rolling: {count}") == Request(newest=count)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 10**9 - 1), st.integers(0, 10**6)), min_size=1))
+def test_static_is_read(pairs):
+    ranges = tuple((first, min(first + more, 10**9 - 1)) for first, more in pairs)
+    text = ",".join(f"{first}-{last}" for first, last in ranges)
+    assert parse_window(f"static:{text}") == Request(named=ranges)
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_any_text_is_read_or_refused(text):
+    try:
+        found = parse_window(text)
+    except WindowError:
+        return
+    assert found.named or text.strip().partition(":")[0] in ("latest", "all", "rolling")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "newest", "rolling", "rolling:0", "rolling:-1", "static:", "static:5-2", "all:3"]
+)
+def test_what_is_no_window(text):
+    with pytest.raises(WindowError, match="is no window of spans"):
+        parse_window(text)
+
+
+@pytest.mark.parametrize(
+    ("window", "expected"),
+    [
+        ("latest", [5]),
+        ("rolling:2", [2, 5]),
+        ("rolling:9", [1, 2, 5]),
+        ("all", [1, 2, 5]),
+        ("static:2-5", [2, 5]),
+        ("static:1,3-6", [1, 5]),
+    ],
+)
+def test_windows_with_a_gap_in_the_numbers(spans, window, expected):
+    found = resolve_window(str(spans), window=window, settle_seconds=60)
+    assert numbers(found) == expected
+    assert found.newest == expected[-1]
+    assert not found.skipped
+    again = resolve_window(str(spans), window=found.name)
+    assert (again.spans, again.content) == (found.spans, found.content)
+    assert resolve_window(f"file://{spans}", window=window).content == found.content
+
+
+@pytest.mark.parametrize("window", ["static:3", "static:1,3", "static:6-9"])
+def test_a_named_span_that_is_not_there(spans, window):
+    with pytest.raises(SpanError, match=r"has no span .*Expected one of: 1, 2, 5"):
+        resolve_window(str(spans), window=window)
+
+
+def test_a_young_span_waits_until_it_has_settled(spans):
+    (spans / "span-5" / IMAGES).touch()
+    found = resolve_window(str(spans), settle_seconds=60)
+    assert numbers(found) == [2]
+    [line] = found.notices()
+    assert "span 5 is left out: incomplete" in line
+    assert "it counts in 60 s" in line or "it counts in 59 s" in line
+    with pytest.raises(SpanError, match="span 5 is not complete: its files were written less"):
+        resolve_window(str(spans), span=5, settle_seconds=60)
+    assert numbers(resolve_window(str(spans), settle_seconds=0)) == [5]
+    (spans / "span-5" / "_SUCCESS").touch()
+    assert numbers(resolve_window(str(spans), settle_seconds=60)) == [5]
+
+
+def test_a_clock_that_was_set_back_keeps_no_span_waiting(spans):
+    settle(spans / "span-5", seconds=-7200)
+    assert numbers(resolve_window(str(spans), settle_seconds=60)) == [5]
+
+
+def test_a_plain_folder_counts_at_once(tmp_path, digits, write_span):
+    write_span(tmp_path, *digits, train=700)
+    found = resolve_window(str(tmp_path), window="rolling:3", settle_seconds=3600)
+    assert numbers(found) == [1]
+    assert found.content == content_fingerprint(resolve_span(str(tmp_path), 1))
+
+
+def test_a_span_that_lacks_a_file_is_passed_over_and_named(spans):
+    (spans / "span-5" / LABELS).unlink()
+    found = resolve_window(str(spans))
+    assert numbers(found) == [2]
+    assert LABELS in found.skipped[5]
+    assert not found.damaged
+    with pytest.raises(SpanError, match=f"span 5 is not complete.*lacks {LABELS}"):
+        resolve_window(str(spans), window="static:1-5")
+
+
+def test_a_settled_span_that_cannot_be_read_is_damaged(spans):
+    path = spans / "span-5" / IMAGES
+    path.with_suffix(".gz").write_bytes(gzip.compress(path.read_bytes())[:-9])
+    path.unlink()
+    settle(spans / "span-5")
+    found = resolve_window(str(spans), settle_seconds=60)
+    assert numbers(found) == [2]
+    [(fingerprint, reason)] = found.damaged.values()
+    assert fingerprint == content_fingerprint(resolve_span(str(spans), 5))
+    assert "gzip data end too early" in reason
+    with pytest.raises(IdxError, match="gzip data end too early"):
+        resolve_window(str(spans), span=5)
+
+
+def test_none_that_can_be_used(spans):
+    for number in (1, 2, 5):
+        (spans / f"span-{number}" / IMAGES).unlink()
+    with pytest.raises(SpanError, match="no span that can be used") as failure:
+        resolve_window(str(spans), window="all")
+    assert str(failure.value).count("is incomplete: ") == 3
+
+
+def test_a_quarantined_span_is_passed_over_until_released_or_changed(spans, tmp_path):
+    address = str(tmp_path / "serving" / quarantine.FILE_NAME)
+    fingerprint = content_fingerprint(resolve_span(str(spans), 5))
+    quarantine.quarantine(address, {5: (fingerprint, "too dark")}, run="r")
+
+    def taken() -> list[int]:
+        return numbers(resolve_window(str(spans), quarantine=quarantine.read_quarantine(address)))
+
+    assert taken() == [2]
+    with pytest.raises(SpanError, match=r"quarantined: too dark.*release 5"):
+        resolve_window(str(spans), span=5, quarantine=quarantine.read_quarantine(address))
+    before = (spans / "span-5" / LABELS).read_bytes()
+    (spans / "span-5" / LABELS).write_bytes(before[:-1] + b"\0")
+    assert taken() == [5]
+    (spans / "span-5" / LABELS).write_bytes(before)
+    assert taken() == [2]
+    assert quarantine.release(address, 5).reason == "too dark"
+    assert taken() == [5]
+    with pytest.raises(quarantine.QuarantineError, match="quarantined are: none"):
+        quarantine.release(address, 5)
+
+
+def test_a_quarantine_that_cannot_be_read(tmp_path):
+    path = tmp_path / "quarantine.json"
+    assert quarantine.read_quarantine(str(path)) == {}
+    path.write_text('{"3": {"oops": 1}}')
+    with pytest.raises(quarantine.QuarantineError, match="delete it to release every span"):
+        quarantine.read_quarantine(str(path))
+
+
+def test_the_fixed_test_split(spans, digits, write_span):
+    without = resolve_window(str(spans))
+    write_span(spans / "elsewhere", digits[0][:50], digits[1][:50], train=25)
+    for path in (spans / "elsewhere").glob("t10k-*"):
+        path.rename(spans / path.name)
+    found = resolve_window(str(spans))
+    assert found.test == tuple(
+        str(spans / f"t10k-{name}") for name in ("images-idx3-ubyte", "labels-idx1-ubyte")
+    )
+    assert found.content.startswith(without.content + "+")
+    (spans / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(SpanError, match="lacks t10k-labels"):
+        resolve_window(str(spans))
+
+
+def test_a_span_and_a_window_are_one_too_many(spans):
+    with pytest.raises(WindowError, match="both given"):
+        resolve_window(str(spans), span=1, window="all")
+
+
+def test_on_an_object_store(spans, s3_bucket):
+    import s3fs
+
+    options = {"key": "k", "secret": "s", "endpoint_url": os.environ["FSSPEC_S3_ENDPOINT_URL"]}
+    s3fs.S3FileSystem(**options).put(f"{spans}/", f"{s3_bucket}/data/", recursive=True)
+    address = f"{s3_bucket}/data"
+    with pytest.raises(SpanError, match="it counts in"):
+        resolve_window(address, settle_seconds=600)
+    found = resolve_window(address, window="rolling:2")
+    assert found.content == resolve_window(str(spans), window="rolling:2").content
+    record = f"{s3_bucket}/serving/quarantine.json"
+    quarantine.quarantine(record, {5: (found.spans[-1].fingerprint, "dark")}, run="r")
+    assert numbers(resolve_window(address, quarantine=quarantine.read_quarantine(record))) == [2]
+
+
+def test_the_order_of_digits_follows_the_spans(spans, digits):
+    from components.mnist_example_gen.join import join_spans
+
+    joined = join_spans(resolve_window(str(spans), window="all").files, None, 0.1)
+    rows = np.concatenate([np.arange(100 * n, 100 * n + 40) for n in (1, 2, 5)])
+    np.testing.assert_array_equal(joined.splits["train"].images, digits[0][rows])
+    np.testing.assert_array_equal(joined.splits["train"].labels, digits[1][rows])
+    assert [(each.span, each.train, each.eval) for each in joined.counts] == [
+        (1, 40, 20),
+        (2, 40, 20),
+        (5, 40, 20),
+    ]
+
+
+def test_each_picture_is_trained_on_once_and_never_where_it_is_held_out(
+    tmp_path, digits, write_span
+):
+    from components.mnist_example_gen.join import join_spans
+
+    images, labels = digits
+    # Span 2 repeats ten training digits of span 1, and has three that span 1 holds out.
+    write_span(tmp_path / "span-1", images[:100], labels[:100], train=80)
+    rows = np.r_[100:160, 0:10, 80:83, 200:220]
+    write_span(tmp_path / "span-2", images[rows], labels[rows], train=73)
+    test = images[100:105], labels[100:105]
+    write_span(tmp_path / "t", *test, train=1)
+    for path in (tmp_path / "t").glob("t10k-*"):
+        path.rename(tmp_path / path.name)
+    window = resolve_window(str(tmp_path), window="all")
+    joined = join_spans(window.files, window.test, 0.1)
+    assert [each.dropped for each in joined.counts] == [0, 13 + 4]
+    splits = {name: {i.tobytes() for i in part.images} for name, part in joined.splits.items()}
+    assert len(splits["train"]) == len(joined.splits["train"]) == 80 + 56
+    assert not splits["train"] & (splits["eval"] | splits["test"])
+    assert sum(sum(each.labels) for each in joined.counts) == 80 + 56 + 20 + 20
