@@ -124,6 +124,8 @@ class Schedule:
     def _run(self, due: datetime.datetime) -> int:
         # A group of its own: a Ctrl-C reaches the pass through `_end`, and so once.
         self._process = subprocess.Popen(self._command, start_new_session=True)
+        if self._ended.is_set():  # told to end just before there was a pass to tell
+            self._process.terminate()
         status = self._process.wait()
         status = status if status >= 0 else 128 - status
         self._say(f"the pass ended with status {status}")
