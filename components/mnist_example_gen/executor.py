@@ -97,10 +97,12 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 
     def _find(self, exec_properties: dict[str, Any]) -> Window:
         span, address = exec_properties.get("span"), exec_properties.get("quarantine")
+        span = None if span is None or span < 0 else span
+        named = exec_properties.get("window") if span is None else None
         window = resolve_window(
             exec_properties["data_dir"],
-            span=None if span is None or span < 0 else span,
-            window=exec_properties.get("window") or "latest",
+            span=span,
+            window=named or "latest",
             settle_seconds=exec_properties.get("settle_seconds") or 0.0,
             quarantine=read_quarantine(address) if address else None,
         )

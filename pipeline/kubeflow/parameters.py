@@ -49,7 +49,7 @@ SETTING_PARAMETERS = (
 DATA_DIR = "data_dir"
 DATA_DIR_DESCRIPTION = "Folder, gs:// or s3:// URI with the IDX files or span-<N>/ folders."
 SPAN = "span"
-SPAN_DESCRIPTION = "Span to ingest; -1 for the window's."
+SPAN_DESCRIPTION = "Span to ingest, whatever the window; -1 for those of the window."
 WINDOW = "window"
 WINDOW_DESCRIPTION = f"Spans to ingest where span is -1: {SYNTAX}."
 

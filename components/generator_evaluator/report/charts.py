@@ -91,10 +91,13 @@ def histograms_chart(histograms: Mapping[str, Mapping[str, Any]]) -> str:
                 served = np.multiply(each["served"], 100)
                 axes.stairs(served, edges, color=_SECOND, linestyle="--", label="served")
             axes.set_title(name.replace("_", " "), fontsize=9)
+            if "classes" in each:
+                axes.set_xticks(each["classes"])
         for axes in panels[len(histograms) :]:
             axes.set_visible(False)
-        figure.supylabel("share, %")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+        figure.supylabel("share, %", fontsize=9)
+        lines = panels[0].get_legend_handles_labels()
+        figure.legend(*lines, loc="outside upper right", ncols=2, frameon=False)
         return _svg(figure)
 
 
