@@ -93,7 +93,8 @@ def test_a_schedule_that_is_stopped_in_a_training_is_taken_up(tmp_path, span_dir
 
 
 def is_step(line: str) -> bool:
-    return '"progress"' in line and "step " in line
+    """Whether it is a line of the GAN's training, not of the classifier's."""
+    return '"progress"' in line and '"Trainer"' in line and "step " in line
 
 
 def step_of(message: str) -> int:
