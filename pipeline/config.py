@@ -142,6 +142,27 @@ class PushSettings(_Section):
     )
 
 
+class LogSettings(_Section):
+    """How a run, a pass and the schedule say what they do."""
+
+    format: Literal["text", "json"] = Field(
+        "text",
+        description="json: an object a line, with run, span and node, on the terminal and in the "
+        "run's log file",
+    )
+
+
+class MetricsSettings(_Section):
+    """What monitoring reads."""
+
+    textfile: str | None = Field(
+        None,
+        pattern=r"\.prom$",
+        description="file for the textfile collector of Prometheus' node_exporter, which takes "
+        "*.prom; written after each run and pass",
+    )
+
+
 class Settings(_Section):
     """Everything a run can be told."""
 
@@ -158,6 +179,8 @@ class Settings(_Section):
     serving_check: ServingCheckSettings = ServingCheckSettings()
     push: PushSettings = PushSettings()
     serve: ServeSettings = ServeSettings()
+    log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
     beam: BeamSettings = BeamSettings()
     kubeflow: KubeflowSettings = KubeflowSettings()
 

@@ -84,6 +84,17 @@ def read_runs(database: Path, limit: int) -> list[RunRecord]:
     return [_read_run(store, context) for context in reversed(contexts[-limit:])]
 
 
+def last_judged(database: Path) -> RunRecord | None:
+    """The newest run that went through, of the last 1,000; None where there is none."""
+    if not database.exists():
+        return None
+    store = open_store(database)
+    contexts = sorted(store.get_contexts_by_type("pipeline_run"), key=lambda c: c.id)
+    # One after the other: a run takes many queries, and mostly the newest is it.
+    runs = (_read_run(store, context) for context in reversed(contexts[-1000:]))
+    return next((record for record in runs if record.concluded), None)
+
+
 def read_run(database: Path, run_id: str) -> RunRecord:
     """One run, by its id.
 

@@ -30,7 +30,7 @@ def show_models(settings: Settings) -> None:
         return
     table = Table("version", "pushed", "span", "FID", "agreement", "", box=None)
     for version in reversed(versions):
-        record, card = read_record(base, version), _read_card(base, version)
+        record, card = read_record(base, version), read_card(base, version)
         table.add_row(
             str(version),
             record.get("pushed_at", "")[:16].replace("T", " "),
@@ -58,7 +58,8 @@ def retire_version(settings: Settings, version: int, reason: str) -> None:
     Console().print(f"Version {version} is removed", highlight=False)
 
 
-def _read_card(base: str, version: int) -> dict[str, Any]:
+def read_card(base: str, version: int) -> dict[str, Any]:
+    """The card that was pushed with a version; {} where there was none."""
     try:
         return json.loads(Path(base, str(version), _CARD).read_text())
     except FileNotFoundError:

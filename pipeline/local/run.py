@@ -20,6 +20,8 @@ from pipeline.local import history
 from pipeline.local.console import DownloadLine, RunConsole, quiet_terminal
 from pipeline.local.damage import mend
 from pipeline.local.imports import quick_tfx_import
+from pipeline.local.json_log import JsonLog
+from pipeline.local.metrics import export_metrics
 from pipeline.local.places import Places, UsageError
 from pipeline.local.reports import keep_report
 from pipeline.local.window import find_window
@@ -34,6 +36,8 @@ class Outcome(enum.IntEnum):
     FAILED = 1
     BAD_USAGE = 2
     NOT_BLESSED = 3
+    # As a shell says of SIGTERM. The next run goes on from the training's checkpoint.
+    STOPPED = 143
 
 
 def run(
@@ -66,13 +70,16 @@ def run(
     except OSError as error:
         raise UsageError(f"cannot write to the output folder {places.root}: {error}") from None
     with lock:
-        return _run_alone(resolved, places, from_node, use_cache, verbose)
+        ended = _run_alone(resolved, places, from_node, use_cache, verbose)
+    export_metrics(resolved.settings)
+    return ended
 
 
 def _run_alone(
     resolved: Resolved, places: Places, from_node: str | None, use_cache: bool, verbose: bool
 ) -> tuple[Outcome, str | None]:
-    screen = Console()
+    as_json = resolved.settings.log.format == "json"
+    screen = Console(quiet=as_json)
     source = find_data(resolved, screen)
     window = find_window(resolved, places, source.directory)
     log_file = None if verbose else _new_log(places.logs)
@@ -84,10 +91,13 @@ def _run_alone(
         screen.print(f"  [yellow]![/] {escape(line)}", soft_wrap=True, highlight=False)
     if log_file:
         screen.print(f"  log     {escape(_short(log_file))}", soft_wrap=True, highlight=False)
-    for mended in mend(resolved.settings, places):
-        screen.print(f"  [yellow]![/] {escape(mended)}", soft_wrap=True, highlight=False)
+    mended = mend(resolved.settings, places)
+    for line in mended:
+        screen.print(f"  [yellow]![/] {escape(line)}", soft_wrap=True, highlight=False)
     with quiet_terminal(log_file) as console:
-        run_console = RunConsole(console)
+        console.quiet = as_json
+        listener = JsonLog(console.file, window.newest) if as_json else RunConsole(console)
+        say = listener.say if isinstance(listener, JsonLog) else _say_nothing
         with console.status("loading TensorFlow and TFX"), quick_tfx_import():
             # Only here, since it takes seconds.
             from pipeline.local.session import NodeFailedError, Session
@@ -98,18 +108,34 @@ def _run_alone(
             window=window,
             from_node=from_node,
             use_cache=use_cache,
-            listener=run_console,
+            listener=listener,
         )
         try:
-            with run_console.listening():
+            with listener.listening():
+                say("run started", source.description, run=session.run_id, preset=resolved.preset)
+                for line in mended:
+                    say("mended", line, "warning")
                 run_id = session.run()
         except NodeFailedError as error:
             with contextlib.suppress(OSError):  # the disk with the log may be full
                 traceback.print_exception(error)
+            say("run failed", f"{error}: {error.__cause__}", "error", log=log_file)
             _show_failure(console, error, log_file)
-            return Outcome.FAILED, error.run_id
+            return _outcome_of(error), error.run_id
         outcome = Outcome.PUSHED if run_id is None else _conclude(console, places, run_id)
+        say("run ended", outcome.name.lower().replace("_", " "), log=log_file)
         return outcome, run_id
+
+
+def _say_nothing(event: str, message: str, level: str = "info", **more: object) -> None:
+    """In place of `JsonLog.say` where the terminal's lines are for people."""
+
+
+def _outcome_of(error: Exception) -> Outcome:
+    from models.gan.training import InterruptedTrainingError
+
+    stopped = isinstance(error.__cause__, InterruptedTrainingError)
+    return Outcome.STOPPED if stopped else Outcome.FAILED
 
 
 def find_data(resolved: Resolved, screen: Console | None = None) -> DataSource:

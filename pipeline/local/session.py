@@ -71,6 +71,11 @@ class Session:
             uncached_nodes=self._uncached(places, from_node, use_cache),
         )
 
+    @property
+    def run_id(self) -> str:
+        """The run's id, from before it starts."""
+        return self._runner.run_id
+
     def run(self) -> str | None:
         """Runs the pipeline.
 
