@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import filelock
 from rich.console import Console
 from rich.markup import escape
 
@@ -17,7 +16,8 @@ from pipeline.data_source import DataSource, default_cache_dir, locate
 from pipeline.local import history
 from pipeline.local.console import DownloadLine, RunConsole, quiet_terminal
 from pipeline.local.imports import quick_tfx_import
-from pipeline.local.places import Places, UsageError
+from pipeline.local.lock import locked
+from pipeline.local.places import Places
 from pipeline.local.reports import keep_report
 
 
@@ -49,17 +49,7 @@ def run(
       DataSourceError, SpanError, IdxError: when the data asked for cannot be had.
     """
     places = Places(Path(resolved.settings.output_dir).absolute())
-    try:
-        places.logs.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(places.root / ".lock", timeout=0).acquire()
-    except filelock.Timeout:
-        raise UsageError(
-            f"another run is using {places.root}. Wait for it to end, or choose another folder "
-            "with --output-dir."
-        ) from None
-    except OSError as error:
-        raise UsageError(f"cannot write to the output folder {places.root}: {error}") from None
-    with lock:
+    with locked(places):
         return _run_alone(resolved, places, from_node, use_cache, verbose)
 
 
