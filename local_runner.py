@@ -294,6 +294,25 @@ def retire(
 
 
 @app.command()
+def gc(
+    assignments: _Assignments = None,
+    output_dir: _OutputDir = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what.")] = False,
+) -> None:
+    """Remove what the settings `retention.*` do not keep of old runs.
+
+    Example: python local_runner.py gc --set retention.runs=10 --dry-run
+    """
+    from pipeline.local.collect import collect
+    from pipeline.local.places import UsageError
+
+    try:
+        collect(_resolve("default", assignments, output_dir).settings, dry_run=dry_run)
+    except (UsageError, OSError) as error:
+        _fail(str(error), 2)
+
+
+@app.command()
 def config(
     preset: _Preset = "default",
     assignments: _Assignments = None,

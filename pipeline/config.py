@@ -111,6 +111,29 @@ class PushSettings(_Section):
     )
 
 
+class RetentionSettings(_Section):
+    """What is kept of old runs; never less than what is served or can be gone on from needs."""
+
+    automatic: bool = Field(True, description="clean up after each run, as `gc` does")
+    runs: int | None = Field(
+        30, ge=1, le=100_000, description="last runs whose artifacts are kept; null: all"
+    )
+    days: float | None = Field(
+        None, gt=0, le=36_500, description="age up to which they are, days; null: any"
+    )
+    gib: float | None = Field(
+        None, gt=0, le=1e6, description="size up to which they are, newest first, GiB; null: any"
+    )
+    checkpoint_days: float | None = Field(
+        7.0, gt=0, le=36_500, description="likewise of trainings that were cut off, but the newest"
+    )
+    reports: int | None = Field(365, ge=1, le=100_000, description="last reports; null: all")
+    logs: int | None = Field(365, ge=1, le=100_000, description="last logs; null: all")
+    log_days: float | None = Field(
+        None, gt=0, le=36_500, description="age up to which they are, days; null: any"
+    )
+
+
 class Settings(_Section):
     """Everything a run can be told."""
 
@@ -125,6 +148,7 @@ class Settings(_Section):
     evaluation: EvaluationSettings = EvaluationSettings()
     serving_check: ServingCheckSettings = ServingCheckSettings()
     push: PushSettings = PushSettings()
+    retention: RetentionSettings = RetentionSettings()
     beam: BeamSettings = BeamSettings()
     kubeflow: KubeflowSettings = KubeflowSettings()
 

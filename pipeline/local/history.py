@@ -76,7 +76,7 @@ def read_runs(database: Path, limit: int) -> list[RunRecord]:
     """The last runs, newest first."""
     store = open_store(database)
     contexts = sorted(store.get_contexts_by_type("pipeline_run"), key=lambda c: c.name)
-    return [_read_run(store, context) for context in reversed(contexts[-limit:])]
+    return [read_run_of(store, context) for context in reversed(contexts[-limit:])]
 
 
 def read_run(database: Path, run_id: str) -> RunRecord:
@@ -88,7 +88,7 @@ def read_run(database: Path, run_id: str) -> RunRecord:
     store = open_store(database)
     for context in store.get_contexts_by_type("pipeline_run"):
         if context.name == run_id:
-            return _read_run(store, context)
+            return read_run_of(store, context)
     raise KeyError(run_id)
 
 
@@ -99,7 +99,8 @@ def pushed_destinations(database: Path) -> list[str]:
     return [text for text in texts if text]
 
 
-def _read_run(store: ml_metadata.MetadataStore, context: Any) -> RunRecord:
+def read_run_of(store: ml_metadata.MetadataStore, context: Any) -> RunRecord:
+    """One run, by its context."""
     noted = context.custom_properties
     record = RunRecord(
         context.name,

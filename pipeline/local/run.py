@@ -14,10 +14,11 @@ from components.mnist_example_gen.spans import content_fingerprint, resolve_span
 from pipeline.config import Resolved
 from pipeline.data_source import DataSource, default_cache_dir, locate
 from pipeline.local import history
+from pipeline.local.collect import collect_after_run
 from pipeline.local.console import DownloadLine, RunConsole, quiet_terminal
 from pipeline.local.imports import quick_tfx_import
 from pipeline.local.lock import locked
-from pipeline.local.places import Places
+from pipeline.local.places import Places, UsageError
 from pipeline.local.reports import keep_report
 
 
@@ -50,7 +51,10 @@ def run(
     """
     places = Places(Path(resolved.settings.output_dir).absolute())
     with locked(places):
-        return _run_alone(resolved, places, from_node, use_cache, verbose)
+        ended = _run_alone(resolved, places, from_node, use_cache, verbose)
+        if resolved.settings.retention.automatic and ended[1]:
+            _clean_up(resolved, places)
+    return ended
 
 
 def _run_alone(
@@ -88,6 +92,16 @@ def _run_alone(
             return Outcome.FAILED, error.run_id
         outcome = Outcome.PUSHED if run_id is None else _conclude(console, places, run_id)
         return outcome, run_id
+
+
+def _clean_up(resolved: Resolved, places: Places) -> None:
+    """Removes what retention does not keep; what goes wrong with that fails no run."""
+    try:
+        done = collect_after_run(resolved.settings, places)
+    except (UsageError, OSError) as error:
+        done = f"retention removed nothing or not all: {error}"
+    if done:
+        Console().print(f"  {escape(done)}", soft_wrap=True, highlight=False)
 
 
 def find_data(resolved: Resolved, screen: Console | None = None) -> DataSource:
