@@ -164,6 +164,12 @@ def leftovers(base_directory: str) -> list[str]:
     return [os.path.join(base_directory, n) for n in names if n.startswith((_STAGING, _REMOVED))]
 
 
+def remove_leftovers(base_directory: str) -> None:
+    """Removes what `leftovers` lists, once no push is in progress."""
+    with _locked(base_directory):
+        pass
+
+
 @contextmanager
 def _locked(base_directory: str) -> Iterator[None]:
     """One push at a time; removes what a killed one left. The lock dies with its holder."""

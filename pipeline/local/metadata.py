@@ -96,8 +96,8 @@ class Database:
         if self.url is None:
             return f"the metadata store {self} cannot be used: {said}"
         return (
-            f"the metadata store {self} cannot be used: {said}. Is the server up, does the database "
-            f"exist, and is the password in ${PASSWORD_VARIABLE} (or the file that "
+            f"the metadata store {self} cannot be used: {said}. Is the server up, does the "
+            f"database exist, and is the password in ${PASSWORD_VARIABLE} (or the file that "
             f"${PASSWORD_FILE_VARIABLE} names) right? The next run goes on from here."
         )
 

@@ -85,11 +85,22 @@ def _find(output_dir: str, run: str | None) -> Path:
     if run is None:
         return known[-1]
     meant = [folder for folder in known if folder.name.startswith(_name(run))]
+    if not meant and _had_report(places, run):
+        raise UsageError(
+            f"the report of run {run} was removed, as retention.reports has it; `status` has its "
+            "figures"
+        )
     if len(meant) != 1:
         names = ", ".join(_started(folder) for folder in meant or known)
         trouble = "more than one run begins with" if meant else "no run with a report begins with"
         raise UsageError(f"{trouble} {run!r}; there are {names}")
     return meant[0]
+
+
+def _had_report(places: Places, run: str) -> bool:
+    """Whether a run whose name begins so made a report, which is not there now."""
+    records = history.read_runs(places.database, 100_000) if places.database.exists() else []
+    return any(each.report_uri and _name(each.run_id).startswith(_name(run)) for each in records)
 
 
 def _read(folder: Path) -> dict[str, Any]:

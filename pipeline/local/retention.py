@@ -17,12 +17,18 @@ from typing import Any
 import ml_metadata
 from ml_metadata.proto import metadata_store_pb2
 
-from components.pusher.versions import leftovers, list_versions
+from components.pusher.versions import leftovers, list_versions, remove_leftovers
 from pipeline.config import Settings
 from pipeline.local import history
 from pipeline.local.places import Places, UsageError
 
 _Artifact = metadata_store_pb2.Artifact
+_UNFINISHED = (
+    _Artifact.PENDING,
+    _Artifact.ABANDONED,
+    _Artifact.DELETED,
+    _Artifact.MARKED_FOR_DELETION,
+)
 _DAY = 86_400.0
 _GIB = 2**30
 # A version that was pushed is restored from the copy that its run kept, so the last stay at hand.
@@ -54,6 +60,7 @@ class _Run:
 
     record: history.RunRecord
     artifacts: set[int] = field(default_factory=set)
+    executions: set[int] = field(default_factory=set)
 
 
 def plan(settings: Settings, places: Places) -> list[Removal]:
@@ -92,7 +99,9 @@ def remove(places: Places, removals: Iterable[Removal]) -> int:
             artifact.state = _Artifact.DELETED
         store.put_artifacts(artifacts)
     for each in listed:
-        if each.path.is_dir() and not each.path.is_symlink():
+        if each.path.is_relative_to(places.serving):
+            remove_leftovers(str(each.path.parent))
+        elif each.path.is_dir() and not each.path.is_symlink():
             shutil.rmtree(each.path)
         else:
             each.path.unlink(missing_ok=True)
@@ -100,11 +109,14 @@ def remove(places: Places, removals: Iterable[Removal]) -> int:
 
 
 def _check(database: Path) -> None:
+    """Raises UsageError for a file that SQLite cannot read."""
     try:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
             [said] = connection.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.DatabaseError as error:
         said = str(error)
+    if not database.stat().st_size:
+        said = "it is empty"
     if said != "ok":
         raise UsageError(
             f"the database {database} is damaged ({said}), so what is needed cannot be told and "
@@ -128,7 +140,10 @@ def _artifacts(
     needed, dropped = _split(settings, places, runs, sizes)
     for folder, tail in folders:
         artifact = tails.get(tail)
-        if artifact is None or artifact.state not in (_Artifact.LIVE, _Artifact.PUBLISHED):
+        if artifact is None or artifact.state in _UNFINISHED:
+            # What the last run left tells why it failed.
+            if runs and int(folder.name) in runs[0].executions:
+                continue
             number = artifact.id if artifact else None
             yield _removal("orphans", folder, "of a node that did not end", number)
         elif artifact.id not in needed:
@@ -179,9 +194,10 @@ def _runs(store: ml_metadata.MetadataStore) -> list[_Run]:
     contexts = sorted(store.get_contexts_by_type("pipeline_run"), key=lambda c: c.id)
     for context in reversed(contexts):
         run = _Run(history.read_run_of(store, context))
-        ids = [execution.id for execution in store.get_executions_by_context(context.id)]
-        if ids:
-            run.artifacts = {event.artifact_id for event in store.get_events_by_execution_ids(ids)}
+        run.executions = {e.id for e in store.get_executions_by_context(context.id)}
+        if run.executions:
+            events = store.get_events_by_execution_ids(sorted(run.executions))
+            run.artifacts = {event.artifact_id for event in events}
         found.append(run)
     return found
 
