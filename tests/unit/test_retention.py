@@ -176,7 +176,7 @@ def test_a_damaged_database_stops_it_before_anything_is_removed(folder):
     os.utime(log, (0, 0))
     database = folder.places.database
     database.write_bytes(database.read_bytes()[:4096] + b"\xff" * 8192)
-    with pytest.raises(UsageError, match="damaged .* nothing is removed"):
+    with pytest.raises(UsageError, match=r"damaged .* nothing is removed"):
         clean(folder, "runs=1", "log_days=1")
     assert all(path.exists() for path in [*paths, log])
 
@@ -231,7 +231,8 @@ def test_a_dry_run_says_what_and_how_much_and_removes_nothing(folder, capsys):
     artifacts = [folder.run(days, size=2048) for days in (3, 2, 1)]
     collect.collect(settings(folder, "runs=1"), dry_run=True)
     shown = capsys.readouterr().out
-    assert "older than the last 1 runs" in shown and "Would remove 2 files and folders" in shown
+    assert "older than the last 1 runs" in shown
+    assert "Would remove 2 files and folders" in shown
     assert "4.0 KiB" in shown
     assert folder.gone(artifacts) == [False, False, False]
     collect.collect(settings(folder, "runs=1"), dry_run=False)
@@ -246,5 +247,5 @@ def test_a_report_that_was_removed_is_said_to_be(folder):
     newest.mkdir(parents=True)
     (newest / "report.html").touch()
     [record] = history.read_runs(folder.places.database, 1)
-    with pytest.raises(UsageError, match="was removed, as retention.reports has it"):
+    with pytest.raises(UsageError, match=r"was removed, as retention\.reports has it"):
         show_report(str(folder.places.root), record.run_id, open_it=False)

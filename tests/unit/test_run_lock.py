@@ -26,7 +26,8 @@ def _holder(root: Path) -> subprocess.Popen[str]:
     child = subprocess.Popen(
         [sys.executable, "-c", _HOLD, str(root)], stdout=subprocess.PIPE, text=True
     )
-    assert child.stdout is not None and child.stdout.readline() == "held\n"
+    assert child.stdout is not None
+    assert child.stdout.readline() == "held\n"
     return child
 
 
@@ -52,7 +53,7 @@ def test_a_dead_owner_holds_nothing(tmp_path):
 
 
 def test_it_is_free_again_after_an_error(tmp_path):
-    with pytest.raises(ValueError), locked(Places(tmp_path)):
-        raise ValueError
+    with pytest.raises(KeyError, match="own"), locked(Places(tmp_path)):
+        raise KeyError("own")
     with locked(Places(tmp_path)):
         pass
