@@ -170,9 +170,13 @@ def status(
 
     Example: python local_runner.py status --last 3
     """
+    from pipeline.local.places import UsageError
     from pipeline.local.status import show_runs
 
-    show_runs(_resolve("default", None, output_dir).settings.output_dir, last)
+    try:
+        show_runs(_resolve("default", None, output_dir).settings, last)
+    except UsageError as error:
+        _fail(str(error), 2)
 
 
 @app.command()
@@ -187,10 +191,11 @@ def data(
     from components.mnist_example_gen.spans import SpanError
     from pipeline.data_source import DataSourceError
     from pipeline.local.data import show_data
+    from pipeline.local.places import UsageError
 
     try:
         show_data(_resolve("default", None, output_dir, data_dir))
-    except (DataSourceError, SpanError) as error:
+    except (DataSourceError, SpanError, UsageError) as error:
         _fail(str(error), 2)
 
 
@@ -214,9 +219,7 @@ def report(
     from pipeline.local.reports import show_report
 
     try:
-        show_report(
-            _resolve("default", None, output_dir).settings.output_dir, which, open_it=open_it
-        )
+        show_report(_resolve("default", None, output_dir).settings, which, open_it=open_it)
     except UsageError as error:
         _fail(str(error), 2)
 
@@ -237,7 +240,7 @@ def compare(
     from pipeline.local.reports import compare_runs
 
     try:
-        compare_runs(_resolve("default", None, output_dir).settings.output_dir, runs)
+        compare_runs(_resolve("default", None, output_dir).settings, runs)
     except UsageError as error:
         _fail(str(error), 2)
 

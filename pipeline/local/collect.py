@@ -1,7 +1,6 @@
 """`local_runner.py gc`: what retention removes, said and done."""
 
 import itertools
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,7 +18,7 @@ def collect(settings: Settings, *, dry_run: bool) -> None:
     Raises:
       UsageError: when another run uses the folder, or its database cannot be relied on.
     """
-    places = Places(Path(settings.output_dir).absolute())
+    places = Places.of(settings)
     console = Console()
     if not places.root.is_dir():
         console.print(f"Nothing in {escape(str(places.root))}", soft_wrap=True)

@@ -1,7 +1,5 @@
 """The spans of a data folder on the terminal."""
 
-from pathlib import Path
-
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
@@ -31,7 +29,7 @@ def show_data(resolved: Resolved) -> None:
     """
     console, source = Console(), find_data(resolved)
     console.print(escape(source.description), soft_wrap=True, highlight=False)
-    used = _used(Places(Path(resolved.settings.output_dir).absolute()))
+    used = _used(Places.of(resolved.settings))
     table = Table("span", "train", "eval", "rarest digit", "fingerprint", "last used", box=None)
     wrong: list[str] = []
     for span in reversed(list_spans(source.directory)):

@@ -10,6 +10,8 @@ from typing import Any
 import ml_metadata
 from ml_metadata.proto import metadata_store_pb2
 
+from pipeline.local.metadata import Database
+
 _State = metadata_store_pb2.Execution.State
 
 
@@ -64,22 +66,19 @@ class RunRecord:
         return datetime.datetime.fromisoformat(self.run_id)
 
 
-def open_store(database: Path) -> ml_metadata.MetadataStore:
-    """Connects to the SQLite database of an output folder, which must exist."""
-    config = metadata_store_pb2.ConnectionConfig()
-    config.sqlite.filename_uri = str(database)
-    config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE
-    return ml_metadata.MetadataStore(config)
+def open_store(database: Database | Path) -> ml_metadata.MetadataStore:
+    """Connects to a metadata store; SQLite's file must exist."""
+    return (Database(database) if isinstance(database, Path) else database).open()
 
 
-def read_runs(database: Path, limit: int) -> list[RunRecord]:
+def read_runs(database: Database | Path, limit: int) -> list[RunRecord]:
     """The last runs, newest first."""
     store = open_store(database)
     contexts = sorted(store.get_contexts_by_type("pipeline_run"), key=lambda c: c.name)
     return [read_run_of(store, context) for context in reversed(contexts[-limit:])]
 
 
-def read_run(database: Path, run_id: str) -> RunRecord:
+def read_run(database: Database | Path, run_id: str) -> RunRecord:
     """One run, by its id.
 
     Raises:
@@ -92,7 +91,7 @@ def read_run(database: Path, run_id: str) -> RunRecord:
     raise KeyError(run_id)
 
 
-def pushed_destinations(database: Path) -> list[str]:
+def pushed_destinations(database: Database | Path) -> list[str]:
     """Folders of all versions that a run has pushed, oldest first."""
     artifacts = open_store(database).get_artifacts_by_type("PushedModel")
     texts = (_property(artifact, "pushed_destination") for artifact in artifacts)

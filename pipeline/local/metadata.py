@@ -15,12 +15,14 @@ import tenacity
 from ml_metadata import errors
 from ml_metadata.proto import metadata_store_pb2
 
-PASSWORD_VARIABLE = "MNIST_GAN_METADATA_PASSWORD"
-PASSWORD_FILE_VARIABLE = "MNIST_GAN_METADATA_PASSWORD_FILE"
+from pipeline.config import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE
+from pipeline.local.errors import UsageError
+
 _PORTS = {"mysql": 3306, "postgresql": 5432}
+_TRIES = 3
 
 
-class DatabaseError(Exception):
+class DatabaseError(UsageError):
     """The metadata store cannot be used; the message names it and says what to do."""
 
 
@@ -84,11 +86,15 @@ class Database:
         Raises:
           DatabaseError: when that fails, for `retry_seconds` where a server does not answer.
         """
-        patience = 0.0 if self.url is None else self.retry_seconds
         try:
-            return connect(self.connection(), patience)
-        except LOST as error:
+            return PatientStore(self.connection(), self.patience)
+        except (RuntimeError, errors.StatusError) as error:
             raise DatabaseError(self.explain(error)) from error
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which to try again; 0 for SQLite, which is there or is not."""
+        return 0.0 if self.url is None else self.retry_seconds
 
     def explain(self, error: Exception) -> str:
         """Says in one message what is wrong with it."""
@@ -102,21 +108,39 @@ class Database:
         )
 
 
-# What a connection that is lost, or cannot be made, is told by.
-LOST = (errors.InternalError, errors.UnavailableError, errors.AbortedError, RuntimeError)
+class PatientStore(ml_metadata.MetadataStore):
+    """Connects again where the connection is lost.
 
+    A call that was cut off is made again. Each is a transaction, so that it counts once, but for
+    one cut off after its commit and before its answer.
+    """
 
-def connect(
-    config: metadata_store_pb2.ConnectionConfig, patience: float
-) -> ml_metadata.MetadataStore:
-    """Connects, and tries again for so many seconds."""
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(LOST),
-        stop=tenacity.stop_after_delay(patience),
-        wait=tenacity.wait_random_exponential(multiplier=0.5, max=5),
-        reraise=True,
-    )
-    return retrying(ml_metadata.MetadataStore, config)
+    def __init__(self, config: metadata_store_pb2.ConnectionConfig, patience: float) -> None:
+        """Connects, trying again for `patience` seconds.
+
+        Raises:
+          RuntimeError: when that was to no avail.
+        """
+        self._patience = patience
+        self._connect(config)
+
+    def _connect(self, config: metadata_store_pb2.ConnectionConfig) -> None:
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(RuntimeError),
+            stop=tenacity.stop_after_delay(self._patience),
+            wait=tenacity.wait_random_exponential(multiplier=0.5, max=5),
+            reraise=True,
+        )
+        retrying(super().__init__, config)
+
+    def _call_method(self, method_name: str, request: Any, response: Any) -> None:
+        for _ in range(_TRIES if self._patience else 0):
+            try:
+                return super()._call_method(method_name, request, response)
+            except (errors.InternalError, errors.UnavailableError):
+                # So does a database's own refusal look, and that would come for ever.
+                self._connect(self._config)
+        return super()._call_method(method_name, request, response)
 
 
 def read_password() -> str:

@@ -76,7 +76,8 @@ def plan(settings: Settings, places: Places) -> list[Removal]:
         for path in leftovers(str(base))
     ]
     if places.database.exists():
-        _check(places.database)
+        if places.database.url is None:
+            _check(places.database.file)
         store = history.open_store(places.database)
         found += _artifacts(settings, places, store)
     return [each for each in found if _is_inside(places.root, each.path)]

@@ -5,7 +5,6 @@ import os
 import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from components.mnist_example_gen.spans import SpanFiles, content_fingerprint, resolve_span
 from components.pusher.versions import list_versions, read_record
@@ -40,7 +39,7 @@ def retrain(resolved: Resolved, condition: str, *, verbose: bool) -> tuple[Outco
     """
     started = time.monotonic()
     check = _parse(condition)
-    places = Places(Path(resolved.settings.output_dir).absolute())
+    places = Places.of(resolved.settings)
     files = resolve_span(find_data(resolved).directory, resolved.settings.data.span)
     found, reason = check(resolved.settings, places, files)
     outcome, run_id = Outcome.PUSHED, None

@@ -49,7 +49,7 @@ def run(
       UsageError: when the output folder cannot be used, or there is no node `from_node`.
       DataSourceError, SpanError, IdxError: when the data asked for cannot be had.
     """
-    places = Places(Path(resolved.settings.output_dir).absolute())
+    places = Places.of(resolved.settings)
     with locked(places):
         ended = _run_alone(resolved, places, from_node, use_cache, verbose)
         if resolved.settings.retention.automatic and ended[1]:

@@ -1,23 +1,21 @@
 """Runs and settings on the terminal."""
 
-from pathlib import Path
-
 import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.config import Resolved, allowed
+from pipeline.config import Resolved, Settings, allowed
 from pipeline.local import history
 from pipeline.local.places import Places
 
 _MARKS = {"complete": "[green]✓[/]", "cached": "[dim]=[/]", "failed": "[red]✗[/]"}
 
 
-def show_runs(output_dir: str, last: int) -> None:
+def show_runs(settings: Settings, last: int) -> None:
     """Prints a table of the last runs of an output folder, newest first."""
     console = Console()
-    places = Places(Path(output_dir).absolute())
+    places = Places.of(settings)
     if not places.database.exists():
         console.print(f"No run yet in {escape(str(places.root))}", soft_wrap=True)
         return

@@ -43,7 +43,7 @@ def ingest(places: Places, data: Path) -> bool:
             components=[nodes.example_gen],
             enable_cache=True,
             metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
-                str(places.database)
+                str(places.database.file)
             ),
         )
     )

@@ -23,7 +23,7 @@ class Folder:
         self.places = Places(root)
         self.places.artifacts.mkdir(parents=True)
         config = mlmd.ConnectionConfig()
-        config.sqlite.filename_uri = str(self.places.database)
+        config.sqlite.filename_uri = str(self.places.database.file)
         config.sqlite.connection_mode = 3
         self.store = ml_metadata.MetadataStore(config)
         self.types = {
@@ -174,7 +174,7 @@ def test_a_damaged_database_stops_it_before_anything_is_removed(folder):
     log.parent.mkdir()
     log.touch()
     os.utime(log, (0, 0))
-    database = folder.places.database
+    database = folder.places.database.file
     database.write_bytes(database.read_bytes()[:4096] + b"\xff" * 8192)
     with pytest.raises(UsageError, match=r"damaged .* nothing is removed"):
         clean(folder, "runs=1", "log_days=1")
@@ -184,7 +184,7 @@ def test_a_damaged_database_stops_it_before_anything_is_removed(folder):
 def test_another_database_stops_it(folder, tmp_path):
     artifact = folder.run(0)
     stranger = Folder(tmp_path / "other")
-    folder.places.database.write_bytes(stranger.places.database.read_bytes())
+    folder.places.database.file.write_bytes(stranger.places.database.file.read_bytes())
     with pytest.raises(UsageError, match="knows none of the artifacts"):
         plan(settings(folder), folder.places)
     del artifact
@@ -248,4 +248,4 @@ def test_a_report_that_was_removed_is_said_to_be(folder):
     (newest / "report.html").touch()
     [record] = history.read_runs(folder.places.database, 1)
     with pytest.raises(UsageError, match=r"was removed, as retention\.reports has it"):
-        show_report(str(folder.places.root), record.run_id, open_it=False)
+        show_report(settings(folder), record.run_id, open_it=False)
