@@ -373,7 +373,8 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
         if key in known:
             origin = origins.get(key, "default")
             lines.append(
-                f"{key} = {_masked(problem['input'])!r} (from {origin}): {reason[0].lower()}{reason[1:]}; "
+                f"{key} = {_masked(problem['input'])!r} (from {origin}): "
+                f"{reason[0].lower()}{reason[1:]}; "
                 f"it takes {allowed(known[key])}"
             )
         else:

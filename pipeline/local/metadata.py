@@ -122,6 +122,8 @@ class PatientStore(ml_metadata.MetadataStore):
           RuntimeError: when that was to no avail.
         """
         self._patience = patience
+        self._is_lost = False
+        self._using_server = not config.HasField("sqlite")
         self._connect(config)
 
     def _connect(self, config: metadata_store_pb2.ConnectionConfig) -> None:
@@ -131,16 +133,25 @@ class PatientStore(ml_metadata.MetadataStore):
             wait=tenacity.wait_random_exponential(multiplier=0.5, max=5),
             reraise=True,
         )
-        retrying(super().__init__, config)
+        try:
+            retrying(super().__init__, config)
+        except RuntimeError:
+            self._patience = 0.0  # what comes now is only to end cleanly
+            raise
+        self._is_lost = False
 
     def _call_method(self, method_name: str, request: Any, response: Any) -> None:
-        for _ in range(_TRIES if self._patience else 0):
+        for tries_left in reversed(range(_TRIES)):
+            if self._is_lost:
+                # ml-metadata's MySQL client crashes the process where it is used after that.
+                self._connect(self._config)
             try:
                 return super()._call_method(method_name, request, response)
             except (errors.InternalError, errors.UnavailableError):
                 # So does a database's own refusal look, and that would come for ever.
-                self._connect(self._config)
-        return super()._call_method(method_name, request, response)
+                self._is_lost = self._using_server
+                if not (tries_left and self._using_server):
+                    raise
 
 
 def read_password() -> str:
