@@ -87,8 +87,8 @@ class Database:
           DatabaseError: when that fails, for `retry_seconds` where a server does not answer.
         """
         try:
-            return PatientStore(self.connection(), self.patience)
-        except (RuntimeError, errors.StatusError) as error:
+            return PatientStore(self)
+        except errors.StatusError as error:
             raise DatabaseError(self.explain(error)) from error
 
     @property
@@ -115,16 +115,16 @@ class PatientStore(ml_metadata.MetadataStore):
     one cut off after its commit and before its answer.
     """
 
-    def __init__(self, config: metadata_store_pb2.ConnectionConfig, patience: float) -> None:
-        """Connects, trying again for `patience` seconds.
+    def __init__(self, database: Database) -> None:
+        """Connects, trying again for `database.patience` seconds; so does each call.
 
         Raises:
-          RuntimeError: when that was to no avail.
+          DatabaseError: when that was to no avail.
         """
-        self._patience = patience
+        self._database = database
+        self._patience = database.patience
         self._is_lost = False
-        self._using_server = not config.HasField("sqlite")
-        self._connect(config)
+        self._connect(database.connection())
 
     def _connect(self, config: metadata_store_pb2.ConnectionConfig) -> None:
         retrying = tenacity.Retrying(
@@ -135,9 +135,9 @@ class PatientStore(ml_metadata.MetadataStore):
         )
         try:
             retrying(super().__init__, config)
-        except RuntimeError:
+        except RuntimeError as error:
             self._patience = 0.0  # what comes now is only to end cleanly
-            raise
+            raise DatabaseError(self._database.explain(error)) from error
         self._is_lost = False
 
     def _call_method(self, method_name: str, request: Any, response: Any) -> None:
@@ -149,8 +149,8 @@ class PatientStore(ml_metadata.MetadataStore):
                 return super()._call_method(method_name, request, response)
             except (errors.InternalError, errors.UnavailableError):
                 # So does a database's own refusal look, and that would come for ever.
-                self._is_lost = self._using_server
-                if not (tries_left and self._using_server):
+                self._is_lost = self._database.url is not None
+                if not (tries_left and self._is_lost):
                     raise
 
 
