@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ml_metadata.errors import StatusError
 from rich.console import Console
 from rich.markup import escape
 
@@ -98,7 +99,7 @@ def _clean_up(resolved: Resolved, places: Places) -> None:
     """Removes what retention does not keep; what goes wrong with that fails no run."""
     try:
         done = collect_after_run(resolved.settings, places)
-    except (UsageError, OSError) as error:
+    except (UsageError, OSError, StatusError) as error:
         done = f"retention removed nothing or not all: {error}"
     if done:
         Console().print(f"  {escape(done)}", soft_wrap=True, highlight=False)

@@ -343,3 +343,12 @@ def test_one_bound_of_a_figure_leaves_the_other_as_it_is():
     resolved = resolve(environ={}, assignments=["evaluation.thresholds.fid_ratio.min=0.5"])
     bounds = resolved.settings.evaluation.thresholds.fid_ratio
     assert (bounds.min, bounds.max) == (0.5, 10.0)
+
+
+def test_the_password_of_the_metadata_store_is_no_setting_and_never_shown():
+    variable = {"MNIST_GAN_METADATA_PASSWORD": "hush", "MNIST_GAN_METADATA_PASSWORD_FILE": "/p"}
+    assert "hush" not in str(resolve(environ=variable))
+    with pytest.raises(ConfigError) as caught:
+        resolve(environ={"MNIST_GAN_METADATA__URL": "mysql://gan:hush@host/db"})
+    assert "metadata.url" in str(caught.value)
+    assert "hush" not in str(caught.value)
