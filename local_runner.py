@@ -215,7 +215,7 @@ def status(
     from pipeline.local.status import show_runs
 
     try:
-        show_runs(_resolve("default", None, output_dir).settings.output_dir, last)
+        show_runs(_resolve("default", None, output_dir).settings, last)
     except UsageError as error:
         _fail(str(error), 2)
 
@@ -278,9 +278,7 @@ def report(
     from pipeline.local.reports import show_report
 
     try:
-        show_report(
-            _resolve("default", None, output_dir).settings.output_dir, which, open_it=open_it
-        )
+        show_report(_resolve("default", None, output_dir).settings, which, open_it=open_it)
     except UsageError as error:
         _fail(str(error), 2)
 
@@ -301,7 +299,7 @@ def compare(
     from pipeline.local.reports import compare_runs
 
     try:
-        compare_runs(_resolve("default", None, output_dir).settings.output_dir, runs)
+        compare_runs(_resolve("default", None, output_dir).settings, runs)
     except UsageError as error:
         _fail(str(error), 2)
 
@@ -386,6 +384,25 @@ def serve(
     try:
         serve_until_told(base, settings.serve, host=host, port=port)
     except ServeError as error:
+        _fail(str(error), 2)
+
+
+@app.command()
+def gc(
+    assignments: _Assignments = None,
+    output_dir: _OutputDir = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what.")] = False,
+) -> None:
+    """Remove what the settings `retention.*` do not keep of old runs.
+
+    Example: python local_runner.py gc --set retention.runs=10 --dry-run
+    """
+    from pipeline.local.collect import collect
+    from pipeline.local.places import UsageError
+
+    try:
+        collect(_resolve("default", assignments, output_dir).settings, dry_run=dry_run)
+    except (UsageError, OSError) as error:
         _fail(str(error), 2)
 
 

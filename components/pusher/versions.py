@@ -215,6 +215,20 @@ def fingerprint_of(directory: str) -> str:
     return digest.hexdigest()
 
 
+def leftovers(base_directory: str) -> list[str]:
+    """What a push that was killed left; the next push removes it too."""
+    if not os.path.isdir(base_directory):
+        return []
+    names = sorted(os.listdir(base_directory))
+    return [os.path.join(base_directory, n) for n in names if n.startswith((_STAGING, _REMOVED))]
+
+
+def remove_leftovers(base_directory: str) -> None:
+    """Removes what `leftovers` lists, once no push is in progress."""
+    with _locked(base_directory):
+        pass
+
+
 @contextmanager
 def _locked(base_directory: str) -> Iterator[None]:
     """One push at a time; removes what a killed one left. The lock dies with its holder."""

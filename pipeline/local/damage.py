@@ -82,17 +82,19 @@ def push_that_is_gone(places: Places) -> tuple[Path, Path] | None:
 
 
 def _why_lost(places: Places) -> str:
-    """Why the database cannot be used, or that it is gone while its artifacts are there."""
-    if not places.database.exists() or not places.database.stat().st_size:
+    """Why SQLite's file cannot be used, or that it is gone while its artifacts are there."""
+    if places.database.url is not None:
+        return ""
+    file = places.database.file
+    if not file.exists() or not file.stat().st_size:
         described = places.artifacts.is_dir() and any(places.artifacts.iterdir())
-        return f"the database {places.database} is gone" if described else ""
+        return f"the database {file} is gone" if described else ""
     try:
-        address = f"{places.database.as_uri()}?mode=ro"
-        with closing(sqlite3.connect(address, uri=True)) as connection:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
             [said] = connection.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.DatabaseError as error:
         said = str(error)
-    return "" if said == "ok" else f"the database {places.database} is damaged ({said})"
+    return "" if said == "ok" else f"the database {file} is damaged ({said})"
 
 
 def _set_aside(places: Places) -> Path:
@@ -101,7 +103,7 @@ def _set_aside(places: Places) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     aside = folder / datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
     aside.mkdir(parents=True)
-    for path in (places.artifacts, *places.root.glob(f"{places.database.name}*")):
+    for path in (places.artifacts, *places.root.glob(f"{places.database.file.name}*")):
         if path.exists():
             path.rename(aside / path.name)
     return aside

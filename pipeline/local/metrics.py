@@ -110,4 +110,4 @@ def _span_gauges(settings: Settings) -> Iterator[tuple[str, str, float]]:
 
 
 def _places(settings: Settings) -> Places:
-    return Places(Path(settings.output_dir).absolute())
+    return Places.of(settings)

@@ -17,7 +17,7 @@ _CARD = Path("assets.extra") / "model_card.json"
 
 def serving_dir(settings: Settings) -> str:
     """The folder that TensorFlow Serving watches."""
-    places = Places(Path(settings.output_dir).absolute())
+    places = Places.of(settings)
     return str(places.serving / settings.push.model_name)
 
 

@@ -52,7 +52,7 @@ def retrain(resolved: Resolved, condition: str, *, verbose: bool) -> tuple[Outco
     """
     check = read_conditions(condition)
     started, at = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
-    places = Places(Path(resolved.settings.output_dir).absolute())
+    places = Places.of(resolved.settings)
     held = _quarantined(places)
     try:
         with _heeding_sigterm():

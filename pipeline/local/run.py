@@ -10,17 +10,19 @@ import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import filelock
+from ml_metadata.errors import StatusError
 from rich.console import Console
 from rich.markup import escape
 
 from pipeline.config import Resolved
 from pipeline.data_source import DataSource, default_cache_dir, locate
 from pipeline.local import history
+from pipeline.local.collect import collect_after_run
 from pipeline.local.console import DownloadLine, RunConsole, quiet_terminal
 from pipeline.local.damage import mend
 from pipeline.local.imports import quick_tfx_import
 from pipeline.local.json_log import JsonLog
+from pipeline.local.lock import locked
 from pipeline.local.metrics import export_metrics
 from pipeline.local.places import Places, UsageError
 from pipeline.local.reports import keep_report
@@ -58,19 +60,11 @@ def run(
       UsageError: when the output folder cannot be used, or there is no node `from_node`.
       DataSourceError, SpanError, IdxError: when the data asked for cannot be had.
     """
-    places = Places(Path(resolved.settings.output_dir).absolute())
-    try:
-        places.logs.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(places.root / ".lock", timeout=0).acquire()
-    except filelock.Timeout:
-        raise UsageError(
-            f"another run is using {places.root}. Wait for it to end, or choose another folder "
-            "with --output-dir."
-        ) from None
-    except OSError as error:
-        raise UsageError(f"cannot write to the output folder {places.root}: {error}") from None
-    with lock:
+    places = Places.of(resolved.settings)
+    with locked(places):
         ended = _run_alone(resolved, places, from_node, use_cache, verbose)
+        if resolved.settings.retention.automatic and ended[1]:
+            _clean_up(resolved, places)
     export_metrics(resolved.settings)
     return ended
 
@@ -136,6 +130,16 @@ def _outcome_of(error: Exception) -> Outcome:
 
     stopped = isinstance(error.__cause__, InterruptedTrainingError)
     return Outcome.STOPPED if stopped else Outcome.FAILED
+
+
+def _clean_up(resolved: Resolved, places: Places) -> None:
+    """Removes what retention does not keep; what goes wrong with that fails no run."""
+    try:
+        done = collect_after_run(resolved.settings, places)
+    except (UsageError, OSError, StatusError) as error:
+        done = f"retention removed nothing or not all: {error}"
+    if done:
+        Console().print(f"  {escape(done)}", soft_wrap=True, highlight=False)
 
 
 def find_data(resolved: Resolved, screen: Console | None = None) -> DataSource:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from absl import logging
-from tfx import v1 as tfx
 from tfx.utils import path_utils
 
 from components.mnist_example_gen.windows import Window
@@ -55,13 +54,12 @@ class Session:
             pipeline_root=str(places.artifacts),
             serving_root=str(places.serving),
             checkpoint_root=str(places.checkpoints),
-            metadata=tfx.orchestration.metadata.sqlite_metadata_connection_config(
-                str(places.database)
-            ),
+            metadata=places.database.connection(create=True),
             beam_pipeline_args=resolved.settings.beam.arguments(),
         )
         self._runner = ReportingRunner(
             listener,
+            database=places.database,
             run_properties={"preset": resolved.preset, "data_content": window.content},
             node_content={
                 "MnistExampleGen": lambda _: window.content,

@@ -20,7 +20,7 @@ def places(tmp_path: Path) -> Places:
     places = Places(tmp_path / "out")
     (places.artifacts / "Trainer" / "model" / "7").mkdir(parents=True)
     config = metadata_store_pb2.ConnectionConfig()
-    config.sqlite.filename_uri = str(places.database)
+    config.sqlite.filename_uri = str(places.database.file)
     pushed_model(MetadataStore(config), {})
     return places
 
@@ -65,14 +65,14 @@ def holed(database: Path) -> None:
 def test_a_damaged_database_takes_its_artifacts_with_it(places, settings, damage, said):
     assert find_damage(settings, places) == ""
     assert mend(settings, places) == []
-    damage(places.database)
+    damage(places.database.file)
     assert said in find_damage(settings, places)
     [done] = mend(settings, places)
     assert "the history begins anew" in done
     [aside] = (places.root / "set-aside").iterdir()
     assert (aside / "artifacts" / "Trainer" / "model" / "7").is_dir()
     assert not places.artifacts.exists()
-    assert not places.database.exists()
+    assert not places.database.file.exists()
     assert find_damage(settings, places) == ""
 
 
