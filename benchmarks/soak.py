@@ -188,8 +188,7 @@ class Soak:
     @property
     def arguments(self) -> list[str]:
         place = ["--data-dir", str(self.data), "--output-dir", str(self.out)]
-        settings = [part for each in SETTINGS for part in ("--set", each)]
-        return ["retrain", "--preset", "smoke", *place, *settings]
+        return ["retrain", "--preset", "smoke", *place, *options()]
 
     def live(self) -> None:
         for day in range(1, self.days + 1):
@@ -296,6 +295,8 @@ class Soak:
         """The checks at the end: each a line, with what was found."""
         said = make_pass(["status", "--output-dir", str(self.out), "--last", "200"]).said
         listed = make_pass(["data", "--output-dir", str(self.out), "--data-dir", str(self.data)])
+        cleaning = ["gc", "--dry-run", "--output-dir", str(self.out), *options()]
+        left = make_pass(cleaning).said.strip().splitlines()[-1]
         loads = {v: self.loader.load(self.serving / v) for v in self.versions()}
         self.loader.end()
         pushed = {str(r["version"]) for r in self.results if r.get("outcome") == "pushed"}
@@ -323,8 +324,13 @@ class Soak:
                 f"disk: at most {max(sizes[:half]) / 1e6:.1f} MB in the first half, "
                 f"{max(sizes[half:]) / 1e6:.1f} in the second, {sizes[-1] / 1e6:.1f} at the end",
             ),
+            verdict(left == "Would remove nothing", f"`gc --dry-run` at the end: {left}"),
             verdict(not self.problems, f"passes with a problem: {len(self.problems)}"),
         ]
+
+
+def options() -> list[str]:
+    return [part for each in SETTINGS for part in ("--set", each)]
 
 
 def verdict(holds: bool, text: str) -> str:
