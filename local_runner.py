@@ -1,5 +1,6 @@
 """The local command line: runs the pipeline on this machine with Beam's local runner."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -65,7 +66,8 @@ def run(
 
     Example: python local_runner.py run --preset smoke --set train.max_steps=200
 
-    Exit status: 0 pushed, 1 failed, 2 bad usage, 3 not blessed and so not pushed.
+    Exit status: 0 pushed, 1 failed, 2 bad usage, 3 not blessed and so not pushed, 143 stopped by
+    a signal with a checkpoint, from which the next run goes on.
     """
     from components.mnist_example_gen.idx import IdxError
     from components.mnist_example_gen.spans import SpanError
@@ -88,35 +90,50 @@ def run(
 def retrain(
     condition: Annotated[
         str,
-        typer.Option("--if", metavar="REASON", help="new-data, age:7d (or 12h, 30m) or always."),
+        typer.Option(
+            "--if",
+            metavar="REASON",
+            help="new-data, drift, age:7d (or 12h, 30m) or always; several with commas: any.",
+        ),
     ] = "new-data",
     preset: _Preset = "default",
     data_dir: _DataDir = None,
     output_dir: _OutputDir = None,
     assignments: _Assignments = None,
+    accept_not_blessed: Annotated[
+        bool,
+        typer.Option("--accept-not-blessed", help="End with 0 in place of 3, for a Job."),
+    ] = False,
     verbose: _Verbose = False,
 ) -> None:
     """Run the pipeline if there is a reason to, and say in one line of JSON what came of it.
 
-    Example: python local_runner.py retrain --if age:7d --data-dir /data/mnist
+    Example: python local_runner.py retrain --if new-data,age:7d --data-dir /data/mnist
 
-    Posts the line to the address in $RETRAIN_WEBHOOK_URL, if there is one, as Slack reads it.
+    Posts the line to the address in $RETRAIN_WEBHOOK_URL, if there is one, as Slack reads it, and
+    adds it to passes.jsonl in the output folder.
 
-    Exit status: 0 pushed or nothing to do, 1 failed, 2 bad usage, 3 not blessed and so not pushed.
+    Exit status: 0 pushed or nothing to do, 1 failed, 2 bad usage or the run could not start, 3 not
+    blessed and so not pushed, 143 stopped by SIGTERM, to be gone on with by the next pass.
     """
-    from components.mnist_example_gen.idx import IdxError
-    from components.mnist_example_gen.spans import SpanError
-    from pipeline.data_source import DataSourceError
     from pipeline.local.places import UsageError
     from pipeline.local.retrain import retrain as retrain_once
+    from pipeline.local.run import Outcome
 
     resolved = _resolve(preset, assignments, output_dir, data_dir)
     try:
         outcome, done = retrain_once(resolved, condition, verbose=verbose)
-    except (UsageError, DataSourceError, SpanError, IdxError) as error:
+    except UsageError as error:
         _fail(str(error), 2)
+    if outcome == Outcome.BAD_USAGE:
+        typer.echo(f"error: {done.reason}", err=True)
     typer.echo(done.as_json())
-    raise typer.Exit(outcome)
+    if outcome == Outcome.STOPPED:
+        # Beam's threads would have the process go on until they are through.
+        sys.stdout.flush()
+        os._exit(outcome)
+    accepted = accept_not_blessed and outcome == Outcome.NOT_BLESSED
+    raise typer.Exit(0 if accepted else outcome)
 
 
 @app.command()
@@ -135,30 +152,54 @@ def schedule(
         str | None, typer.Option(help="Of the times.  [default: the machine's]")
     ] = None,
     jitter: Annotated[
-        int, typer.Option(min=0, max=86_400, help="Seconds by which a pass may be off.")
+        int, typer.Option(min=0, max=86_400, help="Seconds by which a pass may be late, at random.")
     ] = 0,
+    grace: Annotated[
+        str | None,
+        typer.Option(
+            "--misfire-grace",
+            metavar="TIME",
+            help="Make up for a missed pass up to so much later, 12h say.  [default: at any time]",
+        ),
+    ] = None,
     now: Annotated[bool, typer.Option("--now", help="Make one pass first.")] = False,
+    once: Annotated[
+        bool,
+        typer.Option("--once", help="Make a pass if one was due since the last, and end."),
+    ] = False,
 ) -> None:
     """Stay up and make a pass of `retrain` at each time, until SIGTERM or Ctrl-C.
 
     Example: python local_runner.py schedule --cron "0 3 * * *" --if new-data
 
-    A pass that is due while another runs is left out.
+    A pass that is due while another runs is left out. What was missed while the machine or this
+    command was down is made up for, once.
+
+    Exit status: 0 when told to end; with --once that of the pass, 0 where none was due.
     """
+    from pipeline.local.conditions import read_conditions
     from pipeline.local.places import UsageError
-    from pipeline.local.retrain import check_condition
-    from pipeline.local.schedule import keep_schedule
+    from pipeline.local.schedule import Times, keep_schedule, read_grace
 
     resolved = _resolve(preset, assignments, output_dir, data_dir)
-    options = {"--if": condition, "--preset": preset, "--data-dir": resolved.settings.data.dir}
-    options["--output-dir"] = resolved.settings.output_dir
+    settings = resolved.settings
+    options = {"--if": condition, "--preset": preset, "--data-dir": settings.data.dir}
+    options["--output-dir"] = settings.output_dir
     arguments = [part for name, value in options.items() if value for part in (name, value)]
     arguments += [part for each in assignments or () for part in ("--set", each)]
     try:
-        check_condition(condition)
-        keep_schedule(cron, arguments, time_zone=time_zone, jitter_seconds=jitter, now=now)
+        read_conditions(condition)
+        status = keep_schedule(
+            Times(cron, time_zone, jitter, read_grace(grace)),
+            arguments,
+            root=Path(settings.output_dir).absolute(),
+            now=now,
+            once=once,
+            as_json=settings.log.format == "json",
+        )
     except UsageError as error:
         _fail(str(error), 2)
+    raise typer.Exit(status)
 
 
 @app.command()
@@ -174,7 +215,7 @@ def status(
     from pipeline.local.status import show_runs
 
     try:
-        show_runs(_resolve("default", None, output_dir).settings.output_dir, last)
+        show_runs(_resolve("default", None, output_dir).settings, last)
     except UsageError as error:
         _fail(str(error), 2)
 
@@ -237,9 +278,7 @@ def report(
     from pipeline.local.reports import show_report
 
     try:
-        show_report(
-            _resolve("default", None, output_dir).settings.output_dir, which, open_it=open_it
-        )
+        show_report(_resolve("default", None, output_dir).settings, which, open_it=open_it)
     except UsageError as error:
         _fail(str(error), 2)
 
@@ -260,7 +299,7 @@ def compare(
     from pipeline.local.reports import compare_runs
 
     try:
-        compare_runs(_resolve("default", None, output_dir).settings.output_dir, runs)
+        compare_runs(_resolve("default", None, output_dir).settings, runs)
     except UsageError as error:
         _fail(str(error), 2)
 
@@ -345,6 +384,25 @@ def serve(
     try:
         serve_until_told(base, settings.serve, host=host, port=port)
     except ServeError as error:
+        _fail(str(error), 2)
+
+
+@app.command()
+def gc(
+    assignments: _Assignments = None,
+    output_dir: _OutputDir = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what.")] = False,
+) -> None:
+    """Remove what the settings `retention.*` do not keep of old runs.
+
+    Example: python local_runner.py gc --set retention.runs=10 --dry-run
+    """
+    from pipeline.local.collect import collect
+    from pipeline.local.places import UsageError
+
+    try:
+        collect(_resolve("default", assignments, output_dir).settings, dry_run=dry_run)
+    except (UsageError, OSError) as error:
         _fail(str(error), 2)
 
 

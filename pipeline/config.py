@@ -48,6 +48,8 @@ from pipeline.serve.settings import ServeSettings
 PRESETS_DIR = Path(__file__).parent / "presets"
 ENVIRONMENT_PREFIX = "MNIST_GAN_"
 DATA_DIR_VARIABLE = "MNIST_DATA_DIR"
+PASSWORD_VARIABLE = "MNIST_GAN_METADATA_PASSWORD"
+PASSWORD_FILE_VARIABLE = "MNIST_GAN_METADATA_PASSWORD_FILE"
 
 
 class ConfigError(ValueError):
@@ -142,6 +144,65 @@ class PushSettings(_Section):
     )
 
 
+class LogSettings(_Section):
+    """How a run, a pass and the schedule say what they do."""
+
+    format: Literal["text", "json"] = Field(
+        "text",
+        description="json: an object a line, with run, span and node, on the terminal and in the "
+        "run's log file",
+    )
+
+
+class MetricsSettings(_Section):
+    """What monitoring reads."""
+
+    textfile: str | None = Field(
+        None,
+        pattern=r"\.prom$",
+        description="file for the textfile collector of Prometheus' node_exporter, which takes "
+        "*.prom; written after each run and pass",
+    )
+
+
+class MetadataSettings(_Section):
+    """Where ML Metadata is kept, for local runs."""
+
+    url: str | None = Field(
+        None,
+        pattern=r"^(mysql|postgresql)://[^:@/?#]+@[^:@/?#]+(:[0-9]{1,5})?/[^/?#]+$",
+        description="mysql:// or postgresql://user@host[:port]/database, the password being in "
+        f"${PASSWORD_VARIABLE} or the file that ${PASSWORD_FILE_VARIABLE} names; null: "
+        "metadata.sqlite in the output folder",
+    )
+    retry_seconds: float = Field(
+        60.0, ge=0, le=86_400, description="how long a lost connection is tried again, seconds"
+    )
+
+
+class RetentionSettings(_Section):
+    """What is kept of old runs; never less than what is served or can be gone on from needs."""
+
+    automatic: bool = Field(True, description="clean up after each run, as `gc` does")
+    runs: int | None = Field(
+        30, ge=1, le=100_000, description="last runs whose artifacts are kept; null: all"
+    )
+    days: float | None = Field(
+        None, gt=0, le=36_500, description="age up to which they are, days; null: any"
+    )
+    gib: float | None = Field(
+        None, gt=0, le=1e6, description="size up to which they are, newest first, GiB; null: any"
+    )
+    checkpoint_days: float | None = Field(
+        7.0, gt=0, le=36_500, description="likewise of trainings that were cut off, but the newest"
+    )
+    reports: int | None = Field(365, ge=1, le=100_000, description="last reports; null: all")
+    logs: int | None = Field(365, ge=1, le=100_000, description="last logs; null: all")
+    log_days: float | None = Field(
+        None, gt=0, le=36_500, description="age up to which they are, days; null: any"
+    )
+
+
 class Settings(_Section):
     """Everything a run can be told."""
 
@@ -158,6 +219,10 @@ class Settings(_Section):
     serving_check: ServingCheckSettings = ServingCheckSettings()
     push: PushSettings = PushSettings()
     serve: ServeSettings = ServeSettings()
+    log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    metadata: MetadataSettings = MetadataSettings()
+    retention: RetentionSettings = RetentionSettings()
     beam: BeamSettings = BeamSettings()
     kubeflow: KubeflowSettings = KubeflowSettings()
 
@@ -319,7 +384,8 @@ def _environment_layer(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]
     if environ.get(DATA_DIR_VARIABLE):
         layer.append(("data.dir", environ[DATA_DIR_VARIABLE], f"environment {DATA_DIR_VARIABLE}"))
     for name in sorted(environ):
-        if name.startswith(ENVIRONMENT_PREFIX):
+        is_secret = name in (PASSWORD_VARIABLE, PASSWORD_FILE_VARIABLE)
+        if name.startswith(ENVIRONMENT_PREFIX) and not is_secret:
             key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
             layer.append((key, _parse_value(key, environ[name]), f"environment {name}"))
     return layer
@@ -373,12 +439,18 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
         if key in known:
             origin = origins.get(key, "default")
             lines.append(
-                f"{key} = {problem['input']!r} (from {origin}): {reason[0].lower()}{reason[1:]}; "
+                f"{key} = {_masked(problem['input'])!r} (from {origin}): "
+                f"{reason[0].lower()}{reason[1:]}; "
                 f"it takes {allowed(known[key])}"
             )
         else:
             lines.append(_name_keys(key, reason, origins) if key else reason)
     return "\n".join(lines)
+
+
+def _masked(value: Any) -> Any:
+    """The value, without the password that an address may hold."""
+    return re.sub(r"://[^/@]*@", "://***@", value) if isinstance(value, str) else value
 
 
 def _name_keys(section: str, reason: str, origins: Mapping[str, str]) -> str:

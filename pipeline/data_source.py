@@ -19,15 +19,17 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import filelock
-import httpx
 import numpy as np
 import platformdirs
 import tenacity
 
 from components.mnist_example_gen import idx, spans
+
+if TYPE_CHECKING:
+    import httpx
 
 Source = Literal["auto", "folder", "cache", "download", "bundled"]
 Origin = Literal["folder", "cache", "download", "bundled"]
@@ -390,6 +392,8 @@ def _require_answer(mirrors: Sequence[str], seconds: float) -> None:
 
 def _silence(mirror: str, seconds: float) -> str | None:
     """Why a mirror cannot be asked, or None if it answers, be it with an error."""
+    import httpx
+
     try:
         httpx.head(mirror, timeout=seconds)
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, ImportError) as error:
@@ -410,6 +414,9 @@ def _fetch_all(files: Sequence[RemoteFile], folder: Path, asking: _Asking) -> li
     Raises:
         _AllMirrorsError: No mirror gave one of the files.
     """
+    # Only for a download: it is a fifth of what a pass with nothing to do takes.
+    import httpx
+
     mirrors = list(asking.mirrors)
     givers = []
     limits = httpx.Timeout(
@@ -426,7 +433,7 @@ def _fetch_all(files: Sequence[RemoteFile], folder: Path, asking: _Asking) -> li
 
 
 def _fetch(
-    client: httpx.Client,
+    client: "httpx.Client",
     file: RemoteFile,
     folder: Path,
     mirrors: Sequence[str],
@@ -462,9 +469,11 @@ def _stop_after(attempts: int) -> Callable[[tenacity.RetryCallState], bool]:
 
 
 def _attempt(
-    client: httpx.Client, url: str, file: RemoteFile, folder: Path, asking: _Asking
+    client: "httpx.Client", url: str, file: RemoteFile, folder: Path, asking: _Asking
 ) -> None:
     """Fetches a file once; it lies in `folder` under its name only if its content is right."""
+    import httpx
+
     try:
         with client.stream("GET", url) as response:
             _check_status(response)
@@ -477,7 +486,7 @@ def _attempt(
         raise _TransientError(_reason(error)) from error
 
 
-def _check_status(response: httpx.Response) -> None:
+def _check_status(response: "httpx.Response") -> None:
     status = f"HTTP status {response.status_code} {response.reason_phrase}".rstrip()
     if response.status_code == 429 or response.status_code >= 500:
         raise _TransientError(status)
@@ -485,7 +494,7 @@ def _check_status(response: httpx.Response) -> None:
         raise _MirrorError(status)
 
 
-def _store(response: httpx.Response, file: RemoteFile, folder: Path, asking: _Asking) -> None:
+def _store(response: "httpx.Response", file: RemoteFile, folder: Path, asking: _Asking) -> None:
     length = response.headers.get("Content-Length", "")
     total = int(length) if length.isdecimal() else 0
     content = _ContentCheck(file)

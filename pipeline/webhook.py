@@ -2,10 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-
-import httpx
-import tenacity
+from dataclasses import asdict, dataclass, field
 
 ADDRESS_VARIABLE = "RETRAIN_WEBHOOK_URL"
 
@@ -15,8 +12,9 @@ class RunReport:
     """What came of a run, or of a look whether there was need for one.
 
     Attributes:
-      outcome: `pushed`, `not blessed` or `failed`; locally also `nothing to do`; on a cluster,
-        where it is not known why, `not pushed` in place of `not blessed`.
+      outcome: `pushed`, `not blessed` or `failed`; locally also `nothing to do`, `not started`,
+        where `reason` is what kept it from that, and `stopped` by a signal; on a cluster, where it
+        is not known why, `not pushed` in place of `not blessed`.
       reason: why there was a run, or why there was none.
       span: of the data; None where it is not known.
       run: its id; None when there was none, or it ended before it was recorded.
@@ -24,16 +22,18 @@ class RunReport:
       fid: of the run's generator; None when it was not measured or is not known.
       failed: the figures that kept the generator from being blessed.
       seconds: it took; None where it is not known.
+      quarantined: spans that were found unfit by it.
     """
 
     outcome: str
     reason: str
-    span: int | None
-    run: str | None
-    version: int | None
-    fid: float | None
-    failed: list[str]
-    seconds: float | None
+    span: int | None = None
+    run: str | None = None
+    version: int | None = None
+    fid: float | None = None
+    failed: list[str] = field(default_factory=list)
+    seconds: float | None = None
+    quarantined: list[int] = field(default_factory=list)
 
     def as_json(self) -> str:
         """One line."""
@@ -53,18 +53,21 @@ def notify(environ: Mapping[str, str], report: RunReport) -> None:
         text += f", FID {report.fid:.3f}"
     if report.failed:
         text += f", failed {', '.join(report.failed)}"
+    if report.quarantined:
+        text += f", quarantined span {', '.join(map(str, report.quarantined))}"
+    content = {"text": text, **asdict(report)}
+    # Only where there is somebody to tell: it takes a quarter of a second to load.
+    import httpx
+    import tenacity
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(httpx.HTTPError),
+        stop=tenacity.stop_after_attempt(3),
+        wait=tenacity.wait_exponential(multiplier=0.5),
+        reraise=True,
+    )
     try:
-        _post(address, {"text": text, **asdict(report)})
+        retrying(lambda: httpx.post(address, json=content, timeout=10).raise_for_status())
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         # The address is a secret.
         print(f"The webhook in {ADDRESS_VARIABLE} was not told: {type(error).__name__}")
-
-
-@tenacity.retry(
-    retry=tenacity.retry_if_exception_type(httpx.HTTPError),
-    stop=tenacity.stop_after_attempt(3),
-    wait=tenacity.wait_exponential(multiplier=0.5),
-    reraise=True,
-)
-def _post(address: str, content: Mapping[str, object]) -> None:
-    httpx.post(address, json=content, timeout=10).raise_for_status()

@@ -53,7 +53,7 @@ class Generator:
             try:
                 # The signatures live as long as the object they were loaded from.
                 self._model = tf.saved_model.load(place)
-            except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
+            except (OSError, ValueError, RuntimeError, LookupError, tf.errors.OpError) as error:
                 raise GeneratorError(f"{model_dir}: {_first_line(error)}") from None
         if "generate_pixels" not in self._model.signatures:
             raise GeneratorError(f"{model_dir}: the signature generate_pixels is missing")

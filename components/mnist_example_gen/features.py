@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import numpy as np
-import tensorflow as tf
 
 IMAGE_FEATURE, LABEL_FEATURE = "image", "label"
 INT_FEATURES = ("label", "box_height", "box_width")
@@ -64,6 +63,9 @@ def serialize_examples(images: np.ndarray, labels: np.ndarray) -> Iterator[bytes
     Yields:
       One serialized example a digit.
     """
+    # Only here: the scalars alone need no TensorFlow, which takes seconds to load.
+    import tensorflow as tf
+
     scalars = {"label": labels, **derive_scalars(images)}
     columns = {name: values.tolist() for name, values in scalars.items()}
     example = tf.train.Example()

@@ -65,8 +65,9 @@ class Executor(tfx_pusher.Executor):
                 pushed_model.set_string_custom_property("not_pushed_because", str(error))
                 self._MarkNotPushed(pushed_model)
                 return
-            io_utils.copy_dir(model_dir, pushed_model.uri)
-        path = os.path.join(base, str(version))
+            path = os.path.join(base, str(version))
+            # With its record, so that a version that is lost can be restored.
+            io_utils.copy_dir(model_dir if is_object_store(base) else path, pushed_model.uri)
         self._MarkPushed(pushed_model, pushed_destination=path, pushed_version=str(version))
         logging.info("Pushed version %d to %s", version, path)
 

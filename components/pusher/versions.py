@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ import filelock
 RECORD = os.path.join("assets.extra", "push.json")
 _HISTORY = ".history.jsonl"
 _LOCK = ".push.lock"
-_STAGING, _REMOVED = ".incoming-", ".removed-"
+_STAGING, _REMOVED, _DAMAGED = ".incoming-", ".removed-", ".damaged-"
+_FILES = "files_fingerprint"
 FEWEST_KEPT = 2
 
 
@@ -40,21 +41,28 @@ def list_versions(base_directory: str) -> list[int]:
     return sorted(int(name) for name in os.listdir(base_directory) if name.isdecimal())
 
 
-def read_record(base_directory: str, version: int) -> dict[str, Any]:
-    """What was written down when a version was pushed; {} where nothing was."""
+def read_record(base_directory: str, version: int | str) -> dict[str, Any]:
+    """What was written down when a version was pushed; {} where nothing was, or cannot be read."""
     try:
         return json.loads(Path(base_directory, str(version), RECORD).read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return {}
 
 
 def read_history(base_directory: str) -> list[dict[str, Any]]:
-    """What happened to versions, oldest first: `event` (rollback, retire), `at`, `reason`, ..."""
+    """What happened to versions, oldest first: `event`, `at`, `reason`, ...
+
+    Events are rollback, retire, damaged and restore. A line that a full disk cut off is left out.
+    """
     try:
         lines = Path(base_directory, _HISTORY).read_text().splitlines()
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines]
+    events = []
+    for line in lines:
+        with suppress(ValueError):
+            events.append(json.loads(line))
+    return events
 
 
 def push_files(
@@ -114,6 +122,8 @@ def roll_back(base_directory: str, version: int | None, reason: str) -> int:
         _require(base_directory, target)
         if target == newest:
             raise PushError(f"version {target} is the newest and is served already")
+        if not is_intact(base_directory, target):
+            raise PushError(f"the files of version {target} are not those that were pushed")
         source = os.path.join(base_directory, str(target))
         about = {"rolled_back_to": target, "rolled_back_from": newest, "reason": reason}
         left, taken = (_model_of(base_directory, number) for number in (newest, target))
@@ -143,6 +153,55 @@ def retire(base_directory: str, version: int, reason: str) -> None:
         _remove(base_directory, version)
 
 
+def is_intact(base_directory: str, version: int | str) -> bool:
+    """Whether a version's files are those that were pushed.
+
+    Of a version without a readable record that is not known; it needs its `saved_model.pb`.
+    """
+    folder = os.path.join(base_directory, str(version))
+    recorded = read_record(base_directory, version).get(_FILES)
+    if recorded is None:
+        return os.path.isfile(os.path.join(folder, "saved_model.pb"))
+    return fingerprint_of(folder) == recorded
+
+
+def set_aside_damaged(base_directory: str) -> list[int]:
+    """Takes versions that were altered since their push out of service, the newest ones first.
+
+    The newest intact version is then served; where another version holds the model of one that is
+    damaged, as after a rollback, that is pushed again. The last one set aside stays as
+    `.damaged-<version>`.
+
+    Returns:
+      Those that were set aside.
+    """
+    aside: list[int] = []
+    if _damaged_newest(base_directory) is None:
+        return aside
+    with _locked(base_directory):
+        while (version := _damaged_newest(base_directory)) is not None:
+            aside.append(version)
+            _set_aside(base_directory, version)
+    return aside
+
+
+def can_restore(copy: str) -> bool:
+    """Whether a folder holds a version whole, with its record."""
+    folder, name = os.path.split(copy)
+    return _FILES in read_record(folder, name) and is_intact(folder, name)
+
+
+def restore(copy: str, base_directory: str, lost: int) -> int:
+    """Pushes the copy of a version that is there no more; returns its new number."""
+    os.makedirs(base_directory, exist_ok=True)
+    with _locked(base_directory):
+        model = read_record(*os.path.split(copy))["model_fingerprint"]
+        made = _add(copy, base_directory, {"restored": lost}, model, {})
+        event = {"event": "restore", "version": lost, "made": made, "reason": "it was gone"}
+        _note(base_directory, event)
+        return made
+
+
 def fingerprint_of(directory: str) -> str:
     """SHA-256 over the relative path, the length and the bytes of every file, hexadecimal.
 
@@ -154,6 +213,20 @@ def fingerprint_of(directory: str) -> str:
         digest.update(f"{path}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()
+
+
+def leftovers(base_directory: str) -> list[str]:
+    """What a push that was killed left; the next push removes it too."""
+    if not os.path.isdir(base_directory):
+        return []
+    names = sorted(os.listdir(base_directory))
+    return [os.path.join(base_directory, n) for n in names if n.startswith((_STAGING, _REMOVED))]
+
+
+def remove_leftovers(base_directory: str) -> None:
+    """Removes what `leftovers` lists, once no push is in progress."""
+    with _locked(base_directory):
+        pass
 
 
 @contextmanager
@@ -178,7 +251,8 @@ def _version_before(base_directory: str) -> int:
     served = _model_of(base_directory, newest)
     for version in reversed(older):
         model = _model_of(base_directory, version)
-        if model != served and _left_by_rollback(base_directory, model) is None:
+        left = _left_by_rollback(base_directory, model) is not None
+        if model != served and not left and is_intact(base_directory, version):
             return version
     raise PushError(
         f"there is no version before {newest} to roll back to, other than those rolled back from"
@@ -216,14 +290,15 @@ def _add(
 ) -> int:
     """Copies, verifies and renames; see `push_files`."""
     version = max(int(time.time()), max(list_versions(base_directory), default=0) + 1)
-    written = {**extra_files, RECORD: new_record(version, fingerprint, about)}
     staging = tempfile.mkdtemp(prefix=_STAGING, dir=base_directory)
     try:
         os.chmod(staging, 0o755)
         for path in model_files(source):
             _copy(Path(source, path), Path(staging, path))
-        for path, content in written.items():
+        for path, content in extra_files.items():
             _write(Path(staging, path), content)
+        about = {**about, _FILES: fingerprint_of(staging)}
+        _write(Path(staging, RECORD), new_record(version, fingerprint, about))
         for folder, _, _ in os.walk(staging):
             _sync(folder)
         os.rename(staging, os.path.join(base_directory, str(version)))
@@ -256,6 +331,29 @@ def _sync(folder: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _damaged_newest(base_directory: str) -> int | None:
+    newest = max(list_versions(base_directory), default=None)
+    return None if newest is None or is_intact(base_directory, newest) else newest
+
+
+def _set_aside(base_directory: str, version: int) -> None:
+    """Hides a damaged version, and pushes its model again from another version that holds it."""
+    model = read_record(base_directory, version).get("model_fingerprint")
+    for name in os.listdir(base_directory):
+        if name.startswith(_DAMAGED):
+            shutil.rmtree(os.path.join(base_directory, name))
+    reason = "its files are not those that were pushed"
+    _note(base_directory, {"event": "damaged", "version": version, "reason": reason})
+    target = os.path.join(base_directory, f"{_DAMAGED}{version}")
+    os.rename(os.path.join(base_directory, str(version)), target)
+    for other in reversed(list_versions(base_directory)):
+        record = read_record(base_directory, other)
+        if model and record.get("model_fingerprint") == model and is_intact(base_directory, other):
+            about = {"rolled_back_to": other, "reason": f"version {version} was damaged"}
+            _add(os.path.join(base_directory, str(other)), base_directory, about, model, {})
+            return
 
 
 def _remove(base_directory: str, version: int) -> None:

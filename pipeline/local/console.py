@@ -112,8 +112,10 @@ def quiet_terminal(log_file: Path | None) -> Iterator[Console]:
         try:
             yield Console(file=terminal)
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            # Onto a full disk nothing can be written, and that must not hide why the run failed.
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError):
+                    stream.flush()
             for descriptor, copy in zip((1, 2), saved, strict=True):
                 os.dup2(copy, descriptor)
                 os.close(copy)

@@ -1,7 +1,5 @@
 """The spans of a data folder on the terminal, and letting a quarantined one through."""
 
-from pathlib import Path
-
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
@@ -31,7 +29,7 @@ def show_data(resolved: Resolved) -> None:
     # Where there is less room the terminal breaks the lines, and no column is.
     console, source = Console(width=max(Console().width, _WIDTH)), find_data(resolved)
     console.print(escape(source.description), soft_wrap=True, highlight=False)
-    places = Places(Path(resolved.settings.output_dir).absolute())
+    places = Places.of(resolved.settings)
     used, held = _used(places), _quarantine(places)
     spans = list_spans(source.directory)
     settle = 0.0 if spans == {1: source.directory} else resolved.settings.data.settle_seconds
@@ -60,7 +58,7 @@ def release_span(resolved: Resolved, span: int) -> None:
     Raises:
       UsageError: when it is not quarantined.
     """
-    places = Places(Path(resolved.settings.output_dir).absolute())
+    places = Places.of(resolved.settings)
     try:
         entry = release(quarantine_file(places), span)
     except (QuarantineError, OSError) as error:

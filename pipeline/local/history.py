@@ -10,6 +10,8 @@ from typing import Any
 import ml_metadata
 from ml_metadata.proto import metadata_store_pb2
 
+from pipeline.local.metadata import Database
+
 _State = metadata_store_pb2.Execution.State
 
 
@@ -61,27 +63,40 @@ class RunRecord:
         return list(dict.fromkeys(c["figure"] for c in self.checks if not c["passed"]))
 
     @property
+    def concluded(self) -> bool:
+        """Whether the run went through, so that whatever was blessed has been pushed."""
+        return self.nodes.get("Pusher") in ("complete", "cached")
+
+    @property
     def started(self) -> datetime.datetime:
         """When the run started, local time."""
         return datetime.datetime.fromisoformat(self.run_id)
 
 
-def open_store(database: Path) -> ml_metadata.MetadataStore:
-    """Connects to the SQLite database of an output folder, which must exist."""
-    config = metadata_store_pb2.ConnectionConfig()
-    config.sqlite.filename_uri = str(database)
-    config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE
-    return ml_metadata.MetadataStore(config)
+def open_store(database: Database | Path) -> ml_metadata.MetadataStore:
+    """Connects to a metadata store; SQLite's file must exist."""
+    return (Database(database) if isinstance(database, Path) else database).open()
 
 
-def read_runs(database: Path, limit: int) -> list[RunRecord]:
-    """The last runs, newest first."""
+def read_runs(database: Database | Path, limit: int) -> list[RunRecord]:
+    """The last runs, newest first: in the order in which they began, whatever the clock said."""
     store = open_store(database)
-    contexts = sorted(store.get_contexts_by_type("pipeline_run"), key=lambda c: c.name)
-    return [_read_run(store, context) for context in reversed(contexts[-limit:])]
+    contexts = sorted(store.get_contexts_by_type("pipeline_run"), key=lambda c: c.id)
+    return [read_run_of(store, context) for context in reversed(contexts[-limit:])]
 
 
-def read_run(database: Path, run_id: str) -> RunRecord:
+def last_judged(database: Database) -> RunRecord | None:
+    """The newest run that went through, of the last 1,000; None where there is none."""
+    if not database.exists():
+        return None
+    store = open_store(database)
+    contexts = sorted(store.get_contexts_by_type("pipeline_run"), key=lambda c: c.id)
+    # One after the other: a run takes many queries, and mostly the newest is it.
+    runs = (read_run_of(store, context) for context in reversed(contexts[-1000:]))
+    return next((record for record in runs if record.concluded), None)
+
+
+def read_run(database: Database | Path, run_id: str) -> RunRecord:
     """One run, by its id.
 
     Raises:
@@ -90,18 +105,19 @@ def read_run(database: Path, run_id: str) -> RunRecord:
     store = open_store(database)
     for context in store.get_contexts_by_type("pipeline_run"):
         if context.name == run_id:
-            return _read_run(store, context)
+            return read_run_of(store, context)
     raise KeyError(run_id)
 
 
-def pushed_destinations(database: Path) -> list[str]:
-    """Folders of all versions that a run has pushed, oldest first."""
+def pushed_models(database: Database | Path) -> list[tuple[Path, Path]]:
+    """Of all versions that a run has pushed, the folder and its copy here, oldest first."""
     artifacts = open_store(database).get_artifacts_by_type("PushedModel")
-    texts = (_property(artifact, "pushed_destination") for artifact in artifacts)
-    return [text for text in texts if text]
+    found = ((_property(artifact, "pushed_destination"), artifact.uri) for artifact in artifacts)
+    return [(Path(destination), Path(uri)) for destination, uri in found if destination]
 
 
-def _read_run(store: ml_metadata.MetadataStore, context: Any) -> RunRecord:
+def read_run_of(store: ml_metadata.MetadataStore, context: Any) -> RunRecord:
+    """One run, by its context."""
     noted = context.custom_properties
     record = RunRecord(
         context.name,

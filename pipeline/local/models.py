@@ -17,7 +17,7 @@ _CARD = Path("assets.extra") / "model_card.json"
 
 def serving_dir(settings: Settings) -> str:
     """The folder that TensorFlow Serving watches."""
-    places = Places(Path(settings.output_dir).absolute())
+    places = Places.of(settings)
     return str(places.serving / settings.push.model_name)
 
 
@@ -30,7 +30,7 @@ def show_models(settings: Settings) -> None:
         return
     table = Table("version", "pushed", "span", "FID", "agreement", "", box=None)
     for version in reversed(versions):
-        record, card = read_record(base, version), _read_card(base, version)
+        record, card = read_record(base, version), read_card(base, version)
         table.add_row(
             str(version),
             record.get("pushed_at", "")[:16].replace("T", " "),
@@ -58,7 +58,8 @@ def retire_version(settings: Settings, version: int, reason: str) -> None:
     Console().print(f"Version {version} is removed", highlight=False)
 
 
-def _read_card(base: str, version: int) -> dict[str, Any]:
+def read_card(base: str, version: int) -> dict[str, Any]:
+    """The card that was pushed with a version; {} where there was none."""
     try:
         return json.loads(Path(base, str(version), _CARD).read_text())
     except FileNotFoundError:
@@ -86,5 +87,6 @@ def _event(event: dict[str, Any]) -> str:
     if event["event"] == "rollback":
         what = f"rolled back from {event['rolled_back_from']} to {event['rolled_back_to']}"
     else:
-        what = f"{event['version']} retired"
+        done = {"retire": "retired", "damaged": "set aside", "restore": "restored"}[event["event"]]
+        what = f"{event['version']} {done}"
     return f"{at} {what}: {event['reason']}"

@@ -1,11 +1,13 @@
 """Where a run's files lie, and the error for a run that cannot start."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.config import MetadataSettings, Settings
+from pipeline.local.errors import UsageError
+from pipeline.local.metadata import Database
 
-class UsageError(Exception):
-    """The run cannot start as it was asked for."""
+__all__ = ["Places", "UsageError"]
 
 
 @dataclass(frozen=True)
@@ -13,11 +15,18 @@ class Places:
     """Where a run's files lie, all under the output folder."""
 
     root: Path
+    metadata: MetadataSettings = field(default_factory=MetadataSettings)
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Places":
+        """Those of a run with these settings."""
+        return cls(Path(settings.output_dir).absolute(), settings.metadata)
 
     @property
-    def database(self) -> Path:
-        """ML Metadata's SQLite file."""
-        return self.root / "metadata.sqlite"
+    def database(self) -> Database:
+        """ML Metadata: SQLite's file in the output folder, or a server."""
+        file = self.root / "metadata.sqlite"
+        return Database(file, self.metadata.url, self.metadata.retry_seconds)
 
     @property
     def artifacts(self) -> Path:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline.config import Settings
 from pipeline.local import history
 from pipeline.local.places import Places, UsageError
 
@@ -31,19 +32,19 @@ def keep_report(places: Places, record: history.RunRecord) -> Path | None:
     return folder / _PAGE
 
 
-def show_report(output_dir: str, run: str | None, *, open_it: bool) -> None:
+def show_report(settings: Settings, run: str | None, *, open_it: bool) -> None:
     """Prints where a run's report is, the newest where none is named, and opens it if asked.
 
     Raises:
       UsageError: when no run, or more than one, is meant, or no browser can be had.
     """
-    folder = _find(output_dir, run)
+    folder = _find(settings, run)
     print(folder / _PAGE)
     if open_it and not webbrowser.open((folder / _PAGE).as_uri()):
         raise UsageError("no browser can be opened here; copy the file to where there is one")
 
 
-def compare_runs(output_dir: str, runs: list[str]) -> None:
+def compare_runs(settings: Settings, runs: list[str]) -> None:
     """Prints the figures of several runs beside each other, and writes them as a page.
 
     Raises:
@@ -58,7 +59,7 @@ def compare_runs(output_dir: str, runs: list[str]) -> None:
         render_comparison,
     )
 
-    folders = sorted({_find(output_dir, run) for run in runs})
+    folders = sorted({_find(settings, run) for run in runs})
     found = [(_started(folder), _read(folder)) for folder in folders]
     table = Table("", *(name for name, _ in found), box=None)
     verdicts = ("blessed" if each["verdict"]["blessed"] else "not blessed" for _, each in found)
@@ -74,9 +75,9 @@ def compare_runs(output_dir: str, runs: list[str]) -> None:
     console.print(f"As a page: {escape(str(page))}", soft_wrap=True, highlight=False)
 
 
-def _find(output_dir: str, run: str | None) -> Path:
+def _find(settings: Settings, run: str | None) -> Path:
     """The folder of the one run whose name begins so; of the newest where none is named."""
-    places = Places(Path(output_dir).absolute())
+    places = Places.of(settings)
     known = sorted(path.parent for path in places.reports.glob(f"*/{_PAGE}"))
     if not known:
         raise UsageError(
@@ -85,11 +86,22 @@ def _find(output_dir: str, run: str | None) -> Path:
     if run is None:
         return known[-1]
     meant = [folder for folder in known if folder.name.startswith(_name(run))]
+    if not meant and _had_report(places, run):
+        raise UsageError(
+            f"the report of run {run} was removed, as retention.reports has it; `status` has its "
+            "figures"
+        )
     if len(meant) != 1:
         names = ", ".join(_started(folder) for folder in meant or known)
         trouble = "more than one run begins with" if meant else "no run with a report begins with"
         raise UsageError(f"{trouble} {run!r}; there are {names}")
     return meant[0]
+
+
+def _had_report(places: Places, run: str) -> bool:
+    """Whether a run whose name begins so made a report, which is not there now."""
+    records = history.read_runs(places.database, 100_000) if places.database.exists() else []
+    return any(each.report_uri and _name(each.run_id).startswith(_name(run)) for each in records)
 
 
 def _read(folder: Path) -> dict[str, Any]:

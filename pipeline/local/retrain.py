@@ -1,107 +1,129 @@
 """One pass of retraining: is there a reason, then a run, then what came of it."""
 
+import contextlib
+import dataclasses
 import datetime
 import os
-import re
+import signal
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
-from components.mnist_example_gen.windows import Window
-from components.pusher.versions import list_versions, read_record
-from pipeline.config import Resolved, Settings
+from components.mnist_example_gen.idx import IdxError
+from components.mnist_example_gen.spans import SpanError
+from components.pusher.versions import list_versions
+from components.quarantine import QuarantineError, read_quarantine
+from pipeline.config import Resolved
+from pipeline.data_source import DataSourceError
 from pipeline.local import history
+from pipeline.local.conditions import Check, Facts, read_conditions
+from pipeline.local.damage import find_damage
+from pipeline.local.metrics import export_metrics
 from pipeline.local.models import serving_dir
+from pipeline.local.passes import NOT_STARTED, NOTHING_TO_DO, STOPPED, Pass, add_pass
 from pipeline.local.places import Places, UsageError
 from pipeline.local.run import Outcome, find_data, run
-from pipeline.local.window import find_window
+from pipeline.local.window import find_window, quarantine_file
 from pipeline.webhook import RunReport, notify
 
-CONDITIONS = "new-data, age:<N>d, age:<N>h, age:<N>m or always"
-_UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 
-# Of settings, places and the spans: whether to run, and why or why not.
-_Check = Callable[[Settings, Places, Window], tuple[bool, str]]
+class _TerminatedError(BaseException):
+    """SIGTERM came; no `Exception`, so that nothing takes it for a failure of its own."""
 
 
 def retrain(resolved: Resolved, condition: str, *, verbose: bool) -> tuple[Outcome, RunReport]:
-    """Runs the pipeline if there is a reason to.
+    """Makes one pass: runs the pipeline if there is a reason to, and writes down what came of it.
 
     Args:
       resolved: the settings.
-      condition: one of `CONDITIONS`.
+      condition: see `conditions.read_conditions`.
       verbose: leave TFX's own log on the terminal.
 
     Returns:
-      The exit status, which is that of a run and PUSHED where there was nothing to do; and what
-      came of it, which is also posted to the address in `RETRAIN_WEBHOOK_URL`, if there is one.
+      The exit status, which is that of a run, PUSHED where there was nothing to do, and BAD_USAGE
+      where the run could not start; and what came of it, which is also posted to the address in
+      `RETRAIN_WEBHOOK_URL`, if there is one and there was something to do, or to quarantine.
 
     Raises:
-      UsageError, DataSourceError, SpanError, IdxError: as `pipeline.local.run.run` does.
+      UsageError: when the condition is none.
     """
-    started = time.monotonic()
-    check = _parse(condition)
-    places = Places(Path(resolved.settings.output_dir).absolute())
+    check = read_conditions(condition)
+    started, at = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
+    places = Places.of(resolved.settings)
+    held = _quarantined(places)
+    try:
+        with _heeding_sigterm():
+            outcome, report = _make_pass(resolved, places, check, verbose=verbose)
+    except (UsageError, DataSourceError, SpanError, IdxError) as error:
+        outcome, report = Outcome.BAD_USAGE, RunReport(NOT_STARTED, str(error))
+    except _TerminatedError:
+        outcome, report = Outcome.STOPPED, RunReport(STOPPED, "SIGTERM")
+    report = dataclasses.replace(
+        report,
+        version=max(list_versions(serving_dir(resolved.settings)), default=None),
+        seconds=round(time.monotonic() - started, 1),
+        quarantined=sorted(_quarantined(places) - held),
+    )
+    _write_down(resolved, Pass(at, report))
+    export_metrics(resolved.settings)
+    if report.outcome != NOTHING_TO_DO or report.quarantined:
+        notify(os.environ, report)
+    return outcome, report
+
+
+def _make_pass(
+    resolved: Resolved, places: Places, check: Check, *, verbose: bool
+) -> tuple[Outcome, RunReport]:
     window = find_window(resolved, places, find_data(resolved).directory)
-    found, reason = check(resolved.settings, places, window)
-    outcome, run_id = Outcome.PUSHED, None
-    if found:
-        outcome, run_id = run(resolved, from_node=None, use_cache=True, verbose=verbose)
-    name = outcome.name.lower().replace("_", " ") if found else "nothing to do"
+    damage = find_damage(resolved.settings, places)
+    found, reason = (True, damage) if damage else check(Facts(resolved.settings, places, window))
+    if not found:
+        return Outcome.PUSHED, RunReport(NOTHING_TO_DO, reason, span=window.newest)
+    outcome, run_id = run(resolved, from_node=None, use_cache=True, verbose=verbose)
     record = history.read_run(places.database, run_id) if run_id else None
-    done = RunReport(
-        outcome=name,
+    return outcome, RunReport(
+        outcome=outcome.name.lower().replace("_", " "),
         reason=reason,
         span=window.newest,
         run=run_id,
-        version=max(list_versions(serving_dir(resolved.settings)), default=None),
         fid=record.figures.get("fid") if record else None,
         failed=record.failed_figures if record else [],
-        seconds=round(time.monotonic() - started, 1),
     )
-    if found:
-        notify(os.environ, done)
-    return outcome, done
 
 
-def check_condition(condition: str) -> None:
-    """Raises UsageError when it is none."""
-    _parse(condition)
+def _quarantined(places: Places) -> set[int]:
+    try:
+        entries = read_quarantine(quarantine_file(places))
+    except QuarantineError:  # the pass says so
+        return set()
+    return {span for span, entry in entries.items() if not entry.released}
 
 
-def _parse(condition: str) -> _Check:
-    found = re.fullmatch(r"age:([0-9]{1,6})([dhm])", condition)
-    if found:
-        age = datetime.timedelta(**{_UNITS[found[2]]: int(found[1])})
-        return lambda settings, places, window: _is_older(settings, age)
-    if condition == "new-data":
-        return _has_new_data
-    if condition == "always":
-        return lambda settings, places, window: (True, "asked for")
-    raise UsageError(f"--if {condition}: expected {CONDITIONS}")
+def _write_down(resolved: Resolved, new: Pass) -> None:
+    """Adds to the record of passes; a disk that is full fails no pass."""
+    try:
+        add_pass(Path(resolved.settings.output_dir).absolute(), new)
+    except OSError as error:
+        print(f"What came of the pass could not be written down: {error}", file=sys.stderr)
 
 
-def _has_new_data(settings: Settings, places: Places, window: Window) -> tuple[bool, str]:
-    """Whether the data differ from those of the last run that came to a verdict."""
-    runs = history.read_runs(places.database, 1000) if places.database.exists() else []
-    judged = next((record for record in runs if record.blessed is not None), None)
-    if judged is None:
-        return True, "no run has come to a verdict yet"
-    if judged.data_content == window.content:
-        return (
-            False,
-            f"the data of span {window.newest} were last judged {judged.started:%Y-%m-%d %H:%M}",
-        )
-    return True, f"the data of span {window.newest} are new"
+@contextlib.contextmanager
+def _heeding_sigterm() -> Iterator[None]:
+    """Raises _TerminatedError at SIGTERM; while it trains, the training heeds it in its own way."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
+    def stop(number: int, frame: FrameType | None) -> None:
+        # Once is enough, and what follows is to be written down undisturbed.
+        signal.signal(number, signal.SIG_IGN)
+        raise _TerminatedError
 
-def _is_older(settings: Settings, age: datetime.timedelta) -> tuple[bool, str]:
-    """Whether the version that is served was pushed longer ago than that."""
-    base = serving_dir(settings)
-    versions = list_versions(base)
-    pushed = read_record(base, versions[-1]).get("pushed_at") if versions else None
-    if pushed is None:
-        return True, "nothing is served yet"
-    now = datetime.datetime.now(datetime.timezone.utc)
-    found = now - datetime.datetime.fromisoformat(pushed)
-    return found > age, f"version {versions[-1]} was pushed {pushed}"
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

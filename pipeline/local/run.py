@@ -1,24 +1,34 @@
 """One run of the pipeline on this machine, from finding the data to the verdict."""
 
+import contextlib
 import datetime
 import enum
+import errno
 import os
+import re
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import filelock
+from ml_metadata.errors import StatusError
 from rich.console import Console
 from rich.markup import escape
 
 from pipeline.config import Resolved
 from pipeline.data_source import DataSource, default_cache_dir, locate
 from pipeline.local import history
+from pipeline.local.collect import collect_after_run
 from pipeline.local.console import DownloadLine, RunConsole, quiet_terminal
+from pipeline.local.damage import mend
 from pipeline.local.imports import quick_tfx_import
+from pipeline.local.json_log import JsonLog
+from pipeline.local.lock import locked
+from pipeline.local.metrics import export_metrics
 from pipeline.local.places import Places, UsageError
 from pipeline.local.reports import keep_report
 from pipeline.local.window import find_window
+
+_FULL_DISK = re.compile("disk is full|No space left on device")
 
 
 class Outcome(enum.IntEnum):
@@ -28,6 +38,8 @@ class Outcome(enum.IntEnum):
     FAILED = 1
     BAD_USAGE = 2
     NOT_BLESSED = 3
+    # As a shell says of SIGTERM. The next run goes on from the training's checkpoint.
+    STOPPED = 143
 
 
 def run(
@@ -48,25 +60,20 @@ def run(
       UsageError: when the output folder cannot be used, or there is no node `from_node`.
       DataSourceError, SpanError, IdxError: when the data asked for cannot be had.
     """
-    places = Places(Path(resolved.settings.output_dir).absolute())
-    try:
-        places.logs.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(places.root / ".lock", timeout=0).acquire()
-    except filelock.Timeout:
-        raise UsageError(
-            f"another run is using {places.root}. Wait for it to end, or choose another folder "
-            "with --output-dir."
-        ) from None
-    except OSError as error:
-        raise UsageError(f"cannot write to the output folder {places.root}: {error}") from None
-    with lock:
-        return _run_alone(resolved, places, from_node, use_cache, verbose)
+    places = Places.of(resolved.settings)
+    with locked(places):
+        ended = _run_alone(resolved, places, from_node, use_cache, verbose)
+        if resolved.settings.retention.automatic and ended[1]:
+            _clean_up(resolved, places)
+    export_metrics(resolved.settings)
+    return ended
 
 
 def _run_alone(
     resolved: Resolved, places: Places, from_node: str | None, use_cache: bool, verbose: bool
 ) -> tuple[Outcome, str | None]:
-    screen = Console()
+    as_json = resolved.settings.log.format == "json"
+    screen = Console(quiet=as_json)
     source = find_data(resolved, screen)
     window = find_window(resolved, places, source.directory)
     log_file = None if verbose else _new_log(places.logs)
@@ -78,8 +85,13 @@ def _run_alone(
         screen.print(f"  [yellow]![/] {escape(line)}", soft_wrap=True, highlight=False)
     if log_file:
         screen.print(f"  log     {escape(_short(log_file))}", soft_wrap=True, highlight=False)
+    mended = mend(resolved.settings, places)
+    for line in mended:
+        screen.print(f"  [yellow]![/] {escape(line)}", soft_wrap=True, highlight=False)
     with quiet_terminal(log_file) as console:
-        run_console = RunConsole(console)
+        console.quiet = as_json
+        listener = JsonLog(console.file, window.newest) if as_json else RunConsole(console)
+        say = listener.say if isinstance(listener, JsonLog) else _say_nothing
         with console.status("loading TensorFlow and TFX"), quick_tfx_import():
             # Only here, since it takes seconds.
             from pipeline.local.session import NodeFailedError, Session
@@ -90,17 +102,44 @@ def _run_alone(
             window=window,
             from_node=from_node,
             use_cache=use_cache,
-            listener=run_console,
+            listener=listener,
         )
         try:
-            with run_console.listening():
+            with listener.listening():
+                say("run started", source.description, run=session.run_id, preset=resolved.preset)
+                for line in mended:
+                    say("mended", line, "warning")
                 run_id = session.run()
         except NodeFailedError as error:
-            traceback.print_exception(error)
+            with contextlib.suppress(OSError):  # the disk with the log may be full
+                traceback.print_exception(error)
+            say("run failed", f"{error}: {error.__cause__}", "error", log=log_file)
             _show_failure(console, error, log_file)
-            return Outcome.FAILED, error.run_id
+            return _outcome_of(error), error.run_id
         outcome = Outcome.PUSHED if run_id is None else _conclude(console, places, run_id)
+        say("run ended", outcome.name.lower().replace("_", " "), log=log_file)
         return outcome, run_id
+
+
+def _say_nothing(event: str, message: str, level: str = "info", **more: object) -> None:
+    """In place of `JsonLog.say` where the terminal's lines are for people."""
+
+
+def _outcome_of(error: Exception) -> Outcome:
+    from models.gan.training import InterruptedTrainingError
+
+    stopped = isinstance(error.__cause__, InterruptedTrainingError)
+    return Outcome.STOPPED if stopped else Outcome.FAILED
+
+
+def _clean_up(resolved: Resolved, places: Places) -> None:
+    """Removes what retention does not keep; what goes wrong with that fails no run."""
+    try:
+        done = collect_after_run(resolved.settings, places)
+    except (UsageError, OSError, StatusError) as error:
+        done = f"retention removed nothing or not all: {error}"
+    if done:
+        Console().print(f"  {escape(done)}", soft_wrap=True, highlight=False)
 
 
 def find_data(resolved: Resolved, screen: Console | None = None) -> DataSource:
@@ -137,9 +176,19 @@ def _short(path: Path) -> str:
 def _show_failure(console: Console, error: Exception, log_file: Path | None) -> None:
     console.print()
     console.print(f"[bold red]Failed[/] {escape(str(error))}", soft_wrap=True)
-    console.print(f"  {escape(str(error.__cause__))}", soft_wrap=True, highlight=False)
+    console.print(f"  {escape(_reason(error))}", soft_wrap=True, highlight=False)
     if log_file:
         console.print(f"  The whole log is in {escape(_short(log_file))}", soft_wrap=True)
+
+
+def _reason(error: Exception) -> str:
+    """Why a node failed; a full disk shows in many ways, and hides others."""
+    cause: BaseException | None = error.__cause__
+    while cause is not None:
+        if getattr(cause, "errno", None) == errno.ENOSPC or _FULL_DISK.search(str(cause)):
+            return "the disk is full. Free some of it; the next run goes on from here."
+        cause = cause.__cause__ or cause.__context__
+    return str(error.__cause__)
 
 
 def _conclude(console: Console, places: Places, run_id: str) -> Outcome:

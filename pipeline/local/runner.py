@@ -15,6 +15,7 @@ from tfx.proto.orchestration import pipeline_pb2
 from tfx.v1.orchestration import LocalDagRunner
 
 from pipeline.local.fingerprint import file_fingerprint, source_fingerprint
+from pipeline.local.metadata import Database
 
 _SALT = "content_fingerprint"
 
@@ -56,6 +57,7 @@ class ReportingRunner(LocalDagRunner):
         run_properties: Mapping[str, str],
         node_content: Mapping[str, Callable[[str], str]],
         uncached_nodes: Collection[str] = (),
+        database: Database | None = None,
     ) -> None:
         """Prepares a run.
 
@@ -65,6 +67,7 @@ class ReportingRunner(LocalDagRunner):
           node_content: by node, a function of the run's id that gives a fingerprint of outside
             content that the node reads. Called just before the node runs.
           uncached_nodes: nodes to run even where the cache has an answer.
+          database: to which lost connections are made again; None: the pipeline's, and never.
         """
         super().__init__()
         self.started = False
@@ -73,6 +76,7 @@ class ReportingRunner(LocalDagRunner):
         self._run_properties = run_properties
         self._node_content = node_content
         self._uncached_nodes = uncached_nodes
+        self._database = database
 
     def run_with_ir(
         self, pipeline: pipeline_pb2.Pipeline, run_options: Any = None, **kwargs: Any
@@ -110,7 +114,7 @@ class ReportingRunner(LocalDagRunner):
         total: int,
     ) -> None:
         node_id = node.node_info.id
-        connection = metadata.Metadata(_connection_config(deployment))
+        connection = _Connection(_connection_config(deployment), self._database)
         node_launcher = launcher.Launcher(
             pipeline_node=node,
             mlmd_connection=connection,
@@ -123,11 +127,26 @@ class ReportingRunner(LocalDagRunner):
         started = time.monotonic()
         try:
             execution = node_launcher.launch()
+            cached = _was_cached(connection, execution.execution_id)
         except Exception as error:
             self._listener.node_failed(node_id, time.monotonic() - started)
             raise NodeFailedError(node_id, self.run_id) from error
-        cached = _was_cached(connection, execution.execution_id)
         self._listener.node_ended(node_id, time.monotonic() - started, cached=cached)
+
+
+class _Connection(metadata.Metadata):
+    """TFX's connection, made again where it is lost."""
+
+    def __init__(self, config: Any, database: Database | None) -> None:
+        super().__init__(config)
+        self._database = database
+
+    def __enter__(self) -> metadata.Metadata:
+        if self._database is None or self._database.url is None:
+            return super().__enter__()
+        self._store = self._database.open()
+        self._users += 1
+        return self
 
 
 def _connection_config(deployment: Any) -> Any:

@@ -4,14 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from absl import logging
-from tfx import v1 as tfx
 from tfx.utils import path_utils
 
 from components.mnist_example_gen.windows import Window
-from components.pusher.versions import read_history
 from pipeline.config import Resolved
 from pipeline.data_source import DataSource
 from pipeline.local import history
+from pipeline.local.damage import push_that_is_gone
 from pipeline.local.places import Places, UsageError
 from pipeline.local.runner import NodeFailedError, NodeListener, ReportingRunner
 from pipeline.local.served import baseline_version, data_baseline_version, training_start
@@ -48,7 +47,6 @@ class Session:
         Raises:
           UsageError: when there is no node `from_node`.
         """
-        logging.set_verbosity(logging.INFO)
         self._pipeline = create_pipeline(
             resolved.settings,
             data_dir=source.directory,
@@ -57,13 +55,12 @@ class Session:
             pipeline_root=str(places.artifacts),
             serving_root=str(places.serving),
             checkpoint_root=str(places.checkpoints),
-            metadata=tfx.orchestration.metadata.sqlite_metadata_connection_config(
-                str(places.database)
-            ),
+            metadata=places.database.connection(create=True),
             beam_pipeline_args=resolved.settings.beam.arguments(),
         )
         self._runner = ReportingRunner(
             listener,
+            database=places.database,
             run_properties={"preset": resolved.preset, "data_content": window.content},
             node_content={
                 "MnistExampleGen": lambda _: window.content,
@@ -74,6 +71,11 @@ class Session:
             uncached_nodes=self._uncached(places, from_node, use_cache),
         )
 
+    @property
+    def run_id(self) -> str:
+        """The run's id, from before it starts."""
+        return self._runner.run_id
+
     def run(self) -> str | None:
         """Runs the pipeline.
 
@@ -83,7 +85,12 @@ class Session:
         Raises:
           NodeFailedError: when a node fails.
         """
-        self._runner.run(self._pipeline)
+        logging.set_verbosity(logging.INFO)
+        try:
+            self._runner.run(self._pipeline)
+        finally:
+            # What comes later goes to the terminal, and not to the log.
+            logging.set_verbosity(logging.WARNING)
         return self._runner.run_id if self._runner.started else None
 
     def _uncached(self, places: Places, from_node: str | None, use_cache: bool) -> set[str]:
@@ -96,7 +103,7 @@ class Session:
         if from_node is not None and from_node not in followers:
             raise UsageError(f"there is no node {from_node!r}; nodes are {', '.join(followers)}")
         start = [from_node] if from_node else []
-        if _a_push_is_gone(places):
+        if push_that_is_gone(places):
             start.append("Pusher")
         return _reachable(start, followers)
 
@@ -137,15 +144,3 @@ def _reachable(start: list[str], followers: dict[str, list[str]]) -> set[str]:
             found.add(current)
             waiting.extend(followers[current])
     return found
-
-
-def _a_push_is_gone(places: Places) -> bool:
-    """Whether the last version that was pushed has been deleted since, and not by `retire`."""
-    if not places.database.exists():
-        return False
-    pushed = [Path(text) for text in history.pushed_destinations(places.database)]
-    if not pushed or pushed[-1].is_dir():
-        return False
-    events = read_history(str(pushed[-1].parent))
-    retired = [str(event["version"]) for event in events if event["event"] == "retire"]
-    return pushed[-1].name not in retired

@@ -1,13 +1,11 @@
 """Runs and settings on the terminal."""
 
-from pathlib import Path
-
 import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.config import Resolved, allowed
+from pipeline.config import Resolved, Settings, allowed
 from pipeline.local import history
 from pipeline.local.data import quarantine_lines
 from pipeline.local.places import Places
@@ -15,14 +13,14 @@ from pipeline.local.places import Places
 _MARKS = {"complete": "[green]✓[/]", "cached": "[dim]=[/]", "failed": "[red]✗[/]"}
 
 
-def show_runs(output_dir: str, last: int) -> None:
+def show_runs(settings: Settings, last: int) -> None:
     """Prints the quarantined spans of an output folder and a table of its last runs, newest first.
 
     Raises:
       UsageError: when the quarantine cannot be read.
     """
     console = Console()
-    places = Places(Path(output_dir).absolute())
+    places = Places.of(settings)
     for line in quarantine_lines(places):
         console.print(f"[red]✗[/] {escape(line)}", soft_wrap=True, highlight=False)
     if not places.database.exists():

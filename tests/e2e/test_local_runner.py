@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,7 +82,7 @@ def test_a_first_run_pushes_a_generator(pushed, workspace):
     [version] = versions(workspace)
     assert version.name.isdecimal()
     record = json.loads((version / "assets.extra" / "push.json").read_text())
-    assert set(record) == {"version", "model_fingerprint", "pushed_at"}
+    assert set(record) == {"version", "model_fingerprint", "files_fingerprint", "pushed_at"}
     card = json.loads((version / "assets.extra" / "model_card.json").read_text())
     assert card["evaluated"]
     assert card["data"]["span"] == 1
@@ -336,13 +337,29 @@ def test_a_model_that_is_not_blessed_is_not_pushed(pushed, arguments, workspace)
     assert "no: fid_ratio" in status.stdout
 
 
-def test_a_deleted_version_is_pushed_again(pushed, arguments, workspace):
+@pytest.mark.parametrize("damage", ["deleted", "altered"])
+def test_a_version_that_was_damaged_by_hand_is_restored(pushed, arguments, workspace, damage):
     [version] = versions(workspace)
-    subprocess.run(["rm", "-r", str(version)], check=True)
-    result = local_runner(*arguments)
+    whole = contents(version)
+    if damage == "deleted":
+        shutil.rmtree(version)
+    else:
+        weights = next((version / "variables").glob("variables.data*"))
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    result = local_runner("retrain", *arguments[1:])
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.count("unchanged, from the cache") == len(NODES) - 1
-    assert len(versions(workspace)) == 1
+    assert result.stdout.count("unchanged, from the cache") == len(NODES)
+    assert f"version {version.name} was gone and is served again" in result.stdout
+    [restored] = versions(workspace)
+    assert contents(restored) == whole
+    quiet = local_runner("retrain", *arguments[1:])
+    assert json.loads(quiet.stdout)["outcome"] == "nothing to do"
+
+
+def contents(version: Path) -> dict[str, bytes]:
+    """All files of a version but the record of its push."""
+    files = [path for path in version.rglob("*") if path.is_file() and path.name != "push.json"]
+    return {str(path.relative_to(version)): path.read_bytes() for path in files}
 
 
 @pytest.mark.slow

@@ -351,3 +351,12 @@ def test_a_window_is_checked_and_goes_without_a_span() -> None:
         resolve(environ={}, assignments=["data.window=newest"])
     with pytest.raises(ConfigError, match=r"data.span names one, so data.window has to be latest"):
         resolve(environ={}, assignments=["data.window=all", "data.span=3"])
+
+
+def test_the_password_of_the_metadata_store_is_no_setting_and_never_shown():
+    variable = {"MNIST_GAN_METADATA_PASSWORD": "hush", "MNIST_GAN_METADATA_PASSWORD_FILE": "/p"}
+    assert "hush" not in str(resolve(environ=variable))
+    with pytest.raises(ConfigError) as caught:
+        resolve(environ={"MNIST_GAN_METADATA__URL": "mysql://gan:hush@host/db"})
+    assert "metadata.url" in str(caught.value)
+    assert "hush" not in str(caught.value)

@@ -1,5 +1,7 @@
 """Drawing from exported generators, and saying what is wrong with one that is none."""
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +96,15 @@ def test_a_model_without_its_variables_is_named(exported, tmp_path):
     folder = tmp_path / "model"
     tf.io.gfile.makedirs(str(folder))
     (folder / "saved_model.pb").write_bytes((exported[True] / "saved_model.pb").read_bytes())
+    with pytest.raises(GeneratorError, match="model: "):
+        Generator(str(folder))
+
+
+def test_a_model_whose_variables_are_cut_off_is_named(exported, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(exported[True], folder)
+    [weights] = folder.glob("variables/variables.data*")
+    os.truncate(weights, weights.stat().st_size // 2)
     with pytest.raises(GeneratorError, match="model: "):
         Generator(str(folder))
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +14,16 @@ import pytest
 from components.pusher.versions import (
     PushError,
     RolledBackError,
+    can_restore,
+    is_intact,
     list_versions,
     push_files,
     read_history,
     read_record,
+    restore,
     retire,
     roll_back,
+    set_aside_damaged,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -260,3 +265,75 @@ def test_a_killed_push_leaves_whole_versions_only(tmp_path, model):
         assert set(files(serving / str(version))) == expected
     push_files(str(model), str(serving))
     assert not list(serving.glob(".incoming-*"))
+
+
+def alter(version: Path) -> None:
+    (version / "variables" / "variables.data").write_bytes(b"other")
+
+
+def test_an_altered_version_makes_way_for_the_one_before(tmp_path, model):
+    serving = tmp_path / "serving"
+    old = push_files(str(model), str(serving))
+    alter(model)
+    new = push_files(str(model), str(serving))
+    assert is_intact(str(serving), new)
+    (serving / str(new) / "saved_model.pb").unlink()
+    assert not is_intact(str(serving), new)
+    assert set_aside_damaged(str(serving)) == [new]
+    assert list_versions(str(serving)) == [old]
+    assert (serving / f".damaged-{new}").is_dir()
+    assert set_aside_damaged(str(serving)) == []
+    [event] = read_history(str(serving))
+    assert (event["event"], event["version"]) == ("damaged", new)
+
+
+def test_after_a_rollback_an_altered_version_does_not_bring_back_what_was_left(tmp_path, model):
+    serving = tmp_path / "serving"
+    old = push_files(str(model), str(serving))
+    good = files(model)
+    alter(model)
+    new = push_files(str(model), str(serving))
+    rolled = roll_back(str(serving), old, "blurred")
+    alter(serving / str(rolled))
+    assert set_aside_damaged(str(serving)) == [rolled]
+    served = list_versions(str(serving))[-1]
+    assert served > new
+    assert good.items() <= files(serving / str(served)).items()
+
+
+def test_a_copy_restores_a_version_that_was_deleted(tmp_path, model):
+    serving, copy = tmp_path / "serving", tmp_path / "pushed_model" / "7"
+    version = push_files(str(model), str(serving), extra_files={"assets.extra/card": b"card"})
+    shutil.copytree(serving / str(version), copy)
+    whole = files(copy)
+    shutil.rmtree(serving / str(version))
+    assert can_restore(str(copy))
+    made = restore(str(copy), str(serving), version)
+    assert files(serving / str(made)).keys() == whole.keys()
+    assert push_files(str(model), str(serving)) == made
+    alter(copy)
+    assert not can_restore(str(copy))
+
+
+def test_an_altered_version_is_not_rolled_back_to(tmp_path, model):
+    serving = tmp_path / "serving"
+    old = push_files(str(model), str(serving))
+    alter(model)
+    push_files(str(model), str(serving))
+    (serving / str(old) / "saved_model.pb").write_bytes(b"other")
+    with pytest.raises(PushError, match="not those that were pushed"):
+        roll_back(str(serving), old, "why not")
+    with pytest.raises(PushError, match="no version before"):
+        roll_back(str(serving), None, "why not")
+
+
+def test_a_line_of_history_that_was_cut_off_is_left_out(tmp_path, model):
+    serving = tmp_path / "serving"
+    for content in (b"one", b"two"):
+        (model / "saved_model.pb").write_bytes(content)
+        push_files(str(model), str(serving))
+    retire(str(serving), list_versions(str(serving))[0], "old")
+    with open(serving / ".history.jsonl", "a") as file:
+        file.write('{"at": "2026-11-2')
+    assert [event["event"] for event in read_history(str(serving))] == ["retire"]
+    push_files(str(model), str(serving))

