@@ -248,7 +248,7 @@ def test_warm_starts_go_on_from_what_is_served_and_never_from_what_was_rejected(
     ]
 
     def start_of_last_training() -> str:
-        runs = output.glob("artifacts/mnist-gan/Trainer/model_run/*/progress.jsonl")
+        runs = output.glob("artifacts/Trainer/model_run/*/progress.jsonl")
         newest = max(runs, key=lambda path: int(path.parent.name))
         return json.loads(newest.read_text().splitlines()[0])["start"]
 
