@@ -207,7 +207,7 @@ def main() -> None:
     add("--seconds", type=float, default=90.0, help="of each training")
     add("--steps", type=int, help="updates of each training in place of seconds")
     add("--every", type=float, default=5.0, help="seconds or updates between two measures")
-    add("--rates", type=float, nargs="+", default=[0.5], help="shares of the rate when warm")
+    add("--rates", type=float, nargs="+", default=[1.0], help="shares of the rate when warm")
     add("--fresh-optimisers", action="store_true", help="also a warm start without theirs")
     add("--preset", default="default")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="another setting")

@@ -52,7 +52,7 @@ class TrainSettings(BaseModel):
         "these are worse at the first evaluation",
     )
     warm_learning_rate: float = Field(
-        0.5, gt=0, le=1, description="share of both learning rates in a training so begun"
+        1.0, gt=0, le=1, description="share of both learning rates in a training so begun"
     )
     evaluations: int = Field(
         4, ge=0, le=10_000, description="FIDs on held-out digits over the budget; the best is kept"

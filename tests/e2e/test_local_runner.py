@@ -292,7 +292,7 @@ def test_warm_starts_go_on_from_what_is_served_and_never_from_what_was_rejected(
     ]
 
     def start_of_last_training() -> str:
-        runs = output.glob("artifacts/mnist-gan/Trainer/model_run/*/progress.jsonl")
+        runs = output.glob("artifacts/Trainer/model_run/*/progress.jsonl")
         newest = max(runs, key=lambda path: int(path.parent.name))
         return json.loads(newest.read_text().splitlines()[0])["start"]
 
@@ -309,18 +309,17 @@ def test_warm_starts_go_on_from_what_is_served_and_never_from_what_was_rejected(
     assert run() == len(NODES)
     write_span(span_dir, *(part[::-1] for part in digits), train=700)
     run("--set", "evaluation.thresholds.fid_ratio.max=0.001", status=3)
-    assert start_of_last_training() == f"warm from version {first.name}"
+    assert f"warm from version {first.name}" in start_of_last_training()
     write_span(span_dir, *(part[100:] for part in digits), train=700)
     run("--set", "evaluation.tolerances.fid=null")
-    assert start_of_last_training() == f"warm from version {first.name}"
+    assert f"warm from version {first.name}" in start_of_last_training()
     assert len(versions_in(serving)) == 2
     assert run("--set", "evaluation.tolerances.fid=null") == len(NODES)
     wider = ("--set", "train.latent_dim=65", "--set", "evaluation.tolerances.fid=null")
     run(*wider)
     assert start_of_last_training() == "cold"
-    refused = local_runner(
-        *arguments, *wider[:2], "--set", "train.warm_start=served", "--set", "train.latent_dim=66"
-    )
+    other = ("--set", "train.warm_start=served", "--set", "train.latent_dim=66")
+    refused = local_runner(*arguments, *other)
     assert refused.returncode == 1
     assert "its networks or optimisers are others" in refused.stdout
     assert "Traceback" not in refused.stdout + refused.stderr

@@ -960,7 +960,7 @@ def test_seconds_go_on_counting_and_what_is_exported_was_trained(
     recipe: dict[str, Any] = {"max_seconds": 50, "max_steps": None, "evaluations": 1}
     trainer = counting(make(Script([]), **recipe))
     trainer.run_steps(3, 0.0)
-    extra = {"seconds": 50.1, "fids": [], "evaluated": 0}
+    extra = {"seconds": 50.1, "fids": [], "evaluated": 0, "course": {}}
     Checkpoints(str(tmp_path), "key", trainer.variables()).save(3, extra)
     again = counting(make(Script([1.0]), **recipe))
     list(again.fit(Checkpoints(str(tmp_path), "key", again.variables())))
