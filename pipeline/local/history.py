@@ -94,7 +94,9 @@ def read_run(database: Database | Path, run_id: str) -> RunRecord:
 def pushed_destinations(database: Database | Path) -> list[str]:
     """Folders of all versions that a run has pushed, oldest first."""
     artifacts = open_store(database).get_artifacts_by_type("PushedModel")
-    texts = (_property(artifact, "pushed_destination") for artifact in artifacts)
+    # PostgreSQL gives them in another order than SQLite.
+    in_order = sorted(artifacts, key=lambda artifact: artifact.id)
+    texts = (_property(artifact, "pushed_destination") for artifact in in_order)
     return [text for text in texts if text]
 
 
