@@ -112,7 +112,9 @@ def read_run(database: Database | Path, run_id: str) -> RunRecord:
 def pushed_models(database: Database | Path) -> list[tuple[Path, Path]]:
     """Of all versions that a run has pushed, the folder and its copy here, oldest first."""
     artifacts = open_store(database).get_artifacts_by_type("PushedModel")
-    found = ((_property(artifact, "pushed_destination"), artifact.uri) for artifact in artifacts)
+    # PostgreSQL gives them in another order than SQLite.
+    in_order = sorted(artifacts, key=lambda artifact: artifact.id)
+    found = ((_property(artifact, "pushed_destination"), artifact.uri) for artifact in in_order)
     return [(Path(destination), Path(uri)) for destination, uri in found if destination]
 
 
