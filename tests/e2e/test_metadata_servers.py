@@ -164,32 +164,57 @@ def test_a_lost_connection_is_made_again_and_given_up_with_a_message(server, tmp
     assert PASSWORD not in str(caught.value)
 
 
-def run(server: Server, output: Path, data: Path, *, kill_in_trainer: bool = False) -> int:
-    command = [sys.executable, "local_runner.py", "run", "--preset", "smoke"]
+def start_run(server: Server, output: Path, data: Path, *more: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "local_runner.py", "run", "--preset", "smoke", *more]
     command += ["--data-dir", str(data), "--output-dir", str(output)]
     command += ["--set", f"metadata.url={server.url}", "--set", "train.checkpoint_seconds=1"]
-    with open(output.with_suffix(".log"), "a+") as shown:
-        child = subprocess.Popen(command, cwd=REPOSITORY, stdout=shown, stderr=shown)
-        if kill_in_trainer:
-            while not any((output / "checkpoints").glob("*/*/manifest.json")):
-                assert child.poll() is None, output.with_suffix(".log").read_text()
-                time.sleep(0.05)
-            child.kill()
-        return child.wait(900)
+    with open(output.with_suffix(".log"), "ab") as shown:
+        return subprocess.Popen(command, cwd=REPOSITORY, stdout=shown, stderr=shown)
+
+
+def wait_for_training(child: subprocess.Popen[bytes], output: Path) -> None:
+    while not any((output / "checkpoints").glob("*/*/manifest.json")):
+        assert child.poll() is None, output.with_suffix(".log").read_text()
+        time.sleep(0.05)
 
 
 @pytest.mark.slow
-def test_a_whole_run_a_kill_and_a_resume(server, tmp_path, span_dir):
+def test_a_run_a_kill_a_restarted_server_and_one_that_stays_away(server, tmp_path, span_dir):
     output = tmp_path / "out"
-    assert run(server, output, span_dir, kill_in_trainer=True) == -signal.SIGKILL
-    assert run(server, output, span_dir) == 0, output.with_suffix(".log").read_text()
+    shown = output.with_suffix(".log")
+    killed = start_run(server, output, span_dir)
+    wait_for_training(killed, output)
+    killed.kill()
+    assert killed.wait(60) == -signal.SIGKILL
+
+    resumed = start_run(server, output, span_dir)
+    wait_for_training(resumed, output)
+    server.stop()
+    time.sleep(3)
+    server.start()
+    assert resumed.wait(900) == 0, shown.read_text()
+
+    anew = ("--set", "train.seed=7", "--set", "metadata.retry_seconds=2")
+    left_alone = start_run(server, output, span_dir, *anew)
+    wait_for_training(left_alone, output)
+    server.stop()
+    told = len(shown.read_bytes())
+    assert left_alone.wait(900) == 1, shown.read_text()
+    said = shown.read_bytes()[told:].decode()
+    assert f"mnist at 127.0.0.1:{server.port}" in said
+    assert "Traceback" not in said
+    server.start()
+    assert start_run(server, output, span_dir, *anew).wait(900) in (0, 3), shown.read_text()
+
     options = {"output_dir": (str(output), "t"), "metadata.url": (server.url, "t")}
     places = Places.of(resolve(options=options, environ={}).settings)
-    resumed, killed = history.read_runs(places.database, 10)
-    assert killed.nodes["Trainer"] == "running"
-    assert resumed.nodes["Trainer"] == "complete"
-    assert resumed.nodes["DigitClassifier"] == "cached"
-    assert resumed.pushed_version
+    last, lost, second, first = history.read_runs(places.database, 10)
+    assert first.nodes["Trainer"] == "running"
+    assert second.nodes["DigitClassifier"] == "cached"
+    assert second.nodes["Trainer"] == "complete"
+    assert second.pushed_version
+    assert lost.pushed_version is None
+    assert last.nodes["Trainer"] == "complete"
     assert not places.database.file.exists()
     logs = "".join(path.read_text() for path in places.logs.glob("*.log"))
-    assert PASSWORD not in logs
+    assert PASSWORD not in logs + shown.read_text()
