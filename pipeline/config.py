@@ -244,6 +244,16 @@ class Settings(_Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _refuse_a_start_that_vertex_cannot_read(self) -> "Settings":
+        elsewhere = self.train.warm_start != "none" and self.kubeflow.vertex.project
+        if elsewhere and not self.kubeflow.serving_root.startswith("gs://"):
+            raise ValueError(
+                "train.warm_start reads what is served, so kubeflow.serving_root has to be gs:// "
+                "for a training on Vertex AI"
+            )
+        return self
+
 
 @dataclass(frozen=True)
 class Resolved:

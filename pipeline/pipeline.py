@@ -19,9 +19,14 @@ from components.serving_check.component import ServingCheck
 from pipeline.config import Settings
 
 SCHEMA_FILE = str(Path(__file__).parent / "schema" / "schema.pbtxt")
-# Their results depend on more than their inputs: new data, the model being served. A cache that
-# sees only inputs must never answer for them.
-NODES_READING_OUTSIDE = frozenset({"MnistExampleGen", "DataGate", "GeneratorEvaluator", "Pusher"})
+# Their results depend on more than their inputs: new data, the model being served.
+_NODES_READING_OUTSIDE = frozenset({"MnistExampleGen", "DataGate", "GeneratorEvaluator", "Pusher"})
+
+
+def nodes_reading_outside(settings: Settings) -> frozenset[str]:
+    """The nodes for which a cache that sees only inputs must never answer."""
+    starts = {"Trainer"} if settings.train.warm_start != "none" else set()
+    return _NODES_READING_OUTSIDE | starts
 
 
 class DataNodes(NamedTuple):
@@ -141,6 +146,8 @@ def create_pipeline(
                 "checkpoints": checkpoint_root,
             },
         )
+    serving_dir = os.path.join(serving_root, settings.push.model_name)
+    is_warm = settings.train.warm_start != "none"
     trainer = build_trainer(
         run_fn="models.gan.run_fn.run_fn",
         examples=examples,
@@ -149,9 +156,10 @@ def create_pipeline(
         custom_config={
             "train": settings.train.model_dump(mode="json"),
             "checkpoints": checkpoint_root,
+            # What a warm start goes on from; see `nodes_reading_outside`.
+            **({"served": serving_dir} if is_warm else {}),
         },
     )
-    serving_dir = os.path.join(serving_root, settings.push.model_name)
     # The model being served is the baseline. It is read from where it is served, and not by a
     # Resolver, which open-source Kubeflow does not run.
     evaluator = GeneratorEvaluator(

@@ -58,6 +58,8 @@ def train(
         settings = resolve(preset, assignments=assignments or (), options=options).settings
     except ConfigError as error:
         _fail(str(error), BAD_USAGE)
+    if settings.train.warm_start != "none":
+        _fail("train.warm_start: nothing is served here to begin with; set it to none", BAD_USAGE)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     with tempfile.TemporaryDirectory() as folder:
         records = Path(folder) / "train.gz"

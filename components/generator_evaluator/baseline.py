@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 
 from components.generator_evaluator.samples import Generator, GeneratorError, Samples
-from models import storage
+from models.versions import newest_version
 
 
 class BrokenBaselineError(RuntimeError):
@@ -62,16 +62,3 @@ def find_baseline(serving_dir: str, candidate: Samples, seed: int, broken: str) 
     if (samples.images == candidate.images).all():
         return Baseline("unchanged", f"Version {version} is this model already.", version, path)
     return Baseline("measured", f"Compared with version {version}.", version, path, samples)
-
-
-def newest_version(serving_dir: str) -> str | None:
-    """The folder with the highest number in its name; None when there is none.
-
-    On an object store a push that was cut off leaves a folder without its `saved_model.pb`, which
-    comes last there. Such a version is passed over.
-    """
-    names = storage.names_in(serving_dir) if serving_dir else []
-    for name in sorted(filter(str.isdecimal, names), key=int, reverse=True):
-        if "://" not in serving_dir or storage.exists(f"{serving_dir}/{name}/saved_model.pb"):
-            return name
-    return None

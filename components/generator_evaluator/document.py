@@ -105,10 +105,13 @@ def about_section(
 
 def describe_data(examples: Any, real: RealDigits) -> dict[str, Any]:
     """Span, source, counts and fingerprint of an Examples artifact of MnistExampleGen."""
+    counts = {"train": len(real.train), "eval": len(real.eval)}
+    if real.test is not None:
+        counts["test"] = len(real.test)
     return {
         "span": int(examples.span or 0),
         "source": examples.get_string_custom_property("source"),
-        "counts": {"train": len(real.train), "eval": len(real.eval)},
+        "counts": counts,
         "fingerprint": examples.get_string_custom_property("train_fingerprint"),
     }
 

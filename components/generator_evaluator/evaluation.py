@@ -9,7 +9,7 @@ from components.generator_evaluator import document
 from components.generator_evaluator.baseline import Baseline
 from components.generator_evaluator.decision import Check, check_baseline, check_thresholds
 from components.generator_evaluator.deep import measure_deep
-from components.generator_evaluator.figures import Estimate, difference, measure, with_ratio
+from components.generator_evaluator.figures import Estimate, difference, measure, with_ratios
 from components.generator_evaluator.observation import (
     Extractor,
     Observed,
@@ -54,7 +54,7 @@ def evaluate(
         name: measure(seen, reference, _halves(strata[name][: len(seen.features)], settings))
         for name, seen in sets.items()
     }
-    measured = {name: with_ratio(each, measured["floor"]) for name, each in measured.items()}
+    measured = {name: with_ratios(each, measured["floor"]) for name, each in measured.items()}
     figures: dict[str, dict[str, Estimate]] = {"baseline": {}}
     for name, each in measured.items():
         deep = measure_deep(sets[name].samples, real, settings.seed) if settings.deep else {}

@@ -98,11 +98,15 @@ class Executor(base_executor.BaseExecutor):
 
 
 def _read_real(examples: list[Any]) -> RealDigits:
-    splits: list[np.ndarray] = []
-    for name in ("train", "eval"):
-        [uri] = artifact_utils.get_split_uris(examples, name)
-        splits.extend(load_split([io_utils.all_files_pattern(uri)]))
-    return RealDigits(*splits)
+    train, eval_ = _read_split(examples, "train"), _read_split(examples, "eval")
+    has_test = "test" in artifact_utils.decode_split_names(examples[0].split_names)
+    test = _read_split(examples, "test")[0] if has_test else None
+    return RealDigits(*train, *eval_, test)
+
+
+def _read_split(examples: list[Any], name: str) -> tuple[np.ndarray, np.ndarray]:
+    [uri] = artifact_utils.get_split_uris(examples, name)
+    return load_split([io_utils.all_files_pattern(uri)])
 
 
 def _read_progress(model_run: Any) -> list[dict[str, Any]]:

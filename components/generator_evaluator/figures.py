@@ -32,6 +32,7 @@ class Figure:
       relative: its tolerance is a share of the baseline's value.
       conditional: only for generators that are asked for a digit.
       wide: from all samples that were drawn, not from the first n.
+      tested: only where the data have a test split.
       limits: the lowest and the highest value that it can have.
     """
 
@@ -40,11 +41,17 @@ class Figure:
     relative: bool = False
     conditional: bool = False
     wide: bool = False
+    tested: bool = False
     limits: tuple[float, float] = (0.0, np.inf)
 
 
 def _fid(seen: Observed, real: Reference, rows: np.ndarray) -> float:
     return gaussian_distance(fit_gaussian(seen.features[rows]), real.gaussian)
+
+
+def _test_fid(seen: Observed, real: Reference, rows: np.ndarray) -> float:
+    assert real.test_gaussian is not None
+    return gaussian_distance(fit_gaussian(seen.features[rows]), real.test_gaussian)
 
 
 def _shares(seen: Observed, rows: np.ndarray) -> np.ndarray:
@@ -80,10 +87,12 @@ def _sharpness(seen: Observed, real: Reference, rows: np.ndarray) -> float:
 
 _SHARE = (0.0, 1.0)
 
-# Those without a way to compute them follow from `fid`, or train a network (`deep.py`).
+# Those without a way to compute them follow from a FID, or train a network (`deep.py`).
 FIGURES: Mapping[str, Figure] = {
     "fid": Figure("lower", _fid, relative=True, wide=True),
     "fid_ratio": Figure("lower", None),
+    "test_fid": Figure("lower", _test_fid, relative=True, wide=True, tested=True),
+    "test_fid_ratio": Figure("lower", None, tested=True),
     "fid_infinity": Figure("lower", None, limits=(-np.inf, np.inf)),
     "kid": Figure(
         "lower",
@@ -139,7 +148,7 @@ class Measured:
 
 
 def measure(observed: Observed, reference: Reference, halves: list[np.ndarray]) -> Measured:
-    """Computes all figures but `fid_ratio` and those that train a network.
+    """Computes all figures but ratios and those that train a network.
 
     Args:
       observed: of samples.
@@ -149,7 +158,10 @@ def measure(observed: Observed, reference: Reference, halves: list[np.ndarray]) 
     count = len(observed.seen)
     values, draws = {}, {}
     for name, figure in FIGURES.items():
-        if not figure.compute or (figure.conditional and observed.samples.asked is None):
+        absent = (figure.conditional and observed.samples.asked is None) or (
+            figure.tested and reference.test_gaussian is None
+        )
+        if not figure.compute or absent:
             continue
         total = len(observed.features) if figure.wide else count
         values[name] = figure.compute(observed, reference, np.arange(total))
@@ -162,13 +174,15 @@ def measure(observed: Observed, reference: Reference, halves: list[np.ndarray]) 
     return Measured(values, draws)
 
 
-def with_ratio(measured: Measured, floor: Measured) -> Measured:
-    """Adds `fid_ratio`, the distance as a multiple of real training digits' own."""
-    unit = max(floor.values["fid"], 1e-12)
-    return Measured(
-        measured.values | {"fid_ratio": measured.values["fid"] / unit},
-        measured.draws | {"fid_ratio": measured.draws["fid"] / unit},
-    )
+def with_ratios(measured: Measured, floor: Measured) -> Measured:
+    """Adds each Frechet distance as a multiple of real training digits' own."""
+    values, draws = dict(measured.values), dict(measured.draws)
+    for name in ("fid", "test_fid"):
+        if name in values:
+            unit = max(floor.values[name], 1e-12)
+            values[f"{name}_ratio"] = values[name] / unit
+            draws[f"{name}_ratio"] = draws[name] / unit
+    return Measured(values, draws)
 
 
 def difference(candidate: Measured, baseline: Measured) -> dict[str, Estimate]:

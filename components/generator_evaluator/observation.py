@@ -22,12 +22,18 @@ _NEAR = 0.01
 
 @dataclass(frozen=True)
 class RealDigits:
-    """Both splits: images uint8 [n, 28, 28, 1] and labels int [n]; eval is the reference."""
+    """The splits: images uint8 [n, 28, 28, 1] and labels int [n].
+
+    Attributes:
+      eval: the reference: held out of the data that the candidate was trained on.
+      test: the same digits in every run; None where the data have no such split.
+    """
 
     train: np.ndarray
     train_labels: np.ndarray
     eval: np.ndarray
     eval_labels: np.ndarray
+    test: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class Reference:
     real: RealDigits
     features: np.ndarray
     gaussian: Gaussian
+    test_gaussian: Gaussian | None
     manifold: RealManifold
     shares: np.ndarray
     spread: np.ndarray
@@ -99,6 +106,7 @@ def study(real: RealDigits, extractor: Extractor) -> Reference:
         real=real,
         features=features,
         gaussian=fit_gaussian(features),
+        test_gaussian=_fit_test(real.test, extractor),
         manifold=real_manifold(features),
         shares=np.bincount(digits, minlength=10) / len(digits),
         spread=variety.class_spread(features, seen),
@@ -108,6 +116,13 @@ def study(real: RealDigits, extractor: Extractor) -> Reference:
         near=near,
         is_near=nearest.distances <= near[seen],
     )
+
+
+def _fit_test(images: np.ndarray | None, extractor: Extractor) -> Gaussian | None:
+    if images is None:
+        return None
+    pictures.require_pictures("test split", images, fewest=10)
+    return fit_gaussian(extractor(images)[0])
 
 
 def observe(

@@ -43,6 +43,8 @@ class Thresholds(_Section):
 
     fid: Bounds = _at_most(None, "Frechet distance to the eval split")
     fid_ratio: Bounds = _at_most(10.0, "that as a multiple of real training digits' own")
+    test_fid: Bounds = _at_most(None, "Frechet distance to the test split, where there is one")
+    test_fid_ratio: Bounds = _at_most(None, "that as a multiple of real training digits' own")
     fid_infinity: Bounds = _at_most(None, "that distance, extrapolated to endless samples")
     kid: Bounds = _at_most(None, "kernel distance to the eval split")
     classifier_score: Bounds = _at_least(None, "how sure the classifier is, and of how many, 1..10")
@@ -71,6 +73,7 @@ class Tolerances(_Section):
     """By how much a figure may be worse than that of the model being served; null: by anything."""
 
     fid: float | None = _tolerance(0.03, "as a share of the served model's")
+    test_fid: float | None = _tolerance(0.2, "as a share of the served model's")
     kid: float | None = _tolerance(None, "as a share of the served model's")
     classifier_score: float | None = _tolerance(0.1, "digits, of 10")
     precision: float | None = _tolerance(0.03, "share of samples")

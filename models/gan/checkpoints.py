@@ -23,9 +23,9 @@ import tensorflow as tf
 
 from models import storage
 
-_FORMAT = 1
+_FORMAT = 2
 _STATE = "state"
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 _PARTIAL_MANIFEST = "partial-manifest.json"
 _FOLDER = re.compile(r"(\d+)-step-\d+")
 _OPERATION = re.compile(r"^\{\{[^}]*\}\} | \[Op:\w+\]$")  # around TensorFlow's reasons
@@ -37,8 +37,8 @@ class CheckpointError(RuntimeError):
     """A checkpoint cannot be saved or restored, and why."""
 
 
-class _BrokenError(Exception):
-    """A folder holds no whole checkpoint."""
+class BrokenStateError(Exception):
+    """A folder holds no whole state, and why."""
 
 
 def checkpoint_key(settings: dict[str, Any], images: np.ndarray, labels: np.ndarray) -> str:
@@ -145,8 +145,8 @@ class Checkpoints:
             folder = f"{self.directory}/{name}"
             try:
                 with storage.local_copy(folder) as place:
-                    content, values = _read(place)
-            except _BrokenError as error:
+                    content, values = read_state(place)
+            except BrokenStateError as error:
                 _log.warning(f"passing over the checkpoint {folder}: {error}")
                 self._broken.add(name)
                 continue
@@ -185,70 +185,99 @@ class Checkpoints:
             ) from error
 
     def _is_complete(self, name: str) -> bool:
-        return name not in self._broken and storage.exists(f"{self.directory}/{name}/{_MANIFEST}")
+        return name not in self._broken and storage.exists(f"{self.directory}/{name}/{MANIFEST}")
 
     def _write(self, folder: str, step: int, extra: Mapping[str, Any]) -> None:
         """Writes a checkpoint, or removes what it has written of it."""
         try:
-            with storage.new_folder(folder, last=_MANIFEST) as place:
-                self._write_into(place, step, extra)
+            with storage.new_folder(folder, last=MANIFEST) as place:
+                write_state(place, self._variables, step, extra)
             _sync(self.directory)
         except BaseException:
             _remove(folder)
             raise
 
-    def _write_into(self, place: str, step: int, extra: Mapping[str, Any]) -> None:
-        state = tf.train.Checkpoint(values=list(self._variables.values()))
-        state.write(f"{place}/{_STATE}")
-        files = sorted(tf.io.gfile.listdir(place))
-        content = {
-            "step": step,
-            "extra": dict(extra),
-            "variables": list(self._variables),
-            "files": {name: _size_and_digest(f"{place}/{name}") for name in files},
-        }
-        with tf.io.gfile.GFile(f"{place}/{_PARTIAL_MANIFEST}", "w") as file:
-            file.write(_manifest(content))
-        for path in [*files, _PARTIAL_MANIFEST]:
-            _sync(f"{place}/{path}")
-        tf.io.gfile.rename(f"{place}/{_PARTIAL_MANIFEST}", f"{place}/{_MANIFEST}")
-        _sync(place)
-
     def _check(self, folder: str, values: Mapping[str, np.ndarray]) -> None:
-        for name in sorted(values.keys() | self._variables.keys()):
-            held = _kind(values[name].dtype, values[name].shape) if name in values else "nothing"
-            variable = self._variables.get(name)
-            wanted = "nothing"
-            if variable is not None:
-                wanted = _kind(variable.dtype.as_numpy_dtype, variable.shape)
-            if held != wanted:
-                raise CheckpointError(
-                    f"the checkpoint {folder} holds {held} for the variable {name}, where this "
-                    f"training has {wanted}. Remove {self.directory} to start anew."
-                )
+        misfit = find_misfit(values, self._variables)
+        if misfit:
+            raise CheckpointError(
+                f"the checkpoint {folder} holds {misfit}. Remove {self.directory} to start anew."
+            )
 
 
-def _read(folder: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Reads a checkpoint: what the manifest says, and the variables' values by name.
+def write_state(
+    folder: str, variables: Mapping[str, tf.Variable], step: int, extra: Mapping[str, Any]
+) -> None:
+    """Writes variables into a folder that is there and empty, the manifest last.
+
+    Args:
+      folder: where TensorFlow writes.
+      variables: by name.
+      step: updates done so far.
+      extra: whatever else to keep; what JSON can hold.
 
     Raises:
-      _BrokenError: when anything in it is missing or not what was written.
+      OSError, tf.errors.OpError: when that fails.
+      TypeError: when JSON cannot hold `extra`.
+    """
+    tf.train.Checkpoint(values=list(variables.values())).write(f"{folder}/{_STATE}")
+    files = sorted(tf.io.gfile.listdir(folder))
+    content = {
+        "step": step,
+        "extra": dict(extra),
+        "variables": list(variables),
+        "files": {name: _size_and_digest(f"{folder}/{name}") for name in files},
+    }
+    with tf.io.gfile.GFile(f"{folder}/{_PARTIAL_MANIFEST}", "w") as file:
+        file.write(_manifest(content))
+    for path in [*files, _PARTIAL_MANIFEST]:
+        _sync(f"{folder}/{path}")
+    tf.io.gfile.rename(f"{folder}/{_PARTIAL_MANIFEST}", f"{folder}/{MANIFEST}")
+    _sync(folder)
+
+
+def find_misfit(
+    values: Mapping[str, np.ndarray], variables: Mapping[str, tf.Variable]
+) -> str | None:
+    """Says in which variable a state differs in type or shape; None where it fits."""
+    for name in sorted(values.keys() | variables.keys()):
+        held = _kind(values[name].dtype, values[name].shape) if name in values else "nothing"
+        variable = variables.get(name)
+        wanted = "nothing"
+        if variable is not None:
+            wanted = _kind(variable.dtype.as_numpy_dtype, variable.shape)
+        if held != wanted:
+            return f"{held} for the variable {name}, where this training has {wanted}"
+    return None
+
+
+def read_state(folder: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Reads what `write_state` wrote.
+
+    Args:
+      folder: where TensorFlow reads.
+
+    Returns:
+      What it was given, with `step` and `extra`; and the variables' values by name.
+
+    Raises:
+      BrokenStateError: when anything in it is missing or not what was written.
     """
     try:
         content = _read_manifest(folder)
         for name, (size, digest) in content["files"].items():
             found = _size_and_digest(f"{folder}/{name}")
             if found[0] != size:
-                raise _BrokenError(f"{name} has {found[0]} bytes of {size}")
+                raise BrokenStateError(f"{name} has {found[0]} bytes of {size}")
             if found[1] != digest:
-                raise _BrokenError(f"{name} is not what was written: its SHA-256 differs")
+                raise BrokenStateError(f"{name} is not what was written: its SHA-256 differs")
         reader = tf.train.load_checkpoint(f"{folder}/{_STATE}")
         values = {
             name: np.asarray(reader.get_tensor(f"values/{index}/.ATTRIBUTES/VARIABLE_VALUE"))
             for index, name in enumerate(content["variables"])
         }
     except (OSError, ValueError, tf.errors.OpError) as error:
-        raise _BrokenError(_reason(error)) from error
+        raise BrokenStateError(_reason(error)) from error
     return content, values
 
 
@@ -259,17 +288,17 @@ def _manifest(content: dict[str, Any]) -> str:
 
 def _read_manifest(folder: str) -> dict[str, Any]:
     try:
-        with tf.io.gfile.GFile(f"{folder}/{_MANIFEST}", "rb") as file:
+        with tf.io.gfile.GFile(f"{folder}/{MANIFEST}", "rb") as file:
             written = file.read()
     except tf.errors.NotFoundError as error:
-        raise _BrokenError(f"it has no {_MANIFEST}, as when a save is cut short") from error
+        raise BrokenStateError(f"it has no {MANIFEST}, as when a save is cut short") from error
     try:
         manifest = json.loads(written)
         content, digest = manifest["content"], manifest["sha256"]
     except (ValueError, LookupError, TypeError) as error:
-        raise _BrokenError(f"{_MANIFEST} is not a manifest: {error}") from error
+        raise BrokenStateError(f"{MANIFEST} is not a manifest: {error}") from error
     if _sha256(content) != digest:
-        raise _BrokenError(f"{_MANIFEST} is not what was written: its SHA-256 differs")
+        raise BrokenStateError(f"{MANIFEST} is not what was written: its SHA-256 differs")
     return content
 
 

@@ -1,5 +1,6 @@
 """Judging a generator in training by digits that it is not trained on."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,12 +25,15 @@ class Judgement:
       spread: total variance of the features over that of the held-out digits.
       shares: of each digit 0..9 among what the classifier sees, each 0..1.
       agreement: share of pictures in which the classifier sees the digit that was asked for.
+      relative: `fid` over the total variance of the held-out digits, which does not depend on the
+        scale of the features, so that figures by two classifiers are near each other.
     """
 
     fid: float
     spread: float
     shares: tuple[float, ...]
     agreement: float
+    relative: float = math.nan
 
     @property
     def collapse(self) -> str | None:
@@ -56,12 +60,14 @@ class HeldOut:
         """Compares generated images uint8 [n, 28, 28, 1], drawn for digits int [n]."""
         features, logits = self._extract(images)
         found = fit_gaussian(features)
-        spread = np.trace(found.covariance) / max(np.trace(self._reference.covariance), 1e-12)
+        fid = gaussian_distance(found, self._reference)
+        variance = max(float(np.trace(self._reference.covariance)), 1e-12)
         return Judgement(
-            fid=gaussian_distance(found, self._reference),
-            spread=float(spread),
+            fid=fid,
+            spread=float(np.trace(found.covariance)) / variance,
             shares=tuple(digit_shares(logits).tolist()),
             agreement=agreement(asked, logits),
+            relative=fid / variance,
         )
 
 

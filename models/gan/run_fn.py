@@ -21,6 +21,7 @@ from models.gan.run_log import RunLog
 from models.gan.settings import TrainSettings
 from models.gan.training import GanTrainer
 from models.gan.tuning_settings import describe, with_hyperparameters
+from models.gan.warm_start import find_start, leave_state
 
 _progress_log = logging.getLogger("mnist_gan.progress")
 
@@ -31,7 +32,8 @@ def run_fn(fn_args: Any) -> None:
     Args:
       fn_args: TFX's FnArgs. `custom_config["train"]` holds the fields of `TrainSettings`,
         `custom_config["checkpoints"]` a folder or URI for the state of trainings that were cut
-        off (none are kept without it); `base_model` the digit classifier by whose features
+        off (none are kept without it), `custom_config["served"]` one with the versions that are
+        served, for a warm start; `base_model` the digit classifier by whose features
         the best moment of the training is found (the last is taken without it);
         `hyperparameters` what the Tuner found, which replaces fields of `TrainSettings`.
         `serving_model_dir` receives the SavedModel; `model_run_dir` what `RunLog` writes.
@@ -40,6 +42,7 @@ def run_fn(fn_args: Any) -> None:
       NonFiniteLossError: when training diverges.
       InterruptedTrainingError: after SIGTERM or SIGINT.
       CheckpointError: when a checkpoint cannot be written.
+      WarmStartError: when the training that is served cannot be gone on from.
     """
     settings = _settings(fn_args)
     if settings.deterministic:
@@ -50,6 +53,10 @@ def run_fn(fn_args: Any) -> None:
     trained, held_out = _hold_out(settings, images, fn_args.base_model)
     images, labels = images[trained], labels[trained]
     trainer = GanTrainer(settings, images, labels, held_out=held_out, strategy=strategy)
+    served = fn_args.custom_config.get("served")
+    start = find_start(settings.warm_start, served, trainer.lasting_variables())
+    if start:
+        trainer.begin_from(start)
     root = fn_args.custom_config.get("checkpoints")
     checkpoints = _checkpoints(root, trainer, images, labels) if root else None
     with _places(fn_args, strategy) as (model_dir, run_dir), stopping_on_signals(trainer):
@@ -58,6 +65,8 @@ def run_fn(fn_args: Any) -> None:
                 run_log.record(progress)
             run_log.sample(trainer.step)
         export_generator(trainer.best.network, settings, model_dir)
+        if is_chief(strategy):
+            leave_state(model_dir, trainer.lasting_variables(), trainer.step, trainer.course)
     if checkpoints and is_chief(strategy):
         checkpoints.clear()
 
@@ -85,7 +94,8 @@ def _hold_out(
 def _checkpoints(
     root: str, trainer: GanTrainer, images: np.ndarray, labels: np.ndarray
 ) -> Checkpoints:
-    key = checkpoint_key(recipe(trainer.settings), images, labels)
+    begun = recipe(trainer.settings) | {"origin": trainer.course.origin}
+    key = checkpoint_key(begun, images, labels)
     checkpoints = Checkpoints(root, key, trainer.variables())
     if not trainer.settings.resume:
         checkpoints.clear()

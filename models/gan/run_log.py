@@ -39,6 +39,7 @@ class RunLog:
         self._trainer = trainer
         self._sampled_at: float | None = None
         self._judged: object = None
+        self._started = "cold"
         self._named: set[str] = set()
         tf.io.gfile.makedirs(os.path.join(directory, "samples"))
         self._events = tf.summary.create_file_writer(directory)
@@ -55,6 +56,9 @@ class RunLog:
 
     def record(self, progress: Progress) -> None:
         """Says and writes where the training stands."""
+        if self._started != progress.start:
+            self._started = progress.start
+            _progress_log.info(f"start: {progress.start}")
         _progress_log.info(self._line(progress))
         self._lines.write(json.dumps(dataclasses.asdict(progress)) + "\n")
         self._lines.flush()

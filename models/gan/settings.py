@@ -45,6 +45,15 @@ class TrainSettings(BaseModel):
     resume: bool = Field(
         True, description="whether an interrupted training of the same settings and data goes on"
     )
+    warm_start: Literal["none", "served", "auto"] = Field(
+        "none",
+        description="where weights, optimisers and average begin: none: drawn by the seed; served: "
+        "those of the training that is being served; auto: the same, and drawn after all where "
+        "these are worse at the first evaluation",
+    )
+    warm_learning_rate: float = Field(
+        1.0, gt=0, le=1, description="share of both learning rates in a training so begun"
+    )
     evaluations: int = Field(
         4, ge=0, le=10_000, description="FIDs on held-out digits over the budget; the best is kept"
     )
@@ -209,5 +218,10 @@ _CONFLICTS: tuple[tuple[Callable[[TrainSettings], bool], str], ...] = (
     (
         lambda s: s.patience is not None and not s.evaluations,
         "patience counts evaluations, and evaluations=0",
+    ),
+    (
+        lambda s: s.warm_start == "auto" and s.evaluations < 2,
+        "warm_start=auto judges the start at the first of the evaluations and has to have time "
+        "left then: evaluations={evaluations} must be 2 or more",
     ),
 )

@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,10 @@ from models.gan.held_out import HeldOut, Judgement, Patience
 from models.gan.networks import CLASSES
 from models.gan.settings import TrainSettings
 from models.gan.update import SCALARS, GanUpdate
+from models.gan.warm_start import Course, Start
 
 _CALL_SECONDS = 2.0
+_log = logging.getLogger("mnist_gan.progress")
 
 
 class NonFiniteLossError(RuntimeError):
@@ -42,6 +45,7 @@ class Progress:
       steps_per_second: over the last interval.
       scalars: means over the last host call: both losses and the mean logits.
       judgement: the last by held-out digits; None before the first.
+      start: where the training began, in words.
     """
 
     step: int
@@ -50,6 +54,7 @@ class Progress:
     steps_per_second: float
     scalars: dict[str, float]
     judgement: Judgement | None = None
+    start: str = "cold"
 
 
 class GanTrainer:
@@ -102,6 +107,8 @@ class GanTrainer:
         self._evaluated = 0
         self._evaluation_seconds = 0.0
         self._judgement: Judgement | None = None
+        self.course = Course()
+        self._cold_values: dict[str, np.ndarray] = {}
 
     @property
     def step(self) -> int:
@@ -130,7 +137,7 @@ class GanTrainer:
         [fraction] = self._agree(self._fraction(clock.seconds))
         while fraction < 1.0 and not self._patience.exhausted:
             called_at = clock.seconds
-            scalars = self.run_steps(steps, fraction)
+            scalars = self._run_or_go_cold(steps, fraction)
             steps = self._next_steps(steps, clock.seconds - called_at)
             fraction, steps, stop = self._agree(
                 self._fraction(clock.seconds), steps, self.stop_requested
@@ -147,7 +154,13 @@ class GanTrainer:
                 rate = (self.step - last_step) / reporting.restart()
                 last_step = self.step
                 progress = Progress(
-                    last_step, clock.seconds, fraction, rate, scalars, self._judgement
+                    last_step,
+                    clock.seconds,
+                    fraction,
+                    rate,
+                    scalars,
+                    self._judgement,
+                    self.course.start,
                 )
                 with clock.stopped():
                     yield progress
@@ -162,6 +175,27 @@ class GanTrainer:
         self.average.set_weights(self.update.average)
         return self.average.draw(np.arange(rows * CLASSES) % CLASSES)
 
+    def begin_from(self, start: Start) -> None:
+        """Takes up where another training ended: its networks, optimisers and average.
+
+        Args:
+          start: from `find_start`, which has seen to it that it fits.
+        """
+        variables = self.lasting_variables()
+        self._cold_values = {name: variable.numpy() for name, variable in variables.items()}
+        _assign(variables, start.values)
+        self.course = Course(
+            start=f"warm from version {start.version}",
+            origin=start.digest,
+            is_warm=True,
+            cold=start.cold,
+        )
+
+    def lasting_variables(self) -> dict[str, Any]:
+        """What a later training can begin from, by name: what says nothing of this one's budget."""
+        named = self.variables()
+        return {name: named[name] for name in named if not name.startswith(("best_", "step_"))}
+
     def variables(self) -> dict[str, Any]:
         """All that the course of the training depends on, by name."""
         update = self.update
@@ -173,6 +207,7 @@ class GanTrainer:
             "average": update.average,
             "best": self.best.network.variables,
             "step": [update.step],
+            "age": [update.age],
         }
         named: dict[str, Any] = {}
         seen: set[int] = set()
@@ -201,6 +236,7 @@ class GanTrainer:
         _, extra = found
         self._patience = Patience(self.settings.patience, extra["fids"])
         self._evaluated = extra["evaluated"]
+        self.course = Course(**extra["course"])
         return extra["seconds"]
 
     def _save(self, checkpoints: Checkpoints | None, seconds: float) -> None:
@@ -209,6 +245,7 @@ class GanTrainer:
                 "seconds": seconds,
                 "fids": self._patience.fids,
                 "evaluated": self._evaluated,
+                "course": dataclasses.asdict(self.course),
             }
             checkpoints.save(self.step, extra)
 
@@ -222,11 +259,50 @@ class GanTrainer:
         self.average.set_weights(self.update.average)
         judgement = self._held_out.judge(self.average.draw(asked), asked)
         # Machines may round differently, and have to come to the same end.
-        [fid] = self._agree(judgement.fid)
-        self._judgement = dataclasses.replace(judgement, fid=fid)
-        if self._patience.is_best(self._judgement.fid):
+        fid, relative = self._agree(judgement.fid, judgement.relative)
+        self._judgement = dataclasses.replace(judgement, fid=fid, relative=relative)
+        if self._patience.is_best(fid):
             self.best.network.set_weights(self.average.network.get_weights())
         self._evaluation_seconds = time.monotonic() - started
+        if len(self._patience.fids) == 1:
+            self._weigh_start(relative, fraction)
+
+    def _weigh_start(self, relative: float, fraction: float) -> None:
+        """Notes how good a cold start is by its first evaluation, or holds a warm one to that.
+
+        Args:
+          relative: of the first judgement.
+          fraction: of the budget used.
+        """
+        course = self.course
+        if not course.is_warm:
+            self.course = dataclasses.replace(course, cold=relative)
+        elif self.settings.warm_start == "auto" and course.cold is not None and fraction < 1.0:
+            found = f"{relative:.3g} of the variance at the first evaluation"
+            if relative <= course.cold:
+                _log.info(f"{course.start}: {found}, where a cold start had {course.cold:.3g}")
+            else:
+                self._go_cold(f"{found}, where a cold start had {course.cold:.3g}")
+
+    def _run_or_go_cold(self, steps: int, fraction: float) -> dict[str, float]:
+        """`run_steps`; a warm start that diverges before it was judged is given up under `auto`."""
+        try:
+            return self.run_steps(steps, fraction)
+        except NonFiniteLossError as error:
+            is_judged = bool(self._patience.fids)
+            if not self.course.is_warm or self.settings.warm_start != "auto" or is_judged:
+                raise
+            self._go_cold(str(error).partition(".")[0])
+        return self.run_steps(steps, fraction)
+
+    def _go_cold(self, reason: str) -> None:
+        """Begins again with the weights that the seed draws and what is left of the budget."""
+        before = self.course.start
+        _assign(self.lasting_variables(), self._cold_values)
+        self._patience = Patience(self.settings.patience)
+        start = f"cold at step {self.step}, since {before} gave {reason}"
+        self.course = dataclasses.replace(self.course, start=start, is_warm=False, cold=None)
+        _log.warning(f"{before}: {reason}; the rest of the budget goes to a cold start")
 
     def _fraction(self, seconds: float) -> float:
         by_time = 0.0
@@ -275,7 +351,9 @@ class GanTrainer:
         """
         if self.settings.max_steps:
             steps = min(steps, self.settings.max_steps - self.step)
-        means = self._steps(tf.constant(steps), tf.constant(fraction, tf.float32)).numpy()
+        rate = self.settings.warm_learning_rate if self.course.is_warm else 1.0
+        arguments = (tf.constant(fraction, tf.float32), tf.constant(rate, tf.float32))
+        means = self._steps(tf.constant(steps), *arguments).numpy()
         scalars = dict(zip(SCALARS, means.tolist(), strict=True))
         if not np.isfinite(means).all():
             found = ", ".join(f"{name} {value:g}" for name, value in scalars.items())
@@ -287,17 +365,25 @@ class GanTrainer:
         return scalars
 
     @tf.function
-    def _steps(self, steps: tf.Tensor, fraction: tf.Tensor) -> tf.Tensor:
+    def _steps(self, steps: tf.Tensor, fraction: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
         """Runs `steps` updates; returns the means of `SCALARS`, float32 [4]."""
         fall = 1.0 - self.settings.final_learning_rate
-        self.update.set_rates(1.0 - fall * tf.clip_by_value(2.0 * fraction - 1.0, 0.0, 1.0))
+        self.update.set_rates(
+            rate * (1.0 - fall * tf.clip_by_value(2.0 * fraction - 1.0, 0.0, 1.0))
+        )
         deviation = self.settings.instance_noise * (1.0 - fraction)
         total = tf.zeros([len(SCALARS)])
         for _ in tf.range(steps):
             scalars = self._strategy.run(self._replica_update, [deviation])
             total += self._strategy.reduce("MEAN", scalars, axis=None)
             self.update.step.assign_add(1)
+            self.update.age.assign_add(1)
         return total / tf.cast(steps, tf.float32)
+
+
+def _assign(variables: Mapping[str, Any], values: Mapping[str, np.ndarray]) -> None:
+    for name, variable in variables.items():
+        variable.assign(values[name])
 
 
 class _Clock:

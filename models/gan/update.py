@@ -128,6 +128,8 @@ class GanUpdate:
         self.discriminator_optimiser = _optimiser(settings, rate, half)
         self.discriminator_optimiser.build(self.discriminator.trainable_variables)
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        # Updates since the weights were drawn: more than the step where another training began.
+        self.age = tf.Variable(0, dtype=tf.int64, trainable=False, name="age")
 
     def set_rates(self, share: tf.Tensor) -> None:
         """Sets both learning rates to this share of those in the settings."""
@@ -142,7 +144,7 @@ class GanUpdate:
         """Updates the generator once and the discriminator `discriminator_steps` times.
 
         The last of these and the generator's are simultaneous, on the same generated digits. The
-        step is the caller's to count.
+        step and the age are the caller's to count.
 
         Args:
           deviation: standard deviation of the instance noise, a scalar.
@@ -279,8 +281,8 @@ class GanUpdate:
         ]
 
     def _update_average(self) -> None:
-        step = tf.cast(self.step + 1, tf.float32)
-        decay = tf.minimum(self.settings.ema_decay, (1.0 + step) / (10.0 + step))
+        age = tf.cast(self.age + 1, tf.float32)
+        decay = tf.minimum(self.settings.ema_decay, (1.0 + age) / (10.0 + age))
         for average, current in zip(self.average, self.generator.trainable_variables, strict=True):
             average.assign(average + (1.0 - decay) * (current.value - average))
 

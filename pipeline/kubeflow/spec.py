@@ -24,7 +24,7 @@ from pipeline.kubeflow.platform_spec import platform_spec
 from pipeline.kubeflow.settings import KubeflowSettings, NodeResources
 from pipeline.kubeflow.spec_checks import SpecError, check_spec
 from pipeline.kubeflow.vertex import trains_elsewhere, vertex_trainer
-from pipeline.pipeline import NODES_READING_OUTSIDE, create_pipeline
+from pipeline.pipeline import create_pipeline, nodes_reading_outside
 
 COMMAND = ("python", "-m", "pipeline.kubeflow.entrypoint")
 # `entrypoint.py` finds it in the image, wherever the package is installed there.
@@ -105,7 +105,8 @@ def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dic
     spec = runner.run(pipeline, write_out=False)["pipelineSpec"]
     _set_runtime_parameters(spec, pipeline, settings)
     for name, task in spec["root"]["dag"]["tasks"].items():
-        _set_caching(task, name)
+        if name in nodes_reading_outside(settings):
+            task["cachingOptions"] = {}
         _set_retries(task, settings.kubeflow)
     add_page_outputs(spec)
     if settings.kubeflow.webhook_secret:
@@ -193,11 +194,6 @@ def _properties_holding(spec: dict[str, Any], section: Any) -> list[tuple[str, s
         if isinstance(text := value.get("runtimeValue", {}).get("constant"), str)
         for path in parameters.places_of(section, text)
     ]
-
-
-def _set_caching(task: dict[str, Any], name: str) -> None:
-    if name in NODES_READING_OUTSIDE:
-        task["cachingOptions"] = {}
 
 
 def _leave_uris_to_beam(

@@ -24,6 +24,7 @@ class RunRecord:
       preset: by name; "" when not recorded.
       data_content: fingerprint of the data's files; "" when not recorded.
       span: ingested; None when the run did not get there.
+      train_fingerprint: of the train split's digits; "" likewise.
       nodes: state by node, in the order they ran: complete, cached, failed or running.
       figures: of the evaluation, by name.
       blessed: by the evaluator; None when it did not get there.
@@ -42,6 +43,7 @@ class RunRecord:
     preset: str = ""
     data_content: str = ""
     span: int | None = None
+    train_fingerprint: str = ""
     nodes: dict[str, str] = field(default_factory=dict)
     figures: dict[str, float] = field(default_factory=dict)
     blessed: bool | None = None
@@ -110,7 +112,9 @@ def read_run(database: Database | Path, run_id: str) -> RunRecord:
 def pushed_models(database: Database | Path) -> list[tuple[Path, Path]]:
     """Of all versions that a run has pushed, the folder and its copy here, oldest first."""
     artifacts = open_store(database).get_artifacts_by_type("PushedModel")
-    found = ((_property(artifact, "pushed_destination"), artifact.uri) for artifact in artifacts)
+    # PostgreSQL gives them in another order than SQLite.
+    in_order = sorted(artifacts, key=lambda artifact: artifact.id)
+    found = ((_property(artifact, "pushed_destination"), artifact.uri) for artifact in in_order)
     return [(Path(destination), Path(uri)) for destination, uri in found if destination]
 
 
@@ -157,6 +161,7 @@ def _outputs(
 def _note(record: RunRecord, node: str, type_name: str, artifact: Any) -> None:
     if type_name == "Examples":
         record.span = int(_property(artifact, "span") or 0)
+        record.train_fingerprint = _property(artifact, "train_fingerprint") or ""
     elif type_name == "Model" and node == "Trainer":
         record.model_uri = artifact.uri
     elif type_name == "ModelBlessing":

@@ -234,5 +234,10 @@ def figure_lines(figures: Mapping[str, float]) -> Iterator[str]:
             f"FID {figures['fid']:.3f} ({figures['fid_low']:.3f} to {figures['fid_high']:.3f}), "
             f"{figures['fid_ratio']:.2f} times real digits' own {figures['fid_floor']:.3f}"
         )
+    if "test_fid" in figures:
+        yield (
+            f"on the test split FID {figures['test_fid']:.3f} ({figures['test_fid_low']:.3f} to "
+            f"{figures['test_fid_high']:.3f}), {figures['test_fid_ratio']:.2f} times real digits'"
+        )
     if "agreement" in figures:
         yield f"asked digit seen in {figures['agreement']:.1%}"

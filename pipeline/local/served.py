@@ -1,9 +1,15 @@
-"""What is being served, as far as an evaluation depends on it."""
+"""What is being served, as far as a training or an evaluation depends on it."""
 
 import filecmp
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from models.gan.warm_start import read_origin
+from models.versions import newest_version
+
+_CARD = Path("assets.extra") / "model_card.json"
 
 
 def baseline_version(serving_dir: Path, model_dir: Path) -> str:
@@ -46,6 +52,29 @@ def _data_behind(version: Path) -> list[str] | None:
         return [span["fingerprint"] for span in json.loads(path.read_text())["spans"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def training_start(serving_dir: Path, train: dict[str, Any], fingerprint: str) -> str:
+    """Names the state that a warm start goes on from; "" where there is none.
+
+    A training that was pushed is the newest version when its run is repeated. What it began from is
+    what that version's state says, and so the training still stands.
+
+    Args:
+      serving_dir: with a folder per version, named by its number; need not exist.
+      train: the settings of the training, as JSON.
+      fingerprint: of the digits that it is trained on.
+    """
+    version = newest_version(str(serving_dir))
+    if version is None:
+        return ""
+    digest, origin = read_origin(str(serving_dir), version)
+    try:
+        card = json.loads((serving_dir / version / _CARD).read_text())
+        repeated = (card["data"]["fingerprint"], card["settings"]["train"]) == (fingerprint, train)
+    except (OSError, ValueError, LookupError, TypeError):
+        repeated = False
+    return (origin or "") if repeated else digest
 
 
 def _holds(version: Path, model_dir: Path) -> bool:

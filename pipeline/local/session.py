@@ -1,5 +1,6 @@
 """One run as TFX sees it; importing this imports TFX, which takes seconds."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import logging
@@ -12,7 +13,7 @@ from pipeline.local import history
 from pipeline.local.damage import push_that_is_gone
 from pipeline.local.places import Places, UsageError
 from pipeline.local.runner import NodeFailedError, NodeListener, ReportingRunner
-from pipeline.local.served import baseline_version, data_baseline_version
+from pipeline.local.served import baseline_version, data_baseline_version, training_start
 from pipeline.pipeline import create_pipeline
 
 __all__ = ["NodeFailedError", "Session"]
@@ -65,6 +66,7 @@ class Session:
                 "MnistExampleGen": lambda _: window.content,
                 "DataGate": lambda _: _data_baseline(resolved, places, window),
                 "GeneratorEvaluator": lambda run_id: _baseline(resolved, places, run_id),
+                **_start(resolved, places),
             },
             uncached_nodes=self._uncached(places, from_node, use_cache),
         )
@@ -117,6 +119,20 @@ def _data_baseline(resolved: Resolved, places: Places, window: Window) -> str:
     """The version whose data those of a run are to be compared with."""
     serving_dir = places.serving / resolved.settings.push.model_name
     return data_baseline_version(serving_dir, [state.fingerprint for state in window.spans])
+
+
+def _start(resolved: Resolved, places: Places) -> dict[str, Callable[[str], str]]:
+    """What a warm start goes on from, where one is wanted."""
+    settings = resolved.settings
+    if settings.train.warm_start == "none":
+        return {}
+    serving_dir, train = places.serving / settings.push.model_name, settings.train
+
+    def read(run_id: str) -> str:
+        fingerprint = history.read_run(places.database, run_id).train_fingerprint
+        return training_start(serving_dir, train.model_dump(mode="json"), fingerprint)
+
+    return {"Trainer": read}
 
 
 def _reachable(start: list[str], followers: dict[str, list[str]]) -> set[str]:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from pipeline.serve import watch
@@ -24,6 +26,7 @@ from pipeline.serve.settings import ServeSettings
 PAGE = Path(__file__).parent / "page"
 _log = logging.getLogger(__name__)
 _RETRY = {"Retry-After": "1"}
+_CLIENT_CLOSED_REQUEST = 499  # as TensorFlow Serving has it for CANCELLED
 # Nothing but what lies beside the page, and the pictures that its script makes.
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; "
@@ -50,6 +53,9 @@ _PREDICT_BODY = {
 }
 _MODEL = "/v1/models/{name}"
 _VERSION = _MODEL + "/versions/{version}"
+_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+_LABEL = re.compile(r"/v1/models/[^/:]+/labels/([^/:]+)(/metadata|:\w+)?")
+_METHOD = re.compile(r"/v1/models/[^/:]+(/versions/\d+)?:(classify|regress)")
 
 
 def create_app(name: str, versions: watch.VersionWatch, settings: ServeSettings) -> FastAPI:
@@ -88,6 +94,7 @@ def create_app(name: str, versions: watch.VersionWatch, settings: ServeSettings)
     app.post(_VERSION + ":predict", **post)(server.predict_with_version)
     app.get(_MODEL, **get)(server.status)
     app.get(_VERSION, **get)(server.status_of_version)
+    app.router.add_route("/v1/{rest:path}", _malformed, methods=_METHODS, include_in_schema=False)
     app.mount("/", _Page(directory=PAGE, html=True))
     app.add_exception_handler(HTTPException, _on_http_error)  # type: ignore[arg-type]
     app.add_exception_handler(Exception, _on_defect)
@@ -168,6 +175,8 @@ class _Server:
         return await self._predict(name, _number(version), request)
 
     def _statuses(self, name: str, version: int | None) -> Response:
+        if ":" in name:
+            raise HTTPException(400, f"Malformed request: GET /v1/models/{name[:200]}")
         found = [
             status
             for status in self._versions.statuses()
@@ -233,6 +242,20 @@ class _Server:
             return await asyncio.wait_for(_read_up_to(request, limit), seconds)
         except asyncio.TimeoutError:
             raise HTTPException(408, f"the body did not come within {seconds:g} s") from None
+        except ClientDisconnect:
+            raise HTTPException(_CLIENT_CLOSED_REQUEST, "the client has gone") from None
+
+
+async def _malformed(request: Request) -> Response:
+    """What is under /v1/ and is no route: TensorFlow Serving's INVALID_ARGUMENT, with its texts."""
+    path = request.url.path
+    if label := _LABEL.fullmatch(path):
+        raise HTTPException(400, f"Unrecognized servable version label: {label[1][:100]}")
+    if request.method == "POST" and (asked := _METHOD.fullmatch(path)):
+        raise HTTPException(400, f"This server answers :predict only, not :{asked[2]}")
+    if path.rstrip("/") == "/v1/models":
+        raise HTTPException(400, "Missing model name in request.")
+    raise HTTPException(400, f"Malformed request: {request.method} {path[:200]}")
 
 
 async def _read_up_to(request: Request, limit: int) -> bytes:

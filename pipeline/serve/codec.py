@@ -62,8 +62,11 @@ def parse_request(
     signature = content.get("signature_name", DEFAULT_SIGNATURE)
     if not isinstance(signature, str):
         raise RequestError("'signature_name' key must be a string value.")
+    signature = signature or DEFAULT_SIGNATURE
     if signature not in signatures:
-        raise RequestError(f'Serving signature name: "{signature}" not found in signature def')
+        raise RequestError(
+            f'Serving signature name: "{signature[:100]}" not found in signature def'
+        )
     specs = signatures[signature]
     by_row = "instances" in content
     if by_row == ("inputs" in content):

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from google.protobuf import json_format
+from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow_serving.apis import get_model_metadata_pb2, prediction_log_pb2
+from tensorflow_serving.apis import prediction_log_pb2
 
 from pipeline.serve.codec import RequestError, TensorSpec
 
@@ -19,7 +19,7 @@ _ASSERTED = "assertion failed: ["
 
 
 class LoadedVersion:
-    """A SavedModel that was loaded and tried.
+    """A SavedModel that was loaded and tried, with signatures whose tensors all are rows.
 
     Attributes:
       number: its version.
@@ -37,6 +37,8 @@ class LoadedVersion:
         self.number = int(directory.name)
         self._module = tf.saved_model.load(str(directory))
         self._functions = dict(self._module.signatures)
+        for name, function in self._functions.items():
+            _require_rows(name, function)
         self.signatures = {
             name: {key: _spec(spec) for key, spec in function.structured_input_signature[1].items()}
             for name, function in self._functions.items()
@@ -74,6 +76,17 @@ class LoadedVersion:
             self.call(request.model_spec.signature_name, inputs)
 
 
+def _require_rows(name: str, function: Any) -> None:
+    """Requests are counted, joined and split by rows, so each tensor has to have them."""
+    tensors = {**function.structured_input_signature[1], **function.structured_outputs}
+    for key, spec in tensors.items():
+        if not spec.shape.rank or spec.shape[0] is not None:
+            raise ValueError(
+                f"signature {name}: {key} has the shape {spec.shape}; expected a first dimension "
+                "of any size, one row per picture"
+            )
+
+
 def _spec(spec: tf.TensorSpec) -> TensorSpec:
     dtype = np.dtype(object) if spec.dtype == tf.string else np.dtype(spec.dtype.as_numpy_dtype)
     return TensorSpec(dtype, tuple(spec.shape.as_list()))
@@ -81,11 +94,29 @@ def _spec(spec: tf.TensorSpec) -> TensorSpec:
 
 def _signature_def(directory: Path) -> dict[str, Any]:
     content = saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
-    found = get_model_metadata_pb2.SignatureDefMap()
-    for name, signature in content.meta_graphs[0].signature_def.items():
-        if not name.startswith("__"):
-            found.signature_def[name].CopyFrom(signature)
-    return json_format.MessageToDict(found, preserving_proto_field_name=True)
+    found = {
+        name: {
+            "inputs": {key: _tensor_info(info) for key, info in signature.inputs.items()},
+            "outputs": {key: _tensor_info(info) for key, info in signature.outputs.items()},
+            "method_name": signature.method_name,
+        }
+        for name, signature in content.meta_graphs[0].signature_def.items()
+        if not name.startswith("__")
+    }
+    return {"signature_def": found}
+
+
+def _tensor_info(info: Any) -> dict[str, Any]:
+    """With the fields that have their default, which protobuf's own JSON leaves out."""
+    shape = info.tensor_shape
+    return {
+        "dtype": types_pb2.DataType.Name(info.dtype),
+        "tensor_shape": {
+            "dim": [{"size": str(dim.size), "name": dim.name} for dim in shape.dim],
+            "unknown_rank": shape.unknown_rank,
+        },
+        "name": info.name,
+    }
 
 
 def _card(directory: Path) -> dict[str, Any] | None:

@@ -281,6 +281,50 @@ def test_a_poisoned_span_stops_one_run_and_is_left_out_until_released(tmp_path, 
     assert (twice.returncode, twice.stderr.count("\n")) == (2, 1)
 
 
+@pytest.mark.slow
+def test_warm_starts_go_on_from_what_is_served_and_never_from_what_was_rejected(
+    tmp_path, span_dir, digits, write_span
+):
+    output = tmp_path / "out"
+    arguments = [
+        *("run", "--preset", "smoke", "--output-dir", str(output), "--data-dir", str(span_dir)),
+        *("--set", "train.warm_start=auto"),
+    ]
+
+    def start_of_last_training() -> str:
+        runs = output.glob("artifacts/Trainer/model_run/*/progress.jsonl")
+        newest = max(runs, key=lambda path: int(path.parent.name))
+        return json.loads(newest.read_text().splitlines()[0])["start"]
+
+    def run(*more: str, status: int = 0) -> int:
+        """Returns how many nodes came from the cache."""
+        result = local_runner(*arguments, *more)
+        assert result.returncode == status, result.stdout + result.stderr
+        return result.stdout.count("unchanged, from the cache")
+
+    serving = output / "serving" / "mnist_gan"
+    run()
+    [first] = versions_in(serving)
+    assert start_of_last_training() == "cold"
+    assert run() == len(NODES)
+    write_span(span_dir, *(part[::-1] for part in digits), train=700)
+    run("--set", "evaluation.thresholds.fid_ratio.max=0.001", status=3)
+    assert f"warm from version {first.name}" in start_of_last_training()
+    write_span(span_dir, *(part[100:] for part in digits), train=700)
+    run("--set", "evaluation.tolerances.fid=null")
+    assert f"warm from version {first.name}" in start_of_last_training()
+    assert len(versions_in(serving)) == 2
+    assert run("--set", "evaluation.tolerances.fid=null") == len(NODES)
+    wider = ("--set", "train.latent_dim=65", "--set", "evaluation.tolerances.fid=null")
+    run(*wider)
+    assert start_of_last_training() == "cold"
+    other = ("--set", "train.warm_start=served", "--set", "train.latent_dim=66")
+    refused = local_runner(*arguments, *other)
+    assert refused.returncode == 1
+    assert "its networks or optimisers are others" in refused.stdout
+    assert "Traceback" not in refused.stdout + refused.stderr
+
+
 def test_a_model_that_is_not_blessed_is_not_pushed(pushed, arguments, workspace):
     before = versions(workspace)
     result = local_runner(*arguments, "--set", "evaluation.thresholds.fid_ratio.max=0.001")

@@ -1,12 +1,15 @@
 """The evaluator with real digits and a real classifier: what it blesses, and what it must not."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from evaluating import COUNT, SETTINGS, Run, blurred, export
+from scipy import ndimage
+from tfx.types import artifact_utils, standard_artifacts
 
 from components.generator_evaluator.baseline import Baseline, BrokenBaselineError
 from components.generator_evaluator.evaluation import Evaluation, evaluate
@@ -201,6 +204,84 @@ def test_the_model_being_served_itself_is_unchanged(execute, pools, tmp_path):
     assert run.content["baseline"]["status"] == "unchanged"
     assert {check["kind"] for check in run.content["checks"]} == {"threshold"}
     assert run.blessed
+
+
+@pytest.fixture(scope="session")
+def drifted(pools):
+    """A window in which strokes are bolder, with the digits of before as its fixed test split."""
+    (train, train_labels), (held_out, labels) = pools["train"], pools["eval"]
+    return RealDigits(bolder(train), train_labels, bolder(held_out), labels, held_out)
+
+
+def bolder(images: np.ndarray, share: float = 1.0) -> np.ndarray:
+    """The first of each ten rows of ten, so of every digit alike, with strokes a pixel wider."""
+    chosen = (np.arange(len(images)) // 10 % 10) < 10 * share
+    wider = ndimage.grey_dilation(images, (1, 2, 2, 1))
+    return np.where(chosen[:, np.newaxis, np.newaxis, np.newaxis], wider, images)
+
+
+def fids(evaluation: Evaluation, name: str) -> tuple[float, float]:
+    figure = evaluation.document["figures"][name]
+    return figure["value"], figure["baseline"]["value"]
+
+
+def test_an_older_generator_is_not_kept_on_old_evidence(good, pools, drifted, extractor):
+    """The challenger draws as the window does in part, and the test split likes it a bit less."""
+    images, asked = pools["second"]
+    challenger = Samples(bolder(images, 0.1), asked)
+    found = judge(challenger, drifted, extractor, good)
+    new, served = fids(found, "fid")
+    assert new < served
+    new, served = fids(found, "test_fid")
+    assert new > served
+    assert not failed(found, "baseline") & {"fid", "test_fid"}
+    assert found.document["figures"]["test_fid_ratio"]["floor"] is not None
+
+
+def test_one_that_has_forgotten_what_is_old_is_rejected_for_that(good, pools, drifted, extractor):
+    images, asked = pools["second"]
+    found = judge(Samples(bolder(images), asked), drifted, extractor, good)
+    new, served = fids(found, "fid")
+    assert new < 0.5 * served
+    assert "test_fid" in failed(found, "baseline")
+    assert "fid" not in failed(found, "baseline")
+
+
+def test_one_that_the_test_split_likes_better_does_not_win_by_that(good, pools, drifted, extractor):
+    images, asked = pools["second"]
+    found = judge(good, drifted, extractor, Samples(bolder(images), asked))
+    new, served = fids(found, "test_fid")
+    assert new < 0.5 * served
+    assert "fid" in failed(found, "baseline")
+
+
+def test_without_a_test_split_nothing_is_said_of_one(good, pools, real, drifted, extractor):
+    second = Samples(*pools["second"])
+    without = judge(good, real, extractor, second).document
+    assert not {"test_fid", "test_fid_ratio"} & set(without["figures"])
+    split = RealDigits(real.train, real.train_labels, real.eval, real.eval_labels, drifted.test)
+    beside = judge(good, split, extractor, second).document
+    figures = {name: found for name, found in beside["figures"].items() if "test_" not in name}
+    assert figures == without["figures"]
+    # Here the test split is the eval split.
+    assert beside["figures"]["test_fid"] == figures["fid"]
+    assert beside["figures"]["test_fid_ratio"] == figures["fid_ratio"]
+
+
+def test_the_test_split_of_the_examples_is_read(inputs, pools, tmp_path):
+    [examples] = inputs["examples"]
+    copied = standard_artifacts.Examples()
+    copied.uri = str(tmp_path / "examples")
+    copied.split_names = artifact_utils.encode_split_names(["train", "eval", "test"])
+    for split, source in (("train", "train"), ("eval", "train"), ("test", "eval")):
+        shutil.copytree(f"{examples.uri}/Split-{source}", f"{copied.uri}/Split-{split}")
+    export(pools["first"][0], tmp_path / "Format-Serving")
+    run = Run(tmp_path, {**inputs, "examples": [copied]}, tmp_path / "serving")
+    assert run.content["about"]["data"]["counts"] == {"train": 2000, "eval": 2000, "test": 1000}
+    found = run.content["figures"]["test_fid"]["value"]
+    assert run.evaluation.get_float_custom_property("test_fid") == found
+    assert found != run.content["figures"]["fid"]["value"]
+    assert "FID, fixed test split" in Path(run.report.uri, "report.html").read_text()
 
 
 def test_a_broken_baseline_fails_or_is_ignored(execute, pools, tmp_path):

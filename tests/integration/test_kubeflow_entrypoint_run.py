@@ -95,13 +95,15 @@ def test_a_poisoned_span_stops_one_run_and_the_next_goes_on(digits, write_span, 
             tmp_path / "data" / f"span-{span}", images, labels[:: 1 if span == 1 else -1], train=700
         )
         (tmp_path / "data" / f"span-{span}" / "_SUCCESS").touch()
-    place = f"kubeflow.serving_root={tmp_path}/serving"
-    whole = compile_settings(resolve("smoke", environ={}, assignments=[place]).settings)[0]
+    places = [f"kubeflow.volume_path={tmp_path}"]
+    places += [f"kubeflow.{name}_root={tmp_path}/{name}" for name in ("serving", "checkpoint")]
+    whole = compile_settings(resolve("smoke", environ={}, assignments=places).settings)[0]
     nodes = ("MnistExampleGen", "StatisticsGen", "ImportSchemaGen", "ExampleValidator", "DataGate")
     spec = only(whole, *nodes)
     first = run(spec, tmp_path / "data", tmp_path)
     assert first["DataGate"].outcome == "failed"
-    assert "span 2: the labels of train do not fit" in first["DataGate"].message
+    assert "Quarantined: span 2, in " in first["DataGate"].message
+    assert "span 2: the labels of train do not fit" in log_of(tmp_path, "DataGate")
     entries = json.loads((tmp_path / "serving" / "quarantine.json").read_text())
     assert list(entries) == ["2"]
     second = run(spec, tmp_path / "data", tmp_path)

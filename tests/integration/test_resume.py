@@ -23,6 +23,8 @@ import pytest
 import tensorflow as tf
 
 from components.mnist_example_gen.features import serialize_examples
+from models.gan.checkpoints import read_state
+from models.gan.warm_start import STATE, Course, leave_state, read_origin
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +56,9 @@ def judge_by_pixels(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return features.astype(np.float32), features[:, :10].astype(np.float32)
 
 
-def train(folder: str, records: str, checkpoints: str, recipe: dict[str, Any]) -> None:
+def train(
+    folder: str, records: str, checkpoints: str, served: str | None, recipe: dict[str, Any]
+) -> None:
     """In a process of its own: `run_fn`, and beside what it writes, its state or its error."""
     from models.gan import run_fn as module
 
@@ -70,7 +74,7 @@ def train(folder: str, records: str, checkpoints: str, recipe: dict[str, Any]) -
     try:
         module.run_fn(
             SimpleNamespace(
-                custom_config={"train": recipe, "checkpoints": checkpoints},
+                custom_config={"train": recipe, "checkpoints": checkpoints, "served": served},
                 train_files=[records],
                 base_model="a classifier",
                 serving_model_dir=f"{folder}/model",
@@ -140,9 +144,10 @@ def start(tmp_path_factory: pytest.TempPathFactory, records: str) -> Any:
     """A function that starts a training, each in a folder of its own."""
     started = []
 
-    def begin(checkpoints: Path, **changed: Any) -> Training:
+    def begin(checkpoints: Path, served: Path | None = None, **changed: Any) -> Training:
         folder = tmp_path_factory.mktemp("training")
-        args = (str(folder), records, str(checkpoints), RECIPE | changed)
+        versions = str(served) if served else None
+        args = (str(folder), records, str(checkpoints), versions, RECIPE | changed)
         process = PROCESSES.Process(target=train, args=args)
         process.start()
         started.append(process)
@@ -279,3 +284,71 @@ def test_divergence_ends_the_run_and_exports_nothing(start: Any, tmp_path: Path)
     assert "Lower train.generator_learning_rate" in error
     assert not (training.folder / "model").exists()
     assert all(np.isfinite(list(line["scalars"].values())).all() for line in training.lines())
+
+
+@pytest.fixture(scope="module")
+def serving_dir(tmp_path_factory: pytest.TempPathFactory, undisturbed: Training) -> Path:
+    """What is served is the training that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("serving")
+    shutil.copytree(undisturbed.folder / "model", folder / "1")
+    return folder
+
+
+@pytest.mark.parametrize("evaluations", [10, 2], ids=["judged before", "judged after"])
+def test_a_killed_warm_training_ends_as_one_that_nobody_killed(
+    start: Any, undisturbed: Training, serving_dir: Path, tmp_path: Path, evaluations: int
+) -> None:
+    warm = {"served": serving_dir, "warm_start": "auto", "evaluations": evaluations}
+    alone = start(tmp_path / "alone", **warm).end()
+    assert alone.state() != undisturbed.state()
+    checkpoints = tmp_path / "checkpoints"
+    training = start(checkpoints, checkpoint_seconds=1e-3, **warm)
+    wait_until(lambda: training.lines()[15:], training.process)
+    training.process.kill()
+    training.end()
+    [key] = checkpoints.iterdir()
+    done = training.lines()[-1]["step"]
+    # A cold training of the same digits, and one that began elsewhere, have keys of their own.
+    other = tmp_path / "serving"
+    shutil.copytree(alone.folder / "model", other / "7")
+    for served, wanted in ((serving_dir, "none"), (other, "auto")):
+        apart = start(checkpoints, served, warm_start=wanted, evaluations=evaluations).end()
+        assert apart.first_step() == 1
+        assert list(checkpoints.iterdir()) == [key]
+    resumed = start(checkpoints, **warm).end()
+    assert resumed.first_step() > done
+    assert resumed.state() == alone.state()
+    assert list(checkpoints.iterdir()) == []
+    starts = {line["start"] for line in [*training.lines(), *resumed.lines()]}
+    assert "warm from version 1" in starts
+    assert {line["start"] for line in alone.lines()} == starts
+
+
+def test_a_start_of_noise_is_given_up_at_the_first_evaluation(start: Any, tmp_path: Path) -> None:
+    """The state is whole and fits; only that nobody learnt its weights."""
+    # Judged half-way: a cold training has learnt something by then.
+    cold = start(tmp_path / "checkpoints", evaluations=2).end()
+    content, values = read_state(str(cold.folder / "model" / STATE))
+    random = np.random.default_rng(0)
+    noise = {
+        name: tf.Variable(
+            random.normal(0, 1, value.shape).astype(value.dtype)
+            if name.startswith(("generator_0", "discriminator_0", "average_"))
+            and value.dtype.kind == "f"
+            else value
+        )
+        for name, value in values.items()
+    }
+    served = tmp_path / "serving"
+    leave_state(str(served / "3"), noise, STEPS, Course(**content["extra"]["course"]))
+    training = start(tmp_path / "checkpoints", served, warm_start="auto", evaluations=2).end()
+    starts = list(dict.fromkeys(line["start"] for line in training.lines()))
+    assert starts[0] == "warm from version 3"
+    assert starts[1].startswith(f"cold at step {STEPS // 2}, since warm from version 3 gave ")
+    assert len(starts) == 2
+    assert (training.folder / "model" / "saved_model.pb").exists()
+    # What it leaves is a state of its own, and says which it was offered.
+    digest, origin = read_origin(str(served), "3")
+    shutil.copytree(training.folder / "model", served / "4")
+    assert read_origin(str(served), "4")[1] == digest
+    assert origin is None

@@ -151,6 +151,13 @@ def test_status_and_metadata_are_tensorflow_servings_messages(served, exported):
     assert set(found.signature_def) == set(signatures)
     seed = found.signature_def["serving_default"].inputs["seed"]
     assert (seed.dtype, [dim.size for dim in seed.tensor_shape.dim]) == (9, [-1])
+    # TensorFlow Serving writes fields that have their default, and clients read them.
+    definition = metadata["metadata"]["signature_def"]["signature_def"]["serving_default"]
+    assert definition["inputs"]["seed"]["tensor_shape"] == {
+        "dim": [{"size": "-1", "name": ""}],
+        "unknown_rank": False,
+    }
+    assert definition["method_name"] == "tensorflow/serving/predict"
 
 
 @pytest.mark.parametrize(
@@ -161,10 +168,19 @@ def test_status_and_metadata_are_tensorflow_servings_messages(served, exported):
         ("GET", "/v1/models/digits/versions/x", 400, "Malformed request"),
         ("GET", "/v1/models/no/metadata", 404, "Servable not found for request: Latest(no)"),
         ("POST", "/v1/models/digits/versions/4:predict", 404, "Specific(digits, 4)"),
-        ("POST", "/v1/models/..%2f..%2fetc:predict", 405, ""),
+        ("POST", "/v1/models/..%2f..%2fetc:predict", 400, "Malformed request: POST /v1/models/"),
+        ("GET", "/v1/models/digits:predict", 400, "Malformed request: GET /v1/models/digits:pre"),
+        ("POST", "/v1/models/digits", 400, "Malformed request: POST /v1/models/digits"),
+        ("POST", "/v1/models/digits:classify", 400, "not :classify"),
+        ("POST", "/v1/models/digits/versions/3:regress", 400, "not :regress"),
+        ("POST", "/v1/models/digits/labels/best:predict", 400, "version label: best"),
+        ("GET", "/v1/models/digits/labels/best", 400, "version label: best"),
+        ("GET", "/v1/models", 400, "Missing model name"),
+        ("GET", "/v1/nothing", 400, "Malformed request: GET /v1/nothing"),
         ("GET", "/%2e%2e/%2e%2e/app.py", 404, ""),
         ("GET", "/%00", 404, ""),
-        ("PUT", "/v1/models/digits", 405, ""),
+        ("PUT", "/v1/models/digits", 400, "Malformed request: PUT"),
+        ("PUT", "/", 405, ""),
     ],
 )
 def test_what_is_not_there(served, method, path, code, told):
@@ -199,6 +215,14 @@ def test_a_body_that_does_not_come_is_not_waited_for(served):
         head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
         slow.sendall(head.encode() + b"{")
         assert slow.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_client_that_goes_is_no_defect(served):
+    with socket.create_connection((served.base_url.host, served.base_url.port)) as going:
+        head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
+        going.sendall(head.encode() + b"{")
+    wait_for(lambda: 'requests_total{code="499"} 1.0' in served.get("/metrics").text)
+    assert 'code="500"' not in served.get("/metrics").text
 
 
 def test_metrics_count_what_was_asked(served):

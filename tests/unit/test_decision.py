@@ -152,6 +152,35 @@ def test_a_check_against_the_baseline_in_words() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("on_eval", "on_test", "failed"),
+    [
+        # Served: FID 0.200 on the new window, 0.150 on the test split. The rooms are 3 % of the
+        # one, 0.006, and 20 % of the other, 0.030.
+        ((-0.05, -0.01), (-0.01, 0.00), []),
+        # Better on what is new, a bit worse on what is old: it wins.
+        ((-0.05, -0.01), (0.01, 0.05), []),
+        ((-0.05, -0.01), (0.030, 0.05), []),
+        # Better on what is new and has forgotten what is old.
+        ((-0.05, -0.01), (0.031, 0.05), ["test_fid"]),
+        # Worse on what is new, and the test split cannot make up for it.
+        ((0.007, 0.05), (-0.05, -0.01), ["fid"]),
+        ((0.007, 0.05), (0.031, 0.05), ["fid", "test_fid"]),
+        # By chance, either way.
+        ((-0.01, 0.02), (-0.01, 0.04), []),
+    ],
+)
+def test_the_new_window_decides_and_the_test_split_has_a_wider_room(
+    on_eval: tuple[float, float], on_test: tuple[float, float], failed: list[str]
+) -> None:
+    differences = {
+        name: Estimate(sum(interval) / 2, Interval(*interval))
+        for name, interval in (("fid", on_eval), ("test_fid", on_test))
+    }
+    checks = check_baseline(differences, alone(fid=0.2, test_fid=0.15), Tolerances())
+    assert [check.figure for check in checks if not check.passed] == failed
+
+
 def test_without_a_baseline_there_is_nothing_to_be_worse_than() -> None:
     assert check_baseline({}, {}, Tolerances()) == []
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.generator_evaluator.baseline import find_baseline, newest_version
+from components.generator_evaluator.baseline import find_baseline
 from components.generator_evaluator.samples import Generator, GeneratorError, Samples
 from models.gan.export import export_generator
 from models.gan.networks import build_generator
 from models.gan.settings import TrainSettings
+from models.versions import newest_version
 
 SMALL = {"generator_channels": (4, 4, 4), "discriminator_channels": (4, 4, 4), "latent_dim": 8}
 

@@ -101,6 +101,15 @@ def test_what_depends_on_the_outside_world_is_never_cached(tasks):
     assert set(tasks) - cached == outside
 
 
+@pytest.mark.parametrize("wanted", ["served", "auto"])
+def test_a_training_that_begins_with_what_is_served_is_never_cached(wanted: str):
+    spec = compile_settings(settings(f"train.warm_start={wanted}"))[0]
+    trainer = spec["root"]["dag"]["tasks"]["Trainer"]
+    assert not trainer["cachingOptions"].get("enableCache")
+    custom = trainer["inputs"]["parameters"]["custom_config"]["runtimeValue"]["constant"]
+    assert json.loads(custom)["served"].endswith("/mnist_gan")
+
+
 def test_every_task_is_tried_again_with_all_four_fields(tasks):
     assert {json.dumps(task["retryPolicy"], sort_keys=True) for task in tasks.values()} == {
         '{"backoffDuration": "30s", "backoffFactor": 2.0, "backoffMaxDuration": "120s", '

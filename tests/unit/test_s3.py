@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import shutil
 import signal
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import tensorflow as tf
 from s3_children import KEY, filled, killed, save
 from tfx import v1 as tfx
 
-from components.generator_evaluator.baseline import find_baseline, newest_version
+from components.generator_evaluator.baseline import find_baseline
 from components.generator_evaluator.samples import Generator
 from components.pusher.executor import Executor
 from components.pusher.object_store import list_versions, push_objects
@@ -20,6 +21,8 @@ from models.gan.checkpoints import CheckpointError, Checkpoints
 from models.gan.export import export_generator
 from models.gan.networks import build_generator
 from models.gan.settings import TrainSettings
+from models.gan.warm_start import Course, find_start, leave_state
+from models.versions import newest_version
 
 SMALL = {"generator_channels": (4, 4, 4), "discriminator_channels": (4, 4, 4), "latent_dim": 8}
 # Forks of a process that has TensorFlow imported but not started: a second each, not ten.
@@ -97,6 +100,22 @@ def test_what_is_not_blessed_is_not_pushed(models, s3_bucket, tmp_path):
     pushed = push(models[0], f"{s3_bucket}/serving", tmp_path, blessed=False)
     assert pushed.get_int_custom_property("pushed") == 0
     assert storage.names_in(s3_bucket) == []
+
+
+@pytest.mark.parametrize("place", ["store", "disk"])
+def test_a_warm_start_goes_on_from_what_was_blessed_and_pushed(models, s3_bucket, tmp_path, place):
+    base = f"{s3_bucket}/serving" if place == "store" else str(tmp_path / "serving")
+    variables = {"generator_000": tf.Variable([0.0])}
+    for number, model in enumerate(models):
+        copied = tmp_path / "trained" / model.parent.name / model.name
+        shutil.copytree(model, copied)
+        leave_state(str(copied), {"generator_000": tf.Variable([number + 1.0])}, 5, Course())
+        push(copied, base, tmp_path, blessed=number == 0)
+        start = find_start("served", base, variables)
+        assert start.version == newest_version(base)
+        assert start.values == {"generator_000": np.float32([1.0])}
+    push(copied, base, tmp_path)
+    assert find_start("served", base, variables).values == {"generator_000": np.float32([2.0])}
 
 
 def run_killed(after: int, environment: dict[str, str], function, *arguments) -> bool:

@@ -60,6 +60,13 @@ def test_the_documented_examples():
     assert json.loads(render_outputs(answer, by_row=False)) == {"outputs": [2.5, 3.0, 4.5]}
 
 
+def test_a_signature_without_a_name_is_the_default():
+    assert parse({"signature_name": "", "inputs": {"seed": [1], "digit": [1]}}).rows == 1
+    for nothing in (None, 0, False, []):
+        with pytest.raises(RequestError, match="must be a string"):
+            parse({"signature_name": nothing, "inputs": {"seed": [1], "digit": [1]}})
+
+
 def test_outputs_of_several_names():
     pictures = np.empty(2, object)
     pictures[:] = [b"\x89PNG", b"\x00"]

@@ -77,6 +77,7 @@ def run(update: GanUpdate, steps: int, deviation: float = 0.0) -> list[np.ndarra
     for _ in range(steps):
         scalars.append(update(tf.constant(deviation)).numpy())
         update.step.assign_add(1)
+        update.age.assign_add(1)
     return scalars
 
 
@@ -516,6 +517,7 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
         ["share_linear", "discriminator_normalisation=spectral"],
     ),
     ({"patience": 1, "evaluations": 0}, ["patience", "evaluations=0"]),
+    ({"warm_start": "auto", "evaluations": 1}, ["warm_start=auto", "evaluations=1"]),
 ]
 
 
@@ -958,7 +960,7 @@ def test_seconds_go_on_counting_and_what_is_exported_was_trained(
     recipe: dict[str, Any] = {"max_seconds": 50, "max_steps": None, "evaluations": 1}
     trainer = counting(make(Script([]), **recipe))
     trainer.run_steps(3, 0.0)
-    extra = {"seconds": 50.1, "fids": [], "evaluated": 0}
+    extra = {"seconds": 50.1, "fids": [], "evaluated": 0, "course": {}}
     Checkpoints(str(tmp_path), "key", trainer.variables()).save(3, extra)
     again = counting(make(Script([1.0]), **recipe))
     list(again.fit(Checkpoints(str(tmp_path), "key", again.variables())))

@@ -104,6 +104,10 @@ BAD = {
     "other half": (ON_VERTEX[1:], "kubeflow.vertex.region without kubeflow.vertex.project"),
     "root": (ON_VERTEX, "kubeflow.pipeline_root has to be gs://"),
     "checkpoints": ((*ON_VERTEX, ON_GCS[0]), "kubeflow.checkpoint_root has to be gs://"),
+    "a start": (
+        (*ON_VERTEX, *ON_GCS, "train.warm_start=auto"),
+        "train.warm_start reads what is served, so kubeflow.serving_root has to be gs://",
+    ),
     "no type": ((*ON_VERTEX, *ON_GCS, GPU[0]), "set both or neither"),
     "no number": ((*ON_VERTEX, *ON_GCS, GPU[1]), "set both or neither"),
     "too large": (

@@ -14,6 +14,8 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 TITLES = {
     "fid": "FID",
     "fid_ratio": "FID over its floor",
+    "test_fid": "FID, fixed test split",
+    "test_fid_ratio": "FID, fixed test split, over its floor",
     "fid_infinity": "FID, endless samples",
     "kid": "KID",
     "classifier_score": "Classifier score",

@@ -21,7 +21,9 @@ async function readAbout() {
   about = await answer.json();
   predictUrl = new URL(`/v1/models/${encodeURIComponent(about.model)}:predict`, location.href).href;
   by("#about").textContent = describe(about);
-  by("#draw").count.max = Math.min(about.max_rows, 500);
+  const { count } = by("#draw");
+  count.max = Math.min(about.max_rows, 500);
+  if (Number(count.value) > Number(count.max)) count.value = count.max;
 }
 
 function describe({ version, card }) {
@@ -170,14 +172,16 @@ function keepDrawn(name, work) {
   let latest = 0;
   let waiting = 0;
   const refresh = async () => {
-    if (!form.checkValidity()) return;
     const mine = ++latest;
+    const wrong = form.querySelector("input:invalid");
+    if (wrong) return tell(`${wrong.closest("label").textContent.trim()}: ${wrong.validationMessage}`);
     list.classList.add("busy");
     try {
       const render = await work(form);
       if (mine !== latest) return;
       render();
       tell("");
+      say(`${list.getAttribute("aria-label")}: ${list.querySelectorAll("img").length} pictures.`);
     } catch (error) {
       if (mine === latest) tell(error instanceof TypeError ? "The server does not answer." : error.message);
     }
@@ -266,7 +270,10 @@ function addDigitChoices() {
     mark.textContent = digit;
     label.append(box, mark);
     by("#digits").append(label);
-    for (const name of ["first", "last"]) by("#walk")[name].append(new Option(digit, digit, false, digit === 3));
+    // Those that it starts with differ, and what lies between them can be seen.
+    for (const [name, chosen] of [["first", 4], ["last", 9]]) {
+      by("#walk")[name].append(new Option(digit, digit, false, digit === chosen));
+    }
   }
 }
 

@@ -1,0 +1,314 @@
+"""The server's page in a real browser: each control does what it says, by mouse and by keyboard."""
+
+import base64
+import io
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
+from test_report import PHONE, WIDE
+from test_serving import start, wait_for
+
+from models.gan.export import export_generator
+from models.gan.networks import build_generator
+from models.gan.settings import TrainSettings
+
+_PROGRAMS = [shutil.which("chromium") or "", shutil.which("chromedriver") or ""]
+pytestmark = pytest.mark.skipif(
+    not all(_PROGRAMS), reason="needs chromium and chromedriver (Debian: chromium-driver)"
+)
+RECIPE = TrainSettings(latent_dim=6, generator_channels=(8, 6, 4))
+ROWS = 30
+LIMITS = (f"max_rows={ROWS}", "max_body_bytes=100000", "timeout_seconds=120")
+
+
+class Server(NamedTuple):
+    process: subprocess.Popen
+    address: str
+
+    def predict(self, **inputs: Any) -> dict[str, Any]:
+        url = f"{self.address}/v1/models/digits:predict"
+        return httpx.post(url, json={"inputs": inputs}, timeout=120).json()["outputs"]
+
+
+def push(base: Path, recipe: TrainSettings) -> None:
+    """Version 5 of a generator that nobody trained, with a card."""
+    folder = base / "5"
+    export_generator(build_generator(recipe), recipe, str(folder))
+    card = {
+        "figures": {"fid": {"value": 0.1461}, "agreement": {"value": 0.9964}},
+        "settings": {"train": {"conditional": recipe.conditional, "latent": recipe.latent}},
+    }
+    (folder / "assets.extra" / "model_card.json").write_text(json.dumps(card))
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory) -> Iterator[dict[bool, Server]]:
+    """A server of a conditional generator, by True, and one of another, by False."""
+    sets = [part for limit in LIMITS for part in ("--set", f"serve.{limit}")]
+    with ExitStack() as stack:
+        running = {}
+        for conditional in (True, False):
+            base = tmp_path_factory.mktemp("models") / "digits"
+            push(base, RECIPE.model_copy(update={"conditional": conditional}))
+            process, address = start(base, *sets)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            running[conditional] = Server(process, address)
+        for _, address in running.values():
+            wait_for(lambda at=address: httpx.get(f"{at}/readyz").status_code == 200)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location, driver = _PROGRAMS
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
+        options.add_argument(argument)
+    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as browser:
+        yield browser
+
+
+class Page:
+    """The page of a server, once it has drawn."""
+
+    def __init__(self, chrome: webdriver.Chrome, address: str) -> None:
+        self.chrome = chrome
+        chrome.get(address)
+        self.until(lambda: self.element("#about").text.startswith("Version 5"))
+        self.until(lambda: self.pictures("draw"))
+
+    def until(self, condition: Callable[[], object]) -> None:
+        for _ in range(1200):
+            if condition():
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"it did not happen; the page says: {self.trouble!r}")
+
+    def element(self, selector: str) -> Any:
+        return self.chrome.find_element(By.CSS_SELECTOR, selector)
+
+    def elements(self, selector: str) -> list[Any]:
+        return self.chrome.find_elements(By.CSS_SELECTOR, selector)
+
+    def script(self, text: str) -> Any:
+        return self.chrome.execute_script(f"return {text}")
+
+    def attributes(self, name: str, attribute: str) -> list[str]:
+        where = f"[...document.querySelectorAll('#{name}-pictures img')]"
+        return self.script(f"{where}.map(image => image.{attribute})")
+
+    def pictures(self, name: str) -> list[bytes]:
+        """The files behind the pictures of a form."""
+        return [base64.b64decode(url.split(",", 1)[1]) for url in self.attributes(name, "src")]
+
+    @property
+    def trouble(self) -> str:
+        return self.element("#trouble").text
+
+    def fill(self, form: str, field: str, value: object) -> None:
+        inside = self.element(f"#{form} [name={field}]")
+        inside.send_keys(Keys.CONTROL, "a")
+        inside.send_keys(str(value))
+
+    def press(self, form: str, text: str) -> None:
+        [button] = [b for b in self.elements(f"[data-for={form}] button") if b.text == text]
+        button.click()
+
+
+def drawn(outputs: dict[str, Any]) -> list[bytes]:
+    return [base64.b64decode(cell["b64"]) for cell in outputs["image_bytes"]]
+
+
+@pytest.fixture
+def page(chrome, servers) -> Iterator[Page]:
+    shown = Page(chrome, servers[True].address)
+    yield shown
+    assert chrome.get_log("browser") == []
+
+
+def test_digits_seed_and_count(page, servers):
+    assert len(page.pictures("draw")) == ROWS  # it starts with 40, and the server allows 30
+    for digit in (3, 8):
+        page.element(f"#digits input[value='{digit}']").click()
+    page.fill("draw", "count", 5)
+    page.fill("draw", "seed", 90)
+    expected = servers[True].predict(seed=[90, 91, 92, 93, 94], digit=[3, 8, 3, 8, 3])
+    page.until(lambda: page.pictures("draw") == drawn(expected))
+    assert page.attributes("draw", "alt")[:2] == ["a 3, seed 90", "a 8, seed 91"]
+    page.element("#another").click()
+    page.until(lambda: page.pictures("draw") not in ([], drawn(expected)))
+    assert page.element("#draw [name=seed]").get_property("value") != "90"
+    assert "5 pictures" in page.element("#said").get_property("textContent")
+    assert "FID 0.146" in page.element("#about").text
+    assert "99.6 %" in page.element("#about").text
+
+
+def test_a_number_in_handwriting(page, servers):
+    page.fill("write", "seed", 11)
+    page.fill("write", "number", "+1 20-9")
+    expected = servers[True].predict(seed=[11, 12, 13, 14], digit=[1, 2, 0, 9])
+    page.until(lambda: page.pictures("write") == drawn(expected))
+    assert page.attributes("write", "alt") == ["1", "2", "0", "9"]
+    gaps = page.script(
+        "[...document.querySelector('#write-pictures').children].map(i => i.className)"
+    )
+    assert gaps == ["gap", "", "gap", "", "", "gap", ""]
+    page.fill("write", "number", "none")
+    page.until(lambda: "at least one digit" in page.trouble)
+    page.fill("write", "number", "8")
+    page.until(lambda: not page.trouble)
+
+
+def test_the_walk(page):
+    page.until(lambda: len(page.pictures("walk")) == 25)
+    first = page.pictures("walk")
+    assert len(set(first)) == 25
+    slider = page.element("#walk [name=place]")
+    for key, place in ((Keys.END, 24), (Keys.ARROW_LEFT, 23), (Keys.HOME, 0)):
+        slider.send_keys(key)
+        assert (
+            page.element("#walk-large").get_property("src") == page.attributes("walk", "src")[place]
+        )
+    Select(page.element("#walk [name=first]")).select_by_value("7")
+    page.fill("walk", "from", 1234)
+    page.until(lambda: page.pictures("walk")[0] != first[0])
+    assert page.pictures("walk")[-1] == first[-1]
+
+
+def test_a_download_is_one_picture(page, chrome, tmp_path):
+    behaviour = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    chrome.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
+    page.fill("draw", "count", 12)
+    page.until(lambda: len(page.pictures("draw")) == 12)
+    page.press("draw", "Download PNG")
+    page.until(lambda: [path.name for path in tmp_path.iterdir()] == ["digits-draw.png"])
+    sheet = np.asarray(Image.open(tmp_path / "digits-draw.png").convert("L"))
+    assert sheet.shape == (2 * 112, 10 * 112)
+    for place, picture in enumerate(page.pictures("draw")):
+        row, column = (112 * number for number in divmod(place, 10))
+        found = sheet[row : row + 112 : 4, column : column + 112 : 4]
+        np.testing.assert_array_equal(found, np.asarray(Image.open(io.BytesIO(picture))))
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+@pytest.mark.parametrize("form", ["draw", "write", "walk"])
+def test_the_curl_line_gives_the_same_pictures(page, chrome, form):
+    rights = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    chrome.execute_cdp_cmd("Browser.grantPermissions", rights)
+    page.until(lambda: page.pictures(form))
+    page.press(form, "Copy as curl")
+    page.until(lambda: "Copied" in page.element("#said").get_property("textContent"))
+    line = chrome.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
+    outputs = json.loads(subprocess.check_output(line, shell=True))["outputs"]
+    if form == "walk":
+        pixels = np.round((np.clip(outputs["image"], -1, 1) + 1) * 127.5)
+        shown = [
+            np.asarray(Image.open(io.BytesIO(png)).convert("L")) for png in page.pictures(form)
+        ]
+        np.testing.assert_allclose(
+            np.stack(shown), pixels[..., 0], atol=1
+        )  # halves round otherwise
+    else:
+        assert page.pictures(form) == drawn(outputs)
+
+
+def test_the_keyboard_alone(page, servers):
+    chosen, body = [], page.element("body")
+    for _ in range(60):
+        body.parent.switch_to.active_element.send_keys(Keys.TAB)
+        now = body.parent.switch_to.active_element
+        outline = (
+            now.find_element(By.XPATH, "following-sibling::span")
+            if (now.get_attribute("type") == "checkbox")
+            else now
+        )
+        if now.tag_name == "body":
+            break
+        assert outline.value_of_css_property("outline-style") == "solid"
+        chosen.append(now.get_attribute("name") or now.get_attribute("value") or now.text)
+    wanted = {*"0123456789", "count", "seed", "number", "first", "from", "last", "to", "place"}
+    assert wanted | {"Another seed", "Download PNG", "Copy as curl"} <= set(chosen)
+    page.element("#digits input[value='6']").send_keys(Keys.SPACE)
+    page.until(lambda: page.attributes("draw", "alt")[:1] == ["a 6, seed 1"])
+    page.fill("draw", "count", f"2{Keys.ENTER}")
+    page.until(
+        lambda: page.pictures("draw") == drawn(servers[True].predict(seed=[1, 2], digit=[6, 6]))
+    )
+
+
+def test_what_goes_wrong_is_said_in_words(page, chrome):
+    page.fill("draw", "count", 31)
+    page.until(lambda: page.trouble.startswith("How many: "))
+    page.fill("draw", "count", 3)
+    page.until(lambda: not page.trouble)
+    page.fill("write", "number", "1" * 31)
+    page.until(lambda: f"at most {ROWS}" in page.trouble)
+    # The browser notes the refused request, as it should.
+    assert all("400" in entry["message"] for entry in chrome.get_log("browser"))
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+@pytest.mark.parametrize(("width", "theme"), [(WIDE, "light"), (PHONE, "dark")])
+def test_sizes_and_themes(chrome, servers, width, theme, conditional):
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    features = [{"name": "prefers-color-scheme", "value": theme}]
+    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    page = Page(chrome, servers[conditional].address)
+    page.until(lambda: page.pictures("walk"))
+    assert page.script("document.documentElement.scrollWidth") <= width
+    fetched = page.script("performance.getEntriesByType('resource').map(entry => entry.name)")
+    outside = [
+        url for url in fetched if not url.startswith((servers[conditional].address, "data:"))
+    ]
+    assert outside == []
+    for image in page.elements("img"):
+        assert image.get_attribute("alt")
+    for field in page.elements("input, select"):
+        assert field.accessible_name
+    dark = page.script("getComputedStyle(document.body).backgroundColor") == "rgb(20, 22, 26)"
+    assert dark is (theme == "dark")
+    for selector in ("#draw-title", ".soft", "button"):
+        assert contrast(page, selector) >= 4.5, selector
+    for selector in ("#digits", "#write", "#walk [name=first]"):
+        assert page.element(selector).is_displayed() is conditional
+    assert chrome.get_log("browser") == []
+
+
+def contrast(page: Page, selector: str) -> float:
+    """Between an element's text and what it lies on, as WCAG 2 defines it."""
+    colours = page.script(
+        f"""(element => {{
+            const colour = getComputedStyle(element).color;
+            const opaque = e => getComputedStyle(e).backgroundColor;
+            while (opaque(element) === "rgba(0, 0, 0, 0)") element = element.parentElement;
+            return [colour, opaque(element)].map(c => c.match(/\\d+/g).slice(0, 3).map(Number));
+        }})(document.querySelector({selector!r}))"""
+    )
+    linear = np.array(colours) / 255
+    linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
+    lights = sorted(linear @ [0.2126, 0.7152, 0.0722])
+    return (lights[1] + 0.05) / (lights[0] + 0.05)
+
+
+def test_a_server_that_has_gone(chrome, servers):
+    page = Page(chrome, servers[False].address)
+    servers[False].process.kill()
+    servers[False].process.wait()
+    page.fill("draw", "seed", 2)
+    page.until(lambda: page.trouble == "The server does not answer.")
