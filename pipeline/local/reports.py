@@ -22,13 +22,20 @@ def keep_report(places: Places, record: history.RunRecord) -> Path | None:
 
     Returns:
       The page; None where the run has none.
+
+    Raises:
+      OSError: when it cannot be copied; nothing half-written is left.
     """
     if not (record.report_uri and record.evaluation_uri):
         return None
     folder = places.reports / _name(record.run_id)
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(Path(record.report_uri, _PAGE), folder / _PAGE)
-    shutil.copyfile(Path(record.evaluation_uri, _DATA), folder / _DATA)
+    try:
+        shutil.copyfile(Path(record.report_uri, _PAGE), folder / _PAGE)
+        shutil.copyfile(Path(record.evaluation_uri, _DATA), folder / _DATA)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return folder / _PAGE
 
 

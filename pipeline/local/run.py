@@ -76,7 +76,11 @@ def _run_alone(
     screen = Console(quiet=as_json)
     source = find_data(resolved, screen)
     window = find_window(resolved, places, source.directory)
-    log_file = None if verbose else _new_log(places.logs)
+    try:
+        log_file = None if verbose else _new_log(places.logs)
+        mended = mend(resolved.settings, places)
+    except OSError as error:
+        raise UsageError(f"cannot write to the output folder {places.root}: {error}") from None
     spans = ", ".join(str(state.span) for state in window.spans)
     screen.print(f"[bold]MNIST GAN[/]  preset {resolved.preset}, span {spans}")
     screen.print(f"  data    {escape(source.description)}", soft_wrap=True, highlight=False)
@@ -85,7 +89,6 @@ def _run_alone(
         screen.print(f"  [yellow]![/] {escape(line)}", soft_wrap=True, highlight=False)
     if log_file:
         screen.print(f"  log     {escape(_short(log_file))}", soft_wrap=True, highlight=False)
-    mended = mend(resolved.settings, places)
     for line in mended:
         screen.print(f"  [yellow]![/] {escape(line)}", soft_wrap=True, highlight=False)
     with quiet_terminal(log_file) as console:
@@ -138,7 +141,7 @@ def _clean_up(resolved: Resolved, places: Places) -> None:
         done = collect_after_run(resolved.settings, places)
     except (UsageError, OSError, StatusError) as error:
         done = f"retention removed nothing or not all: {error}"
-    if done:
+    if done and resolved.settings.log.format == "text":
         Console().print(f"  {escape(done)}", soft_wrap=True, highlight=False)
 
 
@@ -162,7 +165,9 @@ def _absolute(address: str | None) -> str | None:
 
 def _new_log(directory: Path) -> Path:
     now = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
-    return directory / f"{now}.log"
+    path = directory / f"{now}.log"
+    path.touch()
+    return path
 
 
 def _short(path: Path) -> str:
@@ -212,7 +217,11 @@ def _conclude(console: Console, places: Places, run_id: str) -> Outcome:
         console.print(f"  {escape(record.baseline)}", soft_wrap=True, highlight=False)
     for line in figure_lines(record.figures):
         console.print(f"  {line}", soft_wrap=True, highlight=False)
-    page = keep_report(places, record)
+    try:
+        page = keep_report(places, record)
+    except OSError as error:
+        console.print(f"  [yellow]![/] no report is kept: {escape(str(error))}", soft_wrap=True)
+        page = None
     if page:
         console.print(f"  report  {escape(_short(page))}", soft_wrap=True, highlight=False)
     return Outcome.PUSHED if record.pushed_version else Outcome.NOT_BLESSED
