@@ -149,8 +149,8 @@ async function walk(form) {
   return () => {
     show("walk", outputs.image.map((rows, index) => (
       { url: floatsToUrl(rows), alt: `step ${index + 1} of ${STEPS}` })), body, STEPS);
-    by("#walk-note").textContent = ends[0] === ends[1] ? "" :
-      "Digits are not numbers to the generator, so half-way one gives place to the other.";
+    const change = ends[0] === ends[1] ? "" : " Half-way the one digit gives place to the other.";
+    by("#walk-note").textContent = `These seeds are the page's own and give other digits than above.${change}`;
     standAt(form);
   };
 }
