@@ -116,7 +116,7 @@ def test_what_kserve_takes():
     assert {*OF_PREDICTOR, *OF_MODEL} <= {mapping[name] for name in types}
 
 
-@pytest.mark.parametrize("spec", pod_specs())
+@pytest.mark.parametrize("spec", list(pod_specs()))
 def test_pods_are_restricted(spec):
     """To Kubernetes' Pod Security Standard "restricted", and a read-only root besides."""
     [container] = spec["containers"]
