@@ -145,11 +145,11 @@ def write_span(folder: Path, number: int, train: int = 600, test: int = 300) -> 
         idx.write_labels(
             str(folder / f"{prefix}-labels-idx1-ubyte"), labels[rows][part].astype(np.uint8)
         )
+    (folder / "_SUCCESS").touch()
 
 
-def build(work: Path) -> World:
+def build(world: World) -> None:
     """Serves a version, and makes a second run of which each node's beginning is kept."""
-    world = World(work, Loader())
     world.disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", DISK, "faults", str(world.disk)], check=True)
     world.out.mkdir()
@@ -171,7 +171,6 @@ def build(work: Path) -> World:
     world.reference[NODES[0]] = first.seconds_of(NODES[0])
     seconds = ", ".join(f"{node} {took:.2f}" for node, took in world.reference.items())
     print(f"Without a fault: {second.seconds:.0f} s ({seconds}), {bytes_in(world.out):,} bytes")
-    return world
 
 
 def expect(done: Pass, outcome: str) -> Pass:
@@ -444,6 +443,19 @@ def show(row: Row) -> None:
     print("| " + " | ".join([*cells, verdict]).replace("\n", " ") + " |", flush=True)
 
 
+def run_cases(world: World, faults: list[str], nodes: list[str]) -> int:
+    """How many cases have a problem."""
+    build(world)
+    print("| fault | where | the pass | what is served | the next pass | more bytes | |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    bad = 0
+    for name in faults:
+        for row in FAULTS[name](world, nodes):
+            show(row)
+            bad += bool(row.problems)
+    return bad
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fault", action="append", choices=list(FAULTS))
@@ -457,16 +469,12 @@ def main() -> None:
         del os.environ[name]
     import_all()
     with tempfile.TemporaryDirectory() as work:
-        world = build(Path(work))
-        print("| fault | where | the pass | what is served | the next pass | more bytes | |")
-        print("| --- | --- | --- | --- | --- | --- | --- |")
-        bad = 0
-        for name in arguments.fault or FAULTS:
-            for row in FAULTS[name](world, arguments.node or NODES):
-                show(row)
-                bad += bool(row.problems)
-        world.loader.end()
-        subprocess.run(["umount", str(world.disk)], check=True)
+        world = World(Path(work), Loader())
+        try:
+            bad = run_cases(world, arguments.fault or list(FAULTS), arguments.node or list(NODES))
+        finally:
+            world.loader.end()
+            subprocess.run(["umount", "--lazy", str(world.disk)], check=True)
     print(f"{bad} cases with a problem")
     raise SystemExit(bool(bad))
 

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from components.pusher.versions import (
     can_restore,
@@ -65,20 +66,28 @@ def mend(settings: Settings, places: Places) -> list[str]:
 def push_that_is_gone(places: Places) -> tuple[Path, Path] | None:
     """The last version that was pushed, if it is there no more, and the copy that its run kept.
 
-    One that was retired or rolled back from is not missed, nor one that was restored already.
+    One that was retired or rolled back from is not missed. Of one that was restored, the restored
+    one may be.
     """
     if not places.database.exists():
         return None
     pushed = history.pushed_models(places.database)
-    if not pushed or pushed[-1][0].is_dir():
+    if not pushed:
         return None
-    version, copy = pushed[-1]
-    settled = {
-        str(event.get("rolled_back_from", event["version"]))
-        for event in read_history(str(version.parent))
-        if event["event"] in ("retire", "rollback", "restore")
-    }
-    return None if version.name in settled else (version, copy)
+    (first, copy), base = pushed[-1], pushed[-1][0].parent
+    events = read_history(str(base))
+    number = int(first.name)
+    for event in events:
+        if event["event"] == "restore" and event["version"] == number:
+            number = event["made"]
+    left = [event.get("rolled_back_from", event["version"]) for event in events if _ends(event)]
+    is_missed = not (base / str(number)).is_dir() and number not in left
+    return (base / str(number), copy) if is_missed else None
+
+
+def _ends(event: dict[str, Any]) -> bool:
+    """Whether it put a version out of service on purpose."""
+    return event["event"] in ("retire", "rollback")
 
 
 def _why_lost(places: Places) -> str:

@@ -1,6 +1,8 @@
 """What was damaged between runs is noticed and set aside."""
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -106,4 +108,31 @@ def test_a_version_that_was_retired_is_not_missed(places, settings, tmp_path):
     first = list_versions(str(serving))[0]
     pushed_model(open_store(places.database), {"pushed_destination": str(serving / str(first))})
     retire(str(serving), first, "wrong span")
+    assert find_damage(settings, places) == ""
+
+
+def test_a_version_is_restored_as_often_as_it_is_lost(places, settings, tmp_path):
+    serving, model = places.serving / "mnist_gan", tmp_path / "model"
+    model.mkdir()
+    (model / "saved_model.pb").write_bytes(b"graph")
+    version = push_files(str(model), str(serving))
+    copy = places.artifacts / "Pusher" / "pushed_model" / "9"
+    shutil.copytree(serving / str(version), copy)
+    pushed = {"pushed_destination": str(serving / str(version))}
+    pushed_model(open_store(places.database), pushed, str(copy))
+    for damage in ("deleted", "altered", "deleted"):
+        [lost] = list_versions(str(serving))
+        if damage == "deleted":
+            shutil.rmtree(serving / str(lost))
+        else:
+            (serving / str(lost) / "saved_model.pb").write_bytes(b"other")
+        assert str(lost) in find_damage(settings, places)
+        assert f"version {lost} was gone and is served again" in mend(settings, places)[-1]
+        assert find_damage(settings, places) == ""
+        [made] = list_versions(str(serving))
+        assert (serving / str(made) / "saved_model.pb").read_bytes() == b"graph"
+    (serving / str(made)).rename(tmp_path / "moved")
+    retired = {"event": "retire", "version": made, "reason": "by hand", "at": ""}
+    with open(serving / ".history.jsonl", "a") as file:
+        file.write(json.dumps(retired) + "\n")
     assert find_damage(settings, places) == ""
