@@ -228,7 +228,7 @@ def told(done: Pass) -> str:
     """How a pass ended, with what it said of its failure."""
     if done.status in (None, 0):
         return done.outcome
-    lines = [" ".join(line.split()) for line in done.said.splitlines()]
+    lines = [" ".join(line.split()) for line in done.said.splitlines() if line[:1] != "{"]
     failed = [i for i, line in enumerate(lines) if line.startswith(("Failed ", "error: "))]
     reason = " ".join(lines[failed[0] : failed[0] + 2]) if failed else "".join(lines[-2:-1])
     return f"status {done.status}: {reason[:160]}"
