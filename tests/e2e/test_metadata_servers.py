@@ -179,6 +179,7 @@ def wait_for_training(child: subprocess.Popen[bytes], output: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_run_a_kill_a_restarted_server_and_one_that_stays_away(server, tmp_path, span_dir):
     output = tmp_path / "out"
     shown = output.with_suffix(".log")
@@ -218,3 +219,4 @@ def test_a_run_a_kill_a_restarted_server_and_one_that_stays_away(server, tmp_pat
     assert not places.database.file.exists()
     logs = "".join(path.read_text() for path in places.logs.glob("*.log"))
     assert PASSWORD not in logs + shown.read_text()
+    assert "_metadata_source.cc" not in shown.read_text()
