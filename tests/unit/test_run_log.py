@@ -86,6 +86,7 @@ def test_lines_are_json_whole_at_any_time(tmp_path: Path) -> None:
         "steps_per_second": 10.0,
         "scalars": SCALARS,
         "judgement": None,
+        "start": "cold",
     }
     assert second["judgement"] == {
         "fid": 3.5,
