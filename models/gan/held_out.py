@@ -1,6 +1,5 @@
 """Judging a generator in training by digits that it is not trained on."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -33,7 +32,7 @@ class Judgement:
     spread: float
     shares: tuple[float, ...]
     agreement: float
-    relative: float = math.nan
+    relative: float
 
     @property
     def collapse(self) -> str | None:

@@ -429,15 +429,16 @@ def test_bad_usage_is_one_message_and_status_2(arguments, said, tmp_path):
     assert not (tmp_path / "out" / "artifacts").exists()
 
 
-def test_bad_data_fails_with_one_message_and_status_1(tmp_path, span_dir):
+def test_bad_data_are_refused_with_one_message_and_status_2(tmp_path, span_dir):
     path = span_dir / "train-labels-idx1-ubyte"
     path.write_bytes(path.read_bytes()[:-5])
     output = tmp_path / "out"
     result = local_runner(
         "run", "--preset", "smoke", "--data-dir", str(span_dir), "--output-dir", str(output)
     )
-    assert result.returncode == 1, result.stdout + result.stderr
-    assert "train-labels-idx1-ubyte" in result.stdout
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "train-labels-idx1-ubyte" in result.stderr
+    assert result.stderr.count("\n") == 1
     assert "Traceback" not in result.stdout + result.stderr
     assert not list(output.rglob("*.gz"))
 

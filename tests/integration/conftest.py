@@ -102,7 +102,7 @@ def inputs(pools, classifier_dir, tmp_path_factory) -> dict[str, list[Any]]:
             fraction=n / 8,
             steps_per_second=100.0,
             scalars={"discriminator_loss": 1 + 1 / n, "generator_loss": 1 - 1 / n},
-            judgement=Judgement(9 / n, 1.0, (0.1,) * 10, 0.9) if n % 2 == 0 else None,
+            judgement=Judgement(9 / n, 1.0, (0.1,) * 10, 0.9, 0.1 / n) if n % 2 == 0 else None,
         )
         for n in range(1, 9)
     ]

@@ -66,7 +66,7 @@ def test_one_picture_again_and_again_is_a_collapse() -> None:
     ],
 )
 def test_collapse_says_how(shares: tuple[float, ...], spread: float, expected: str | None) -> None:
-    assert Judgement(3.0, spread, shares, 0.9).collapse == expected
+    assert Judgement(3.0, spread, shares, 0.9, 0.03).collapse == expected
 
 
 @given(st.integers(4, 3000), st.floats(0.01, 0.5), st.integers(0, 2**31 - 1))

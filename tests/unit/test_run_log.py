@@ -20,8 +20,10 @@ from models.gan.run_log import RunLog
 from models.gan.settings import TrainSettings
 from models.gan.training import Progress
 
-GOOD = Judgement(fid=3.5, spread=0.9, shares=(0.1,) * 10, agreement=0.97)
-COLLAPSED = Judgement(fid=90.0, spread=0.9, shares=(0.0,) + (1 / 9,) * 9, agreement=0.5)
+GOOD = Judgement(fid=3.5, spread=0.9, shares=(0.1,) * 10, agreement=0.97, relative=0.2)
+COLLAPSED = Judgement(
+    fid=90.0, spread=0.9, shares=(0.0,) + (1 / 9,) * 9, agreement=0.5, relative=5.0
+)
 SCALARS = {
     "discriminator_loss": 1.25,
     "generator_loss": 0.75,
@@ -93,6 +95,7 @@ def test_lines_are_json_whole_at_any_time(tmp_path: Path) -> None:
         "spread": 0.9,
         "shares": [0.1] * 10,
         "agreement": 0.97,
+        "relative": 0.2,
     }
 
 

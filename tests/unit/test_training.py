@@ -759,7 +759,7 @@ class Script:
     def judge(self, images: np.ndarray, asked: np.ndarray) -> Judgement:
         assert images.shape == (20, 28, 28, 1)
         self.asked.append(asked)
-        return Judgement(self.fids.pop(0), 1.0, (0.1,) * 10, 1.0)
+        return Judgement(self.fids.pop(0), 1.0, (0.1,) * 10, 1.0, 0.1)
 
 
 EACH_CALL = {"steps_per_call": 1, "report_seconds": 1e-9}

@@ -85,7 +85,9 @@ class Searches:
 
         def fit(checkpoints: Any) -> Any:
             self.trained.append(settings)
-            judgement = Judgement(self.fid(settings), spread=1.0, shares=(0.1,) * 10, agreement=1.0)
+            judgement = Judgement(
+                self.fid(settings), spread=1.0, shares=(0.1,) * 10, agreement=1.0, relative=0.1
+            )
             yield SimpleNamespace(judgement=judgement)
 
         return SimpleNamespace(variables=dict, fit=fit)
