@@ -11,6 +11,7 @@ NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount", "true"]
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_a_push_that_is_killed_or_finds_the_disk_full_is_made_good():
     try:
         subprocess.run(NAMESPACE, check=True, capture_output=True)

@@ -282,6 +282,7 @@ def test_a_poisoned_span_stops_one_run_and_is_left_out_until_released(tmp_path, 
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_warm_starts_go_on_from_what_is_served_and_never_from_what_was_rejected(
     tmp_path, span_dir, digits, write_span
 ):

@@ -179,6 +179,7 @@ def wait_for_training(child: subprocess.Popen[bytes], output: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(1800)
 def test_a_run_a_kill_a_restarted_server_and_one_that_stays_away(server, tmp_path, span_dir):
     output = tmp_path / "out"
