@@ -133,11 +133,13 @@ def test_kserves_copy_of_an_object_store_has_the_versions(root, tmp_path, monkey
         base = root / MODEL
         for path in base.rglob("*"):
             if path.is_file():
-                bucket.upload_file(str(path), f"serving/{MODEL}/{path.relative_to(base)}")
+                for name in (MODEL, f"{MODEL}-old"):
+                    bucket.upload_file(str(path), f"serving/{name}/{path.relative_to(base)}")
         models = tmp_path / "models"
         models.mkdir()
-        storage.Storage.download(f"s3://models/serving/{MODEL}", str(models))
+        storage.Storage.download(f"s3://models/serving/{MODEL}/", str(models))
     finally:
         server.stop()
+    assert {path.name for path in models.iterdir()} <= set(os.listdir(base))
     assert aspired(models).name == aspired(base).name
     assert (aspired(models) / "saved_model.pb").read_bytes() == b"first"
