@@ -27,9 +27,12 @@ from models.gan.networks import build_generator
 from models.gan.settings import TrainSettings
 
 _PROGRAMS = [shutil.which("chromium") or "", shutil.which("chromedriver") or ""]
-pytestmark = pytest.mark.skipif(
-    not all(_PROGRAMS), reason="needs chromium and chromedriver (Debian: chromium-driver)"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not all(_PROGRAMS), reason="needs chromium and chromedriver (Debian: chromium-driver)"
+    ),
+]
 # He's weights are large enough for pictures that differ.
 RECIPE = TrainSettings(latent_dim=6, generator_channels=(8, 6, 4), initialisation="he")
 ROWS = 30
