@@ -2,6 +2,7 @@
 
 import os
 
-# ml-metadata's database clients tell of each connection on the terminal; glog reads this once, when
+# ml-metadata tells of each connection, and of each that fails, on the terminal; what goes wrong is
+# raised, too, and our message says more. glog reads this once, when
 # the library is loaded.
-os.environ.setdefault("GLOG_minloglevel", "2")
+os.environ.setdefault("GLOG_minloglevel", "3")
