@@ -39,8 +39,8 @@ def stopping_on_signals(trainer: GanTrainer) -> Iterator[None]:
 
     def stop(number: int, frame: Any) -> None:
         del frame
-        _progress_log.warning("%s: stopping", signal.Signals(number).name)
         trainer.stop_requested = True
+        _progress_log.warning("%s: stopping", signal.Signals(number).name)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -2,12 +2,12 @@
 
 import contextlib
 import datetime
+import queue
 import random
 import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,16 +68,18 @@ class Schedule:
         if grace is not None:
             self._grace = grace + datetime.timedelta(seconds=jitter_seconds)
         self._say = say
-        self._ended = threading.Event()
+        self._ended = False
+        # Its `put` may be called wherever a signal finds the program; an Event's `set` may not.
+        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._process: subprocess.Popen | None = None
 
     def keep(self, *, now: bool) -> None:
         """Runs the command at each time, and first of all if `now`; returns when told to end."""
         with self._heeding_signals():
-            while not self._ended.is_set():
+            while not self._ended:
                 due = self._clock() if now else self._wait()
                 now = False
-                if not self._ended.is_set():
+                if not self._ended:
                     self._run(due)
 
     def catch_up(self) -> int:
@@ -104,7 +106,7 @@ class Schedule:
     def _wait(self) -> datetime.datetime:
         """Waits for the next time. It is looked up anew each minute, as the clock may be set."""
         due, start = None, self._clock()
-        while not self._ended.is_set():
+        while not self._ended:
             if due != (due := self.next_due()):
                 missed = due <= self._clock()
                 start = due + datetime.timedelta(
@@ -118,13 +120,14 @@ class Schedule:
             left = (start - self._clock()).total_seconds()
             if left <= 0:
                 break
-            self._ended.wait(min(left, _LONGEST_WAIT_SECONDS))
+            with contextlib.suppress(queue.Empty):
+                self._signals.get(timeout=min(left, _LONGEST_WAIT_SECONDS))
         return due or start
 
     def _run(self, due: datetime.datetime) -> int:
         # A group of its own: a Ctrl-C reaches the pass through `_end`, and so once.
         self._process = subprocess.Popen(self._command, start_new_session=True)
-        if self._ended.is_set():  # told to end just before there was a pass to tell
+        if self._ended:  # told to end just before there was a pass to tell
             self._process.terminate()
         status = self._process.wait()
         status = status if status >= 0 else 128 - status
@@ -148,7 +151,8 @@ class Schedule:
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         """Asks the pass in progress to end too; a training keeps its state."""
-        self._ended.set()
+        self._ended = True
+        self._signals.put(number)
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
 

@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -198,6 +199,39 @@ def test_sigterm_ends_it_and_the_pass_in_progress(tmp_path, now):
     assert process.returncode == 0
     assert ("the pass ended with status 143" in said) == now
     assert mark.exists() == now
+
+
+WAITS = """
+import faulthandler, signal, sys
+sys.path.insert(0, {root!r})
+from pipeline.local.schedule import Schedule, read_cron
+faulthandler.dump_traceback_later(120, exit=True)
+trigger = read_cron("0 3 1 1 *", None)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+for _ in range({rounds}):
+    Schedule(trigger, ["false"], say=lambda line: print(line, flush=True)).keep(now=False)
+"""
+
+
+def test_sigterm_is_heeded_at_whatever_moment_of_the_wait_it_comes():
+    program = WAITS.format(root=str(ROOT), rounds=3000)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    draw = random.Random(0)
+    for _ in process.stdout:
+        # Just as it begins to wait; a sleep would be too coarse.
+        end = time.perf_counter() + draw.uniform(0, 60e-6)
+        while time.perf_counter() < end:
+            pass
+        process.send_signal(signal.SIGTERM)
+    stuck_at = process.stderr.read()
+    assert process.wait() == 0, stuck_at
 
 
 def schedule_command(tmp_path: Path, *more: str) -> list[str]:
