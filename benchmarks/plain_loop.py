@@ -1,7 +1,9 @@
-"""Our networks in the loop that most people would write: a `train_step`, `fit`, and `tf.data`.
+"""Our networks in the loops that most people would write: a `train_step`, `fit`, and `tf.data`.
 
 Network, losses, R1 at its interval and the moving average are those of the settings, so that the
 loop is all that differs. What the default preset does not use is not here; see `refuse`.
+`PlainGan` updates both networks from one generated batch, as ours does. `AlternatingGan` generates
+one for each, as Keras' own examples do (https://keras.io/examples/generative/dcgan_overriding_train_step).
 """
 
 import keras
@@ -11,7 +13,13 @@ import tensorflow as tf
 from models.gan.augment import augment
 from models.gan.devices import choose_precision, choose_xla
 from models.gan.losses import LOSSES
-from models.gan.networks import apply, build_discriminator, build_generator, scale_pixels
+from models.gan.networks import (
+    apply,
+    build_discriminator,
+    build_generator,
+    draw_greys_apart,
+    scale_pixels,
+)
 from models.gan.penalties import zero_centred_penalty
 from models.gan.settings import TrainSettings
 
@@ -57,9 +65,8 @@ class PlainGan(keras.Model):
 
     def train_step(self, data):
         real, digits = data
-        latent = tf.random.normal([tf.shape(real)[0], self.settings.latent_dim])
         with tf.GradientTape(persistent=True) as tape:
-            fake = self._view(apply(self.generator, latent, digits, training=True))
+            fake = self._generate(digits)
             real = self._view(real)
             real_logits, real_seen = self._look(real, digits)
             fake_logits, fake_seen = self._look(fake, digits)
@@ -72,6 +79,10 @@ class PlainGan(keras.Model):
         self.updates.assign_add(1)
         return {"discriminator_loss": discriminator_loss, "generator_loss": generator_loss}
 
+    def _generate(self, digits):
+        latent = tf.random.normal([tf.shape(digits)[0], self.settings.latent_dim])
+        return self._view(apply(self.generator, latent, digits, training=True))
+
     def _look(self, images, digits):
         """Logits, and the weighted cross-entropy of the digit that is seen."""
         outputs = apply(self.discriminator, images, digits, training=True)
@@ -82,11 +93,10 @@ class PlainGan(keras.Model):
         return logits, self.settings.auxiliary_weight * tf.reduce_mean(losses)
 
     def _view(self, images):
-        names = self.settings.augmentation
-        if not names:
-            return images
-        seed = tf.random.uniform([2], maxval=2**31 - 1, dtype=tf.int32)
-        return augment(images, names, seed)
+        if names := self.settings.augmentation:
+            seed = tf.random.uniform([2], maxval=2**31 - 1, dtype=tf.int32)
+            images = augment(images, names, seed)
+        return draw_greys_apart(images) if self.settings.grey_views else images
 
     def _update_discriminator(self, tape, loss, real, digits):
         settings, variables = self.settings, self.discriminator.trainable_variables
@@ -113,6 +123,27 @@ class PlainGan(keras.Model):
             self.average.trainable_variables, self.generator.trainable_variables, strict=True
         ):
             average.assign(decay * average + (1.0 - decay) * current)
+
+
+class AlternatingGan(PlainGan):
+    """First the discriminator learns, then the generator, each from generated digits of its own."""
+
+    def train_step(self, data):
+        real, digits = data
+        fake, real = self._generate(digits), self._view(real)
+        with tf.GradientTape() as tape:
+            real_logits, real_seen = self._look(real, digits)
+            fake_logits, _ = self._look(fake, digits)
+            discriminator_loss = self.pair.discriminator(real_logits, fake_logits, 1.0) + real_seen
+        self._update_discriminator(tape, discriminator_loss, real, digits)
+        with tf.GradientTape() as tape:
+            fake_logits, fake_seen = self._look(self._generate(digits), digits)
+            generator_loss = self.pair.generator(real_logits, fake_logits) + fake_seen
+        gradients = tape.gradient(generator_loss, self.generator.trainable_variables)
+        self.generator_optimiser.apply(gradients, self.generator.trainable_variables)
+        self._update_average()
+        self.updates.assign_add(1)
+        return {"discriminator_loss": discriminator_loss, "generator_loss": generator_loss}
 
 
 def plain_dataset(settings: TrainSettings, images: np.ndarray, labels: np.ndarray):

@@ -17,7 +17,8 @@ follows how far samples lie from the digits trained on, as a multiple of the tes
 below 1 they are copies.
 
 The loop: our network in our loop and in `keras.Model.fit`, in turn, in one process; real digits a
-second of each and the ratio, of which the median counts. The first round is warming up.
+second of each and the ratio, of which the median counts. The first round is warming up. Once the
+plain loop updates both networks from one generated batch, as ours does, and once from two.
 """
 
 import argparse
@@ -114,22 +115,35 @@ def run_training(arguments, training) -> None:
 
 
 def run_loops(arguments) -> None:
-    """Times both loops in turn, leaving digits a second of each round in `loop.json`."""
-    import keras
-    from plain_loop import PlainGan, plain_dataset
+    """Times our loop and each plain one in turn, leaving digits a second in `loop.json`."""
+    from plain_loop import AlternatingGan, PlainGan, plain_dataset
 
     from models.gan.training import GanTrainer
 
     settings = read_settings(arguments, max_seconds=864_000.0).train
     train, _ = load_digits(arguments.data_dir)
     trainer = GanTrainer(settings, *train)
-    training, rounds, length = trainer.fit(), [], arguments.round_seconds
+    training = trainer.fit()
 
     def our_rate() -> float:
         started, before = time.monotonic(), trainer.step
-        while (passed := time.monotonic() - started) < length:
+        while (passed := time.monotonic() - started) < arguments.round_seconds:
             next(training)
         return (trainer.step - before) * settings.batch_size / passed
+
+    dataset = plain_dataset(settings, *train)
+    loops = {"one batch": PlainGan(settings), "two batches": AlternatingGan(settings)}
+    rounds = {
+        name: time_in_turn(plain, dataset, our_rate, arguments) for name, plain in loops.items()
+    }
+    (Path(arguments.folder) / "loop.json").write_text(json.dumps(rounds))
+
+
+def time_in_turn(plain, dataset, our_rate, arguments) -> list[dict]:
+    """Digits a second of ours and of `plain`, a round each in turn."""
+    import keras
+
+    rounds = []
 
     class Alternating(keras.callbacks.Callback):
         """At the end of a plain round lets ours have its own."""
@@ -140,15 +154,14 @@ def run_loops(arguments) -> None:
         def on_train_batch_end(self, batch, logs=None):
             self.steps += 1
             passed = time.monotonic() - self.since
-            if passed >= length:
-                plain = self.steps * settings.batch_size / passed
-                rounds.append({"ours": our_rate(), "plain": plain})
-                self.model.stop_training = len(rounds) > arguments.rounds
+            if passed >= arguments.round_seconds:
+                rate = self.steps * plain.settings.batch_size / passed
+                rounds.append({"ours": our_rate(), "plain": rate})
+                plain.stop_training = len(rounds) > arguments.rounds
                 self.on_train_begin()
 
-    dataset = plain_dataset(settings, *train)
-    PlainGan(settings).fit(dataset, verbose=0, callbacks=[Alternating()])
-    (Path(arguments.folder) / "loop.json").write_text(json.dumps(rounds[1:]))
+    plain.fit(dataset, verbose=0, callbacks=[Alternating()])
+    return rounds[1:]
 
 
 # What the main process does.
@@ -301,13 +314,16 @@ def draw_curve(runs: list[dict], floor: float, path: Path) -> None:
 def report_loops(folder: str) -> dict:
     """Runs the loops and prints their rounds."""
     in_own_process("plain", 0, folder)
-    rounds = json.loads(Path(folder, "loop.json").read_text())
-    print("\nloop: round  ours digits/s  plain digits/s  ratio")
-    ratios = [seen["ours"] / seen["plain"] for seen in rounds]
-    for number, (seen, ratio) in enumerate(zip(rounds, ratios, strict=True), start=1):
-        print(f"{number:>11} {seen['ours']:14.0f} {seen['plain']:15.0f} {ratio:6.2f}")
-    print(f"median ratio {statistics.median(ratios):.2f}")
-    return {"rounds": rounds, "median_ratio": statistics.median(ratios)}
+    loops = json.loads(Path(folder, "loop.json").read_text())
+    medians = {}
+    for name, rounds in loops.items():
+        print(f"\nplain loop with {name}: round  ours digits/s  plain digits/s  ratio")
+        ratios = [seen["ours"] / seen["plain"] for seen in rounds]
+        for number, (seen, ratio) in enumerate(zip(rounds, ratios, strict=True), start=1):
+            print(f"{number:>11} {seen['ours']:14.0f} {seen['plain']:15.0f} {ratio:6.2f}")
+        medians[name] = statistics.median(ratios)
+        print(f"median ratio {medians[name]:.2f}")
+    return {"rounds": loops, "median_ratios": medians}
 
 
 def report_trainings(arguments) -> dict:

@@ -99,7 +99,7 @@ def _one_hot(digit: Any) -> Any:
     return keras.ops.one_hot(digit, CLASSES)
 
 
-def _grey_views(image: Any) -> Any:
+def draw_greys_apart(images: tf.Tensor) -> tf.Tensor:
     """Each picture three times, [n, 28, 28, 1] to [n, 28, 28, 3], all in [-1, 1].
 
     As it is, and the logarithms of how far above black and below white each pixel is, in steps of
@@ -107,12 +107,12 @@ def _grey_views(image: Any) -> Any:
     few levels are then as far apart as a hundred in the middle. White is counted from 256, since
     at 255 there would be no slope by which a generator could leave it.
     """
-    black = (image + 1.0) * 127.5
+    black = (images + 1.0) * 127.5
     views = [
-        2.0 * keras.ops.log1p(keras.ops.relu(distance) / 4.0) / np.log1p(256 / 4) - 1.0
+        2.0 * tf.math.log1p(tf.nn.relu(distance) / 4.0) / np.log1p(256 / 4) - 1.0
         for distance in (black, 256.0 - black)
     ]
-    return keras.ops.concatenate([image, *views], axis=-1)
+    return tf.concat([images, *views], axis=-1)
 
 
 def _fold(image: Any) -> Any:
@@ -177,9 +177,10 @@ def build_discriminator(
       precision: a Keras dtype policy, such as "mixed_bfloat16"; variables are always float32.
 
     Returns:
-      A model to call through `apply`: image float32 [n, 28, 28, 1] in [-1, 1] and digit int32 [n]
-      to logits float32 [n]; under `auxiliary_weight` to a list of these and of logits float32
-      [n, 10] of the digit that is seen.
+      A model to call through `apply`: image float32 [n, 28, 28, 1] in [-1, 1], or under
+      `grey_views` what `draw_greys_apart` makes of it, and digit int32 [n] to logits float32 [n];
+      under `auxiliary_weight` to a list of these and of logits float32 [n, 10] of the digit that is
+      seen.
     """
     build = _Builder(
         settings,
@@ -189,11 +190,10 @@ def build_discriminator(
         seed=settings.seed * 1000 + 500,
     )
     shallow, middle, deep = settings.discriminator_channels
-    image = keras.Input(IMAGE_SHAPE, name="image")
+    image = keras.Input((*IMAGE_SHAPE[:2], 3 if settings.grey_views else 1), name="image")
     digit = keras.Input((), dtype="int32", name="digit")
     # The first layer is not normalised: that would hide the pictures' brightness (DCGAN, 2016).
-    seen: Any = _grey_views(image) if settings.grey_views else image
-    x = build.activate(build.convolution(shallow, 2, 1, "down_14")(_fold(seen)), normalise=False)
+    x = build.activate(build.convolution(shallow, 2, 1, "down_14")(_fold(image)), normalise=False)
     x = build.dropout(x)
     x = build.dropout(build.activate(build.convolution(middle, 3, 2, "down_7")(x)))
     if settings.share_linear:

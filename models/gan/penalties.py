@@ -22,8 +22,8 @@ def zero_centred_penalty(
     On real pictures it is their R1, on generated ones R2.
 
     Args:
-      discriminate: float32 [n, 28, 28, 1] -> logits float32 [n].
-      images: float32 [n, 28, 28, 1] in [-1, 1].
+      discriminate: float32 [n, 28, 28, c] -> logits float32 [n].
+      images: float32 [n, 28, 28, c] in [-1, 1], c being 1, or 3 under `grey_views`.
 
     Returns:
       A float32 scalar of at least 0, 0.5 * E[|grad_x D(x)|^2].
@@ -40,9 +40,9 @@ def interpolated_penalty(
     """WGAN-GP's, Gulrajani et al. 2017, equation 3: draws the slope between the two sets to 1.
 
     Args:
-      discriminate: float32 [n, 28, 28, 1] -> logits float32 [n].
-      real: float32 [n, 28, 28, 1] in [-1, 1].
-      fake: float32 [n, 28, 28, 1] in [-1, 1].
+      discriminate: float32 [n, 28, 28, c] -> logits float32 [n].
+      real: float32 [n, 28, 28, c] in [-1, 1], c being 1, or 3 under `grey_views`.
+      fake: like `real`.
       share: of the real picture in each mixture, float32 [n, 1, 1, 1] in [0, 1].
 
     Returns:

@@ -14,6 +14,7 @@ from models.gan.networks import (
     apply,
     build_discriminator,
     build_generator,
+    draw_greys_apart,
     scale_pixels,
 )
 from models.gan.penalties import interpolated_penalty, zero_centred_penalty
@@ -203,13 +204,17 @@ class GanUpdate:
     def _view(
         self, images: tf.Tensor, draws: _Draws, deviation: tf.Tensor, augmenting: int, noising: int
     ) -> tf.Tensor:
-        """What the discriminator is shown of images: augmented, then with noise."""
+        """What the discriminator is shown of images: augmented, with noise, greys drawn apart.
+
+        The gradient penalties hold for what it is shown. R1 of the pictures themselves would forbid
+        it to judge by the few levels that drawing the greys apart lets it see.
+        """
         if self.settings.augmentation:
             images = augment(images, self.settings.augmentation, draws.for_one(augmenting))
         if self.settings.instance_noise:
             noise = tf.random.stateless_normal(tf.shape(images), draws.for_one(noising))
             images += deviation * noise
-        return images
+        return draw_greys_apart(images) if self.settings.grey_views else images
 
     def _judge(self, batch: _Batch, fake: tf.Tensor) -> _Judged:
         real_logits, *real_seen = self._look(batch.real, batch.digits)

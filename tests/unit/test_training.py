@@ -143,7 +143,15 @@ class Plain:
         mixture = tf.random.experimental.stateless_fold_in(seed(6), 0)
         share = tf.random.stateless_uniform([4, 1, 1, 1], mixture)
         real, digits = tf.constant(self.images[rows]), tf.constant(self.labels[rows])
-        return real + noise(4), digits, latent, noise(5), share
+        return self.look(real + noise(4)), digits, latent, noise(5), share
+
+    def look(self, images: tf.Tensor) -> tf.Tensor:
+        """What the discriminator is shown."""
+        if not self.settings.grey_views:
+            return images
+        levels = (images + 1) * 127.5
+        ends = [tf.math.log(1 + tf.maximum(x, 0) / 4) for x in (levels, 256 - levels)]
+        return tf.concat([images, *(x / (0.5 * np.log(65)) - 1 for x in ends)], -1)
 
     def judge(self, images: tf.Tensor, digits: tf.Tensor) -> tf.Tensor:
         outputs = apply(self.discriminator, images, digits, training=True)
@@ -175,6 +183,7 @@ class Plain:
             real, digits, latent, noise, share = self.draw(number, deviation)
             with tf.GradientTape() as generating:
                 fake = apply(self.generator, latent, digits, training=True) + noise
+                fake = self.look(fake)
                 fake_logits = self.judge(fake, digits)
                 critic = settings.loss == "wasserstein"
                 generator_loss = -tf.reduce_mean(fake_logits) if critic else soft(-fake_logits)
@@ -229,6 +238,7 @@ SGD = {"optimiser": "sgd", "generator_learning_rate": 0.3, "discriminator_learni
         WGAN_GP | {"generator_normalisation": "none", "instance_noise": 0.2},
         {"share_linear": True, "r1_weight": 0.2, "discriminator_steps": 2},
         {"auxiliary_weight": 0.7, "r1_weight": 0.2, "generator_channels": (8, 4, 0)},
+        {"grey_views": True, "r1_weight": 0.2, "r2_weight": 0.1, "instance_noise": 0.5},
     ],
     ids=str,
 )
