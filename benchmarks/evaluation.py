@@ -1,6 +1,6 @@
 """Time, memory and steadiness of the evaluation, on what a finished run has left behind.
 
-    PYTHONPATH=. python benchmarks/evaluation.py outputs [--trials 100]
+    .venv/bin/python benchmarks/evaluation.py outputs [--trials 100]
 
 First all figures of candidate and baseline, both drawn by the run's generator, from other seeds.
 Then trials of the decision by the Frechet distance, each with fresh samples of both: a candidate
@@ -9,12 +9,15 @@ that is equal to the baseline, and one that is a fifth worse since it is blurred
 
 import argparse
 import resource
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 from tfx.utils import path_utils
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from components.generator_evaluator.baseline import Baseline
 from components.generator_evaluator.decision import check_baseline

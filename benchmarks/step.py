@@ -9,12 +9,16 @@ XLA, which is what `auto` takes without a GPU. No data is needed: time does not 
 import argparse
 import os
 import statistics
+import sys
 import time
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from models.gan.training import GanTrainer
 from pipeline.config import resolve

@@ -13,8 +13,9 @@ Our learning rate falls in the second half of the time there is. So what ours sh
 480 s is not what 240 s give: `--seconds 240` shows that.
 
 `--digits 5000` trains ours on so many digits only, drawn by the seed; everything else stays. Then
-follows how far samples lie from the digits trained on, as a multiple of the test split's distance:
-below 1 they are copies.
+follows how far samples lie from the digits trained on, as a multiple of the test split's distance,
+and the same to as many training digits that were left out. Both are below 1 where samples are more
+typical than real digits; the first is below the second where some are copies.
 
 The loop: our network in our loop and in `keras.Model.fit`, in turn, in one process; real digits a
 second of each and the ratio, of which the median counts. The first round is warming up. Once the
@@ -70,9 +71,12 @@ def read_settings(arguments, **train):
 # What a side's process does.
 
 
-def draw_digits(digits, count: int | None, seed: int):
-    """So many of the digits, images and labels; all of them where there is no count."""
-    rows = np.random.default_rng(seed).permutation(len(digits[1]))[:count]
+def draw_digits(digits, count: int | None, seed: int, *, after: int = 0):
+    """So many of the digits, images and labels; all of them where there is no count.
+
+    `after` leaves out those that another draw of as many has.
+    """
+    rows = np.random.default_rng(seed).permutation(len(digits[1]))[after:][:count]
     return digits if count is None else tuple(part[rows] for part in digits)
 
 
@@ -221,14 +225,14 @@ class Measures:
             "classification_accuracy": score,
         }
 
-    def distance_to(self, trained, images: np.ndarray) -> float:
-        """Median distance to the nearest digit trained on, over that of the test split."""
+    def distance_to(self, digits, images: np.ndarray) -> float:
+        """Median distance to the nearest of the digits, over that of the test split."""
         from models.metrics.distances import nearest_pictures
 
         seen = self._extract(images)[1].argmax(axis=1)
         ours, test = (
-            np.median(nearest_pictures(pictures, digits, *trained).distances)
-            for pictures, digits in ((images, seen), self.test)
+            np.median(nearest_pictures(pictures, labels, *digits).distances)
+            for pictures, labels in ((images, seen), self.test)
         )
         return float(ours / test)
 
@@ -252,10 +256,12 @@ def compare_trainings(measures: Measures, side: str, seed: int, arguments) -> di
         moment.update(measures.at_a_mark(images, asked))
         print_moment(side, seed, moment)
     if side == "ours" and arguments.digits:
-        trained = draw_digits(measures.train, arguments.digits, seed)
-        run["nearest_distance"] = measures.distance_to(trained, images)
-        told = f"{run['nearest_distance']:.3f}"
-        print(f"  distance to the digits trained on, over the test split's: {told}")
+        count = arguments.digits
+        for key, after in (("trained on", 0), ("left out", count)):
+            digits = draw_digits(measures.train, count, seed, after=after)
+            run[f"distance, {key}"] = measures.distance_to(digits, images)
+            told = f"{run[f'distance, {key}']:.3f}"
+            print(f"  distance to the digits {key}, over the test split's: {told}")
     return {**run, **measures.at_the_end(images, asked)}
 
 

@@ -337,6 +337,7 @@ def test_a_model_that_is_not_blessed_is_not_pushed(pushed, arguments, workspace)
     assert "no: fid_ratio" in status.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["deleted", "altered"])
 def test_a_version_that_was_damaged_by_hand_is_restored(pushed, arguments, workspace, damage):
     [version] = versions(workspace)

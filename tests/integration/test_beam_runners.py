@@ -128,6 +128,7 @@ def direct(tmp_path_factory: pytest.TempPathFactory, digits, write_span) -> Path
     return folder
 
 
+@pytest.mark.slow
 def test_a_job_server_with_worker_processes_of_its_own(direct: Path, tmp_path: Path) -> None:
     """Job, data and state go over gRPC: this process, the job service, the pool's workers."""
     job_port, pool_port = free_port(), free_port()

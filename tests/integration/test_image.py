@@ -78,6 +78,7 @@ def test_nodes_run_as_a_user_without_a_home(tmp_path, digits, write_span) -> Non
     assert labels["licenses"] == "Apache-2.0"
 
 
+@pytest.mark.slow
 def test_the_context_is_what_is_copied_and_nothing_else() -> None:
     """No tests, no outputs, no environment; and every module that git knows."""
     sys.path.insert(0, str(SCRIPT.parent))

@@ -45,6 +45,7 @@ def log_of(tmp_path: Path, task: str) -> str:
     return path.read_text()
 
 
+@pytest.mark.slow
 def test_our_entry_point_ingests_and_hands_on(document, span_dir, tmp_path):
     """On the cluster's own store, with the smallest part of the DAG that hands something on."""
     results = run(only(document, "MnistExampleGen", "StatisticsGen"), span_dir, tmp_path)

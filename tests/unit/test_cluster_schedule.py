@@ -547,6 +547,7 @@ _SCRIPT = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_after", STEPS)
 def test_a_killed_process_is_finished_by_the_next_call(
     stand_in: StandIn, tmp_path: Path, killed_after: str
