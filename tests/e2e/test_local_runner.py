@@ -183,6 +183,7 @@ def test_a_rerun_with_nothing_changed_skips_every_node(pushed, arguments, worksp
     assert versions(workspace) == before
 
 
+@pytest.mark.slow
 def test_a_push_that_is_run_again_pushes_nothing_twice(pushed, arguments, workspace):
     """As after a kill between the push and its record in ML Metadata."""
     before = versions(workspace)
@@ -466,6 +467,7 @@ def test_help_does_not_import_tensorflow():
     assert result.stdout.rstrip().endswith("[]"), result.stdout
 
 
+@pytest.mark.slow
 def test_tfx_command_line_compiles_the_pipeline(tmp_path):
     tfx = str(Path(sys.executable).with_name("tfx"))
     result = subprocess.run(

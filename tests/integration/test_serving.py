@@ -245,6 +245,7 @@ def test_metrics_count_what_was_asked(served):
     assert after["mnist_gan_serve_version"] == 3
 
 
+@pytest.mark.slow
 def test_versions_come_go_and_break_while_requests_are_answered(tmp_path, add_version):
     base = tmp_path / "digits"
     base.mkdir()
