@@ -29,6 +29,7 @@ from components.generator_evaluator.settings import EvaluationSettings, Toleranc
 from models.digit_classifier.features import FeatureExtractor
 from models.examples import load_split
 from models.metrics.frechet import Gaussian, fit_gaussian, gaussian_distance
+from models.metrics.labels import spread_digits
 from models.metrics.resampling import half_samples, interval_of
 
 OTHER_SEED = 10**6
@@ -53,7 +54,8 @@ def show_evaluation(
 ) -> None:
     settings = EvaluationSettings()
     started = time.perf_counter()
-    candidate, served = (generator.draw(count, seed) for seed in (settings.seed, OTHER_SEED))
+    asked = spread_digits(count, real.shares)
+    candidate, served = (generator.draw(asked, seed) for seed in (settings.seed, OTHER_SEED))
     drawn = time.perf_counter() - started
     found = evaluate(candidate, Baseline("measured", "", samples=served), real, extractor, settings)
     total = time.perf_counter() - started
@@ -109,7 +111,7 @@ def is_rejected(
 def show_trials(
     generator: Generator, real: RealDigits, extractor: FeatureExtractor, count: int, trials: int
 ) -> None:
-    pool = generator.draw(POOL, 2 * OTHER_SEED)
+    pool = generator.draw(spread_digits(POOL, real.shares), 2 * OTHER_SEED)
     gaussian = fit_gaussian(extractor(real.eval)[0])
     features, _ = extractor(pool.images)
     distance = gaussian_distance(fit_gaussian(features[:20_000]), gaussian)

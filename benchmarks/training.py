@@ -80,6 +80,13 @@ def draw_digits(digits, count: int | None, seed: int, *, after: int = 0):
     return digits if count is None else tuple(part[rows] for part in digits)
 
 
+def digits_to_ask(arguments, train) -> np.ndarray:
+    """As many of each digit as there are in the train split, in proportion."""
+    from models.metrics.labels import spread_digits
+
+    return spread_digits(arguments.samples, np.bincount(train[1], minlength=10) / len(train[1]))
+
+
 def train_ours(arguments):
     """Yields (seconds, real digits seen, function that draws) ever again."""
     from models.gan.training import GanTrainer
@@ -89,7 +96,7 @@ def train_ours(arguments):
     trainer = GanTrainer(settings, *draw_digits(train, arguments.digits, arguments.seed))
     for progress in trainer.fit():
         seen = progress.step * settings.batch_size
-        yield progress.seconds, seen, lambda: trainer.sample(arguments.samples // 10)
+        yield progress.seconds, seen, lambda: trainer.sample(digits_to_ask(arguments, train))
 
 
 def train_dcgan(arguments):
@@ -200,10 +207,13 @@ class Measures:
         return self._classifier.predict(images, batch_size=1000, verbose=0)
 
     def at_a_mark(self, images: np.ndarray, asked: np.ndarray | None) -> dict:
-        from models.metrics.labels import agreement, digit_shares
+        from models.metrics.labels import agreement, confusion, digit_shares
 
         features, logits = self._extract(images)
         fid, shares = self._distance(features), digit_shares(logits)
+        if asked is not None:  # of samples in which each digit is asked for as often
+            counts = confusion(asked, logits)
+            shares = (counts / counts.sum(axis=1, keepdims=True)).mean(axis=0)
         return {
             "fid": fid,
             "fid_ratio": fid / self.floor,
@@ -250,7 +260,7 @@ def compare_trainings(measures: Measures, side: str, seed: int, arguments) -> di
     in_own_process(side, seed, str(folder))
     run = {"side": side, "seed": seed, **json.loads((folder / "moments.json").read_text())}
     conditional = side == "ours" and measures.settings.train.conditional
-    asked = np.arange(arguments.samples) % 10 if conditional else None
+    asked = digits_to_ask(arguments, measures.train) if conditional else None
     for number, moment in enumerate(run["moments"]):
         images = np.load(folder / f"{number}.npy")
         moment.update(measures.at_a_mark(images, asked))
@@ -383,7 +393,7 @@ def read_arguments() -> argparse.Namespace:
     add("--seconds", type=float, default=480.0, help="of training, for each")
     add("--at", type=float, nargs="+", default=MARKS, help="times to measure at; the end is one")
     add("--seeds", type=int, nargs="+", default=[0])
-    add("--samples", type=int, default=10_000, help="digits to measure, a multiple of 10")
+    add("--samples", type=int, default=10_000, help="digits to measure")
     add("--digits", type=int, metavar="N", help="train ours on so many only")
     add("--preset", default="default")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="another setting")
@@ -397,8 +407,8 @@ def read_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if not arguments.data_dir:
         parser.error("name the folder with MNIST's files: --data-dir or MNIST_DATA_DIR")
-    if arguments.samples < 10 or arguments.samples % 10:
-        parser.error("--samples must be a multiple of 10")
+    if arguments.samples < 100:
+        parser.error("--samples must be 100 or more")
     earlier = {mark for mark in arguments.at if 0 < mark < arguments.seconds}
     arguments.at = sorted(earlier | {arguments.seconds})
     arguments.only = arguments.only or [*SIDES, "plain"]

@@ -3,7 +3,9 @@
 import os
 from dataclasses import dataclass
 
-from components.generator_evaluator.samples import Generator, GeneratorError, Samples
+import numpy as np
+
+from components.generator_evaluator.samples import SHOWN, Generator, GeneratorError, Samples
 from models.versions import newest_version
 
 
@@ -21,7 +23,8 @@ class Baseline:
       message: that in a sentence.
       version: the newest; None when there is none.
       path: its folder or URI.
-      samples: of the same seeds as the candidate's; None unless it is `measured`.
+      samples: of the same digits and seeds as the candidate's; None unless it is `measured`.
+      shown: of the digits `SHOWN`, likewise.
     """
 
     status: str
@@ -29,15 +32,19 @@ class Baseline:
     version: str | None = None
     path: str | None = None
     samples: Samples | None = None
+    shown: Samples | None = None
 
 
-def find_baseline(serving_dir: str, candidate: Samples, seed: int, broken: str) -> Baseline:
+def find_baseline(
+    serving_dir: str, asked: np.ndarray, candidate: Samples, seed: int, broken: str
+) -> Baseline:
     """Draws from the newest version that is served.
 
     Args:
       serving_dir: folder or URI with a folder per version, named by its number, as TensorFlow
         Serving watches it. It need not exist; "" for nothing served.
-      candidate: drawn from `seed` on.
+      asked: digits int [n].
+      candidate: drawn for these from `seed` on.
       seed: the first.
       broken: `fail` or `ignore`, for a version that cannot be loaded.
 
@@ -49,7 +56,8 @@ def find_baseline(serving_dir: str, candidate: Samples, seed: int, broken: str) 
         return Baseline("none", "No model is served yet, so the thresholds alone decide.")
     path = os.path.join(serving_dir, version)
     try:
-        samples = Generator(path).draw(len(candidate.images), seed)
+        generator = Generator(path)
+        samples, shown = generator.draw(asked, seed), generator.draw(SHOWN, seed)
     except GeneratorError as error:
         if broken == "fail":
             raise BrokenBaselineError(
@@ -61,4 +69,5 @@ def find_baseline(serving_dir: str, candidate: Samples, seed: int, broken: str) 
         return Baseline("unloadable", message, version, path)
     if (samples.images == candidate.images).all():
         return Baseline("unchanged", f"Version {version} is this model already.", version, path)
-    return Baseline("measured", f"Compared with version {version}.", version, path, samples)
+    message = f"Compared with version {version}."
+    return Baseline("measured", message, version, path, samples, shown)

@@ -16,6 +16,7 @@ from components.generator_evaluator.baseline import Baseline
 from components.generator_evaluator.decision import Check
 from components.generator_evaluator.figures import FIGURES, Estimate
 from components.generator_evaluator.observation import Observed, RealDigits, Reference
+from components.generator_evaluator.samples import ANY_DIGIT, Samples
 from models.metrics import labels
 
 SCHEMA_VERSION = 1
@@ -122,22 +123,26 @@ def encode(document: Mapping[str, Any]) -> str:
 
 
 def picture_arrays(
-    observed: Observed, reference: Reference, baseline: Baseline, interpolation: np.ndarray
+    observed: Observed,
+    reference: Reference,
+    shown: Samples,
+    baseline: Baseline,
+    interpolation: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """The arrays of `samples.npz`."""
     samples = observed.samples
     closest = _closest(observed)
     others = reference.real.train[observed.nearest.rows[closest]]
-    asked = np.full(len(samples.images), -1) if samples.asked is None else samples.asked
+    asked = np.full(len(shown.images), ANY_DIGIT) if shown.asked is None else shown.asked
     arrays = {
-        "images": samples.images[:100],
-        "asked": asked[:100],
+        "images": shown.images,
+        "asked": asked,
         "interpolation": interpolation,
         "nearest": np.stack([samples.images[closest], others], axis=1),
         "nearest_distance": observed.nearest.distances[closest],
     }
-    if baseline.samples is not None:
-        arrays["baseline_images"] = baseline.samples.images[:100]
+    if baseline.shown is not None:
+        arrays["baseline_images"] = baseline.shown.images
     return arrays
 
 

@@ -19,11 +19,12 @@ from components.generator_evaluator.baseline import find_baseline
 from components.generator_evaluator.evaluation import evaluate
 from components.generator_evaluator.observation import RealDigits
 from components.generator_evaluator.report.render import render_report
-from components.generator_evaluator.samples import Generator
+from components.generator_evaluator.samples import SHOWN, Generator
 from components.generator_evaluator.settings import EvaluationSettings
 from models.digit_classifier.features import FeatureExtractor
 from models.examples import load_split
 from models.gan.samples import encode_grid
+from models.metrics.labels import spread_digits
 
 _progress_log = logging.getLogger("mnist_gan.progress")
 
@@ -58,10 +59,13 @@ class Executor(base_executor.BaseExecutor):
             for name, found in (input_dict | output_dict).items()
             if found
         }
+        real = _read_real(input_dict["examples"])
+        asked = spread_digits(max(settings.samples, settings.fid_samples), real.shares)
         generator = Generator(path_utils.serving_model_path(artifacts["model"].uri))
-        candidate = generator.draw(max(settings.samples, settings.fid_samples), settings.seed)
+        candidate = generator.draw(asked, settings.seed)
         baseline = find_baseline(
             exec_properties.get("serving_dir") or "",
+            asked,
             candidate,
             settings.seed,
             settings.broken_baseline,
@@ -69,7 +73,6 @@ class Executor(base_executor.BaseExecutor):
         level = logging.WARNING if baseline.status == "unloadable" else logging.INFO
         _progress_log.log(level, baseline.message)
         extractor = FeatureExtractor(path_utils.serving_model_path(artifacts["classifier"].uri))
-        real = _read_real(input_dict["examples"])
         result = evaluate(candidate, baseline, real, extractor, settings)
         content = result.document | {
             "about": document.about_section(
@@ -81,6 +84,7 @@ class Executor(base_executor.BaseExecutor):
         arrays = document.picture_arrays(
             result.observed,
             result.reference,
+            generator.draw(SHOWN, settings.seed),
             baseline,
             generator.interpolate(train.get("latent", "normal"), settings.seed),
         )
@@ -129,8 +133,7 @@ def _write_evaluation(
             if value is not None:
                 evaluation.set_float_custom_property(name + suffix, value)
     _write(evaluation, "evaluation.json", document.encode(content).encode())
-    images = arrays["images"][: len(arrays["images"]) // 10 * 10]
-    _write(evaluation, "samples.png", encode_grid(images, columns=10))
+    _write(evaluation, "samples.png", encode_grid(arrays["images"], columns=10))
     packed = io.BytesIO()
     np.savez_compressed(packed, **arrays)
     _write(evaluation, "samples.npz", packed.getvalue())

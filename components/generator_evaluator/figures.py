@@ -62,6 +62,11 @@ def _agreement(seen: Observed, real: Reference, rows: np.ndarray) -> float:
     return labels.agreement(seen.asked[rows], seen.logits[rows])
 
 
+def _lowest_share(seen: Observed, real: Reference, rows: np.ndarray) -> float:
+    known = real.shares > 0
+    return float((_shares(seen, rows)[known] / real.shares[known]).min())
+
+
 def _lowest_agreement(seen: Observed, real: Reference, rows: np.ndarray) -> float:
     counts = labels.confusion(seen.asked[rows], seen.logits[rows])
     return float(np.nanmin(labels.class_agreement(counts)))
@@ -112,9 +117,7 @@ FIGURES: Mapping[str, Figure] = {
         lambda s, real, rows: labels.share_distance(_shares(s, rows), real.shares),
         limits=_SHARE,
     ),
-    "lowest_digit_share": Figure(
-        "higher", lambda s, real, rows: float(_shares(s, rows).min()), limits=_SHARE
-    ),
+    "lowest_digit_share": Figure("higher", _lowest_share, limits=_SHARE),
     "agreement": Figure("higher", _agreement, conditional=True, limits=_SHARE),
     "lowest_agreement": Figure("higher", _lowest_agreement, conditional=True, limits=_SHARE),
     "lowest_class_spread": Figure("higher", _spread),

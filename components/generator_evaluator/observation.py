@@ -35,6 +35,12 @@ class RealDigits:
     eval_labels: np.ndarray
     test: np.ndarray | None = None
 
+    @property
+    def shares(self) -> np.ndarray:
+        """Of the digits 0..9, float64 [10]; of both splits, as a small one has others by chance."""
+        digits = np.concatenate([self.train_labels, self.eval_labels])
+        return np.bincount(digits, minlength=10) / len(digits)
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -100,15 +106,13 @@ def study(real: RealDigits, extractor: Extractor) -> Reference:
         ]
     )
     ink = pictures.ink(real.eval)
-    # Of both splits: a small eval split has other shares by chance.
-    digits = np.concatenate([real.train_labels, real.eval_labels])
     return Reference(
         real=real,
         features=features,
         gaussian=fit_gaussian(features),
         test_gaussian=_fit_test(real.test, extractor),
         manifold=real_manifold(features),
-        shares=np.bincount(digits, minlength=10) / len(digits),
+        shares=real.shares,
         spread=variety.class_spread(features, seen),
         ink=float(ink.mean()),
         edges=float(pictures.variation(real.eval).sum() / max(ink.sum(), 1.0)),

@@ -10,6 +10,8 @@ from models import storage
 from models.metrics.pictures import require_pictures
 
 ANY_DIGIT = -1
+# What is asked for where samples are looked at: ten rows of the digits in turn.
+SHOWN = np.arange(100) % 10
 _BATCH = 1000
 
 
@@ -60,18 +62,19 @@ class Generator:
         self._name = model_dir
         self.conditional = int(self._call([0], [ANY_DIGIT])["digit"][0]) != ANY_DIGIT
 
-    def draw(self, count: int, seed: int) -> Samples:
-        """Draws `count` digits with consecutive seeds, asking for 0..9 in turn.
+    def draw(self, asked: np.ndarray, seed: int) -> Samples:
+        """Draws a picture for each of the digits `asked`, int [n], with consecutive seeds.
 
-        An unconditional generator is not asked for any.
+        An unconditional generator draws as many, and is not asked for any.
 
         Raises:
           GeneratorError: when a call fails, or gives no pictures uint8 [n, 28, 28, 1].
         """
-        asked = np.arange(count) % 10 if self.conditional else np.full(count, ANY_DIGIT)
         images = []
-        for start in range(0, count, _BATCH):
+        for start in range(0, len(asked), _BATCH):
             digits = asked[start : start + _BATCH]
+            if not self.conditional:
+                digits = np.full(len(digits), ANY_DIGIT)
             seeds = np.arange(len(digits), dtype=np.int64) + seed + start
             images.append(self._call(seeds, digits)["image"])
             if len(images[-1]) != len(digits):

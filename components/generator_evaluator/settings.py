@@ -53,7 +53,9 @@ class Thresholds(_Section):
     density: Bounds = _at_least(None, "how deep among real digits samples lie")
     coverage: Bounds = _at_least(0.3, "share of real digits with a sample near")
     digit_distance: Bounds = _at_most(0.08, "share of samples of another digit than in the data")
-    lowest_digit_share: Bounds = _at_least(0.05, "share of the rarest digit")
+    lowest_digit_share: Bounds = _at_least(
+        0.5, "of the digit drawn least: its share of samples over that of the data"
+    )
     agreement: Bounds = _at_least(0.95, "share of samples seen as the digit that was asked for")
     lowest_agreement: Bounds = _at_least(0.85, "that of the digit least often seen when asked for")
     lowest_class_spread: Bounds = _at_least(0.3, "variety of the digit that varies least")
@@ -81,7 +83,7 @@ class Tolerances(_Section):
     density: float | None = _tolerance(0.1, "as the figure")
     coverage: float | None = _tolerance(0.03, "share of real digits")
     digit_distance: float | None = _tolerance(0.01, "share of samples")
-    lowest_digit_share: float | None = _tolerance(0.01, "share of samples")
+    lowest_digit_share: float | None = _tolerance(0.1, "of that quotient")
     agreement: float | None = _tolerance(0.01, "share of samples")
     lowest_agreement: float | None = _tolerance(0.03, "share of samples")
     lowest_class_spread: float | None = _tolerance(0.1, "as the figure, a multiple")

@@ -48,10 +48,14 @@ class Judgement:
 class HeldOut:
     """Held-out digits as the classifier sees them."""
 
-    def __init__(self, images: np.ndarray, extract: Extractor) -> None:
-        """Runs the classifier on images uint8 [n, 28, 28, 1], n of 2 or more."""
+    def __init__(self, images: np.ndarray, labels: np.ndarray, extract: Extractor) -> None:
+        """Runs the classifier on images uint8 [n, 28, 28, 1], n of 2 or more.
+
+        Attributes:
+          labels: int [n]; for each of them a generator draws one to compare.
+        """
         self._extract = extract
-        self.count = len(images)
+        self.labels = labels
         features, _ = extract(images)
         self._reference = fit_gaussian(features)
 

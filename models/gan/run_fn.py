@@ -50,7 +50,7 @@ def run_fn(fn_args: Any) -> None:
     # Before any device is used: the machines of a cluster have to find each other first.
     strategy = choose_strategy()
     images, labels = load_split(fn_args.train_files)
-    trained, held_out = _hold_out(settings, images, fn_args.base_model)
+    trained, held_out = _hold_out(settings, images, labels, fn_args.base_model)
     images, labels = images[trained], labels[trained]
     trainer = GanTrainer(settings, images, labels, held_out=held_out, strategy=strategy)
     served = fn_args.custom_config.get("served")
@@ -82,13 +82,13 @@ def _settings(fn_args: Any) -> TrainSettings:
 
 
 def _hold_out(
-    settings: TrainSettings, images: np.ndarray, classifier: str | None
+    settings: TrainSettings, images: np.ndarray, labels: np.ndarray, classifier: str | None
 ) -> tuple[np.ndarray, HeldOut | None]:
     """The rows to train on, and the digits held out, where there is use for them."""
     if not classifier or not settings.evaluations:
         return np.arange(len(images)), None
     trained, held_out = split_held_out(len(images), settings.holdout_share, settings.seed)
-    return trained, HeldOut(images[held_out], FeatureExtractor(classifier))
+    return trained, HeldOut(images[held_out], labels[held_out], FeatureExtractor(classifier))
 
 
 def _checkpoints(

@@ -21,7 +21,7 @@ _SATURATED = {
     "hinge": 0.005,
     "relativistic": 0.01,
 }
-_ROWS = 8
+_SHOWN = np.arange(80) % 10  # the digits in turn, so that a column holds one
 
 
 class RunLog:
@@ -73,7 +73,7 @@ class RunLog:
 
     def sample(self, step: int) -> None:
         """Writes a grid of the averaged generator's digits, a column per digit."""
-        png = encode_grid(self._trainer.sample(_ROWS), columns=10)
+        png = encode_grid(self._trainer.sample(_SHOWN), columns=10)
         path = os.path.join(self._directory, "samples", f"step-{step:07d}.png")
         with tf.io.gfile.GFile(path, "wb") as file:
             file.write(png)

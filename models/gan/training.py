@@ -16,7 +16,6 @@ from models.gan.averaged import AveragedGenerator
 from models.gan.checkpoints import CheckpointError, Checkpoints
 from models.gan.devices import choose_precision, choose_xla, is_chief
 from models.gan.held_out import HeldOut, Judgement, Patience
-from models.gan.networks import CLASSES
 from models.gan.settings import TrainSettings
 from models.gan.update import SCALARS, GanUpdate
 from models.gan.warm_start import Course, Start
@@ -167,13 +166,13 @@ class GanTrainer:
         if not self._patience.fids:
             self.best.set_weights(self.update.average)
 
-    def sample(self, rows: int) -> np.ndarray:
-        """Draws `rows` rows of the digits 0..9 from the average, uint8 [10 * rows, 28, 28, 1].
+    def sample(self, digits: np.ndarray) -> np.ndarray:
+        """Draws a picture for each of the digits int [n] from the average, uint8 [n, 28, 28, 1].
 
         The latents are the same on every call.
         """
         self.average.set_weights(self.update.average)
-        return self.average.draw(np.arange(rows * CLASSES) % CLASSES)
+        return self.average.draw(digits)
 
     def begin_from(self, start: Start) -> None:
         """Takes up where another training ended: its networks, optimisers and average.
@@ -255,9 +254,8 @@ class GanTrainer:
             return
         started = time.monotonic()
         self._evaluated = due
-        asked = np.arange(self._held_out.count) % CLASSES
-        self.average.set_weights(self.update.average)
-        judgement = self._held_out.judge(self.average.draw(asked), asked)
+        asked = self._held_out.labels
+        judgement = self._held_out.judge(self.sample(asked), asked)
         # Machines may round differently, and have to come to the same end.
         fid, relative = self._agree(judgement.fid, judgement.relative)
         self._judgement = dataclasses.replace(judgement, fid=fid, relative=relative)

@@ -199,7 +199,7 @@ class _GanTuner(BaseTuner):
         self._first = first
         self._images, self._labels = data
         self._trained, held_out = split_held_out(len(self._images), first.holdout_share, first.seed)
-        self._held_out = HeldOut(self._images[held_out], extractor)
+        self._held_out = HeldOut(self._images[held_out], self._labels[held_out], extractor)
         self._state_dir = state_dir
         self._strategy = strategy
         if first.resume:

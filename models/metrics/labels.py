@@ -4,6 +4,25 @@ import numpy as np
 from scipy.special import log_softmax
 
 
+def spread_digits(count: int, shares: np.ndarray) -> np.ndarray:
+    """Digits 0..9 to ask for, in given shares and evenly mixed, int64 [count].
+
+    A conditional generator is compared with real digits in their own shares, as is usual (the
+    labels of Karras et al. 2020a's FID are those of the data): asked for each digit as often, even
+    real digits would be a good way from MNIST, of which 11.2 % are ones and 9.0 % fives.
+
+    Args:
+      count: how many.
+      shares: of the digits, float [10], summing to 1. The first rows have these shares too; where
+        all are alike, the digits come in turn.
+    """
+    quota = count * np.asarray(shares, np.float64)
+    counts = np.floor(quota + 1e-9).astype(int)
+    counts[np.argsort(counts - quota, kind="stable")[: count - counts.sum()]] += 1
+    places = np.concatenate([(np.arange(n) + 0.5) / n for n in counts if n])
+    return np.repeat(np.arange(10), counts)[np.argsort(places, kind="stable")]
+
+
 def agreement(asked: np.ndarray, logits: np.ndarray) -> float:
     """Share, 0..1, of rows in which the classifier sees the digit that was asked for.
 

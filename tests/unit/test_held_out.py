@@ -27,10 +27,10 @@ def pictures(count: int, seed: int, scale: int = 256) -> np.ndarray:
 def test_a_judgement_is_that_of_the_metrics() -> None:
     real, drawn = pictures(60, 1), pictures(40, 2, scale=200)
     asked = np.arange(40) % 10
-    held_out = HeldOut(real, extract)
+    held_out = HeldOut(real, np.arange(60) % 7, extract)
     found = held_out.judge(drawn, asked)
     (real_features, _), (features, logits) = extract(real), extract(drawn)
-    assert held_out.count == 60
+    np.testing.assert_array_equal(held_out.labels, np.arange(60) % 7)
     assert found.fid == pytest.approx(frechet_distance(features, real_features))
     spread = features.var(axis=0, ddof=1).sum() / real_features.var(axis=0, ddof=1).sum()
     assert found.spread == pytest.approx(spread, rel=1e-5)
@@ -42,14 +42,15 @@ def test_a_judgement_is_that_of_the_metrics() -> None:
 
 def test_the_held_out_digits_themselves_are_perfect() -> None:
     real = pictures(50, 1)
-    found = HeldOut(real, extract).judge(real, np.zeros(50, int))
+    found = HeldOut(real, np.zeros(50, int), extract).judge(real, np.zeros(50, int))
     assert found.fid == pytest.approx(0, abs=1e-6)
     assert found.spread == pytest.approx(1)
 
 
 def test_one_picture_again_and_again_is_a_collapse() -> None:
     real = pictures(50, 1)
-    found = HeldOut(real, extract).judge(np.repeat(real[:1], 50, axis=0), np.zeros(50, int))
+    held_out = HeldOut(real, np.zeros(50, int), extract)
+    found = held_out.judge(np.repeat(real[:1], 50, axis=0), np.zeros(50, int))
     assert found.spread == pytest.approx(0, abs=1e-6)
     assert found.collapse
 

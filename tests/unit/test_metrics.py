@@ -19,6 +19,7 @@ from models.metrics.labels import (
     confusion,
     digit_shares,
     share_distance,
+    spread_digits,
 )
 from models.metrics.variety import class_spread, lowest_relative_spread
 
@@ -172,6 +173,32 @@ def test_features_that_are_refused(features: np.ndarray, message: str) -> None:
 
 def one_hot(seen: list[int]) -> np.ndarray:
     return 3.0 * np.eye(10)[seen] - 7.0
+
+
+def test_digits_to_ask_for_by_hand() -> None:
+    np.testing.assert_array_equal(spread_digits(23, np.full(10, 0.1)), np.arange(23) % 10)
+    halves = np.zeros(10)
+    halves[[3, 8]] = 0.75, 0.25
+    assert spread_digits(8, halves).tolist() == [3, 3, 8, 3, 3, 3, 8, 3]
+
+
+@given(
+    st.lists(st.integers(0, 1000), min_size=10, max_size=10).filter(any),
+    st.integers(1, 400),
+    st.integers(1, 400),
+)
+def test_digits_to_ask_for_are_in_their_shares_and_well_mixed(
+    counts: list[int], count: int, head: int
+) -> None:
+    shares = np.array(counts) / sum(counts)
+    digits = spread_digits(count, shares)
+    assert len(digits) == count
+    found = np.bincount(digits, minlength=10)
+    assert (np.abs(found - count * shares) < 1 + 1e-6).all()
+    assert not found[shares == 0].any()
+    head = min(head, count)
+    of_head = np.bincount(digits[:head], minlength=10)
+    assert (np.abs(of_head - head * found / count) <= 5.5).all()
 
 
 def test_agreement_by_hand() -> None:

@@ -24,7 +24,7 @@ TITLES = {
     "density": "Density",
     "coverage": "Coverage",
     "digit_distance": "Distance of digit shares",
-    "lowest_digit_share": "Rarest digit's share",
+    "lowest_digit_share": "Least drawn digit, of its share",
     "agreement": "Asked digit seen",
     "lowest_agreement": "Asked digit seen, worst digit",
     "lowest_class_spread": "Variety within a digit, lowest",
