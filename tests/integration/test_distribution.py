@@ -45,6 +45,7 @@ EXACT = TINY | {
     "generator_normalisation": "none",
     "generator_activation": "elu",
     "discriminator_activation": "elu",
+    "generator_output": "tanh",
     "r1_weight": 1.0,
     "penalty_interval": 2,
 }
