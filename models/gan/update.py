@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from models.gan.augment import augment
+from models.gan.fused_adam import FusedAdam
 from models.gan.losses import LOSSES
 from models.gan.networks import (
     IMAGE_SHAPE,
@@ -296,7 +297,7 @@ def _optimiser(settings: TrainSettings, rate: float, half: bool) -> keras.optimi
     makers: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
         "sgd": lambda: keras.optimizers.SGD(rate),
         "momentum": lambda: keras.optimizers.SGD(rate, momentum=settings.beta_1),
-        "adam": lambda: keras.optimizers.Adam(rate, settings.beta_1, settings.beta_2),
+        "adam": lambda: FusedAdam(rate, settings.beta_1, settings.beta_2),
         "rmsprop": lambda: keras.optimizers.RMSprop(rate, rho=settings.beta_2),
     }
     optimiser = makers[settings.optimiser]()
