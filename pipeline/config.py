@@ -136,7 +136,7 @@ class PushSettings(_Section):
         description="folder under serving/ and the model's name in TensorFlow Serving",
     )
     keep_versions: int | None = Field(
-        None,
+        30,
         ge=2,
         le=10_000,
         description="older versions beyond so many are removed with a push; null: none are. Not on "

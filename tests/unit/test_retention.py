@@ -244,6 +244,14 @@ def test_the_newest_checkpoint_is_never_too_old(folder):
     assert state.exists()
 
 
+def test_by_default_nothing_that_each_pass_leaves_grows_without_end():
+    settings = resolve(environ={}).settings
+    kept = settings.retention
+    # What a version that is there was made of stays, so the versions are to be bounded too.
+    assert None not in (settings.push.keep_versions, kept.runs, kept.reports, kept.logs)
+    assert kept.automatic
+
+
 def test_a_dry_run_says_what_and_how_much_and_removes_nothing(folder, capsys):
     artifacts = [folder.run(days, size=2048) for days in (3, 2, 1)]
     collect.collect(settings(folder, "runs=1"), dry_run=True)
