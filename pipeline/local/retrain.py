@@ -84,8 +84,11 @@ def _make_pass(
         return Outcome.PUSHED, RunReport(NOTHING_TO_DO, reason, span=window.newest)
     outcome, run_id = run(resolved, from_node=None, use_cache=True, verbose=verbose)
     record = history.read_run(places.database, run_id) if run_id else None
+    named = outcome.name.lower().replace("_", " ")
+    if outcome == Outcome.PUSHED and not damage and record and record.nodes["Pusher"] == "cached":
+        named, reason = NOTHING_TO_DO, f"{reason}, but nothing has changed since the last push"
     return outcome, RunReport(
-        outcome=outcome.name.lower().replace("_", " "),
+        outcome=named,
         reason=reason,
         span=window.newest,
         run=run_id,

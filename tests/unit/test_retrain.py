@@ -10,6 +10,7 @@ import pytest
 from components.pusher.versions import push_files
 from pipeline.config import Resolved, resolve
 from pipeline.local.conditions import Facts, read_conditions
+from pipeline.local.history import RunRecord
 from pipeline.local.passes import read_passes
 from pipeline.local.places import Places, UsageError
 from pipeline.local.retrain import retrain
@@ -74,6 +75,24 @@ def test_of_several_conditions_any_will_do(settings, served, condition, found, s
     holds, reason = read_conditions(condition)(Facts(settings.settings, places, window))
     assert holds == found
     assert said in reason
+
+
+@pytest.mark.parametrize(
+    ("state", "outcome"), [("cached", "nothing to do"), ("complete", "pushed")]
+)
+def test_a_run_that_pushed_nothing_new_is_none_to_tell_of(
+    settings, served, tmp_path, httpserver, monkeypatch, state, outcome
+):
+    record = RunRecord("2026-11-23T09:00:00", nodes={"Pusher": state}, pushed_version=str(served))
+    ended = lambda *_, **__: (Outcome.PUSHED, record.run_id)  # noqa: E731
+    monkeypatch.setattr("pipeline.local.retrain.run", ended)
+    monkeypatch.setattr("pipeline.local.history.read_run", lambda *_: record)
+    httpserver.expect_request("/hook").respond_with_data("ok")
+    monkeypatch.setenv(ADDRESS_VARIABLE, httpserver.url_for("/hook"))
+    status, done = retrain(settings, "always", verbose=False)
+    assert (status, done.outcome, done.run) == (Outcome.PUSHED, outcome, record.run_id)
+    assert [each.report for each in read_passes(tmp_path / "out")] == [done]
+    assert len(httpserver.log) == (state == "complete")
 
 
 def test_a_pass_that_cannot_start_is_told_and_written_down(settings, tmp_path, httpserver):
