@@ -109,6 +109,14 @@ def test_a_pass_that_cannot_start_is_told_and_written_down(settings, tmp_path, h
     assert request.get_json()["outcome"] == "not started"
 
 
+def test_an_output_folder_that_is_a_file_is_said_to_be_one(settings, tmp_path, capsys):
+    (tmp_path / "out").touch()
+    outcome, done = retrain(settings, "always", verbose=False)
+    assert outcome == Outcome.BAD_USAGE
+    assert done.reason.startswith(f"cannot write to the output folder {tmp_path / 'out'}")
+    assert "could not be written down" in capsys.readouterr().err
+
+
 def test_a_span_that_the_pass_quarantines_is_named(settings, tmp_path, span_dir, httpserver):
     """A newer span, whole by its marker, whose labels are cut off."""
     for number in (1, 2):
