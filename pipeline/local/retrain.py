@@ -21,6 +21,7 @@ from pipeline.data_source import DataSourceError
 from pipeline.local import history
 from pipeline.local.conditions import Check, Facts, read_conditions
 from pipeline.local.damage import find_damage
+from pipeline.local.metadata import DatabaseError
 from pipeline.local.metrics import export_metrics
 from pipeline.local.models import serving_dir
 from pipeline.local.passes import NOT_STARTED, NOTHING_TO_DO, STOPPED, Pass, add_pass
@@ -83,7 +84,7 @@ def _make_pass(
     if not found:
         return Outcome.PUSHED, RunReport(NOTHING_TO_DO, reason, span=window.newest)
     outcome, run_id = run(resolved, from_node=None, use_cache=True, verbose=verbose)
-    record = history.read_run(places.database, run_id) if run_id else None
+    record = _read_run(places, run_id) if run_id else None
     named = outcome.name.lower().replace("_", " ")
     if outcome == Outcome.PUSHED and not damage and record and record.nodes["Pusher"] == "cached":
         named, reason = NOTHING_TO_DO, f"{reason}, but nothing has changed since the last push"
@@ -91,10 +92,18 @@ def _make_pass(
         outcome=named,
         reason=reason,
         span=window.newest,
-        run=run_id,
+        run=record.run_id if record else None,
         fid=record.figures.get("fid") if record else None,
         failed=record.failed_figures if record else [],
     )
+
+
+def _read_run(places: Places, run_id: str) -> history.RunRecord | None:
+    """What is recorded of a run; None of one that failed too soon, or whose database is lost."""
+    try:
+        return history.read_run(places.database, run_id)
+    except (KeyError, DatabaseError):
+        return None
 
 
 def _quarantined(places: Places) -> set[int]:

@@ -5,12 +5,14 @@ import json
 import shutil
 from pathlib import Path
 
+import ml_metadata
 import pytest
 
 from components.pusher.versions import push_files
 from pipeline.config import Resolved, resolve
 from pipeline.local.conditions import Facts, read_conditions
 from pipeline.local.history import RunRecord
+from pipeline.local.metadata import Database
 from pipeline.local.passes import read_passes
 from pipeline.local.places import Places, UsageError
 from pipeline.local.retrain import retrain
@@ -93,6 +95,25 @@ def test_a_run_that_pushed_nothing_new_is_none_to_tell_of(
     assert (status, done.outcome, done.run) == (Outcome.PUSHED, outcome, record.run_id)
     assert [each.report for each in read_passes(tmp_path / "out")] == [done]
     assert len(httpserver.log) == (state == "complete")
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_run_that_failed_before_it_was_recorded_is_told_all_the_same(
+    settings, tmp_path, monkeypatch, is_lost
+):
+    """As on a disk that was full at the start, or where the database has gone meanwhile."""
+    database = tmp_path / "out" / "metadata.sqlite"
+
+    def fail(*_, **__):
+        database.parent.mkdir()
+        if not is_lost:
+            ml_metadata.MetadataStore(Database(database).connection(create=True))
+        return Outcome.FAILED, "2026-11-23T09:00:00"
+
+    monkeypatch.setattr("pipeline.local.retrain.run", fail)
+    status, done = retrain(settings, "always", verbose=False)
+    assert (status, done.outcome, done.run) == (Outcome.FAILED, "failed", None)
+    assert [each.report for each in read_passes(tmp_path / "out")] == [done]
 
 
 def test_a_pass_that_cannot_start_is_told_and_written_down(settings, tmp_path, httpserver):
