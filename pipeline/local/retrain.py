@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -60,6 +61,10 @@ def retrain(resolved: Resolved, condition: str, *, verbose: bool) -> tuple[Outco
             outcome, report = _make_pass(resolved, places, check, verbose=verbose)
     except (UsageError, DataSourceError, SpanError, IdxError) as error:
         outcome, report = Outcome.BAD_USAGE, RunReport(NOT_STARTED, str(error))
+    except Exception as error:  # nobody foresaw it, and nobody may be there to see it
+        traceback.print_exc()
+        outcome = Outcome.FAILED
+        report = RunReport("failed", "", error=f"{type(error).__name__}: {error}")
     except _TerminatedError:
         outcome, report = Outcome.STOPPED, RunReport(STOPPED, "SIGTERM")
     report = dataclasses.replace(
@@ -83,7 +88,7 @@ def _make_pass(
     found, reason = (True, damage) if damage else check(Facts(resolved.settings, places, window))
     if not found:
         return Outcome.PUSHED, RunReport(NOTHING_TO_DO, reason, span=window.newest)
-    outcome, run_id = run(resolved, from_node=None, use_cache=True, verbose=verbose)
+    outcome, run_id, error = run(resolved, from_node=None, use_cache=True, verbose=verbose)
     record = _read_run(places, run_id) if run_id else None
     named = outcome.name.lower().replace("_", " ")
     if outcome == Outcome.PUSHED and not damage and record and record.nodes["Pusher"] == "cached":
@@ -95,6 +100,7 @@ def _make_pass(
         run=record.run_id if record else None,
         fid=record.figures.get("fid") if record else None,
         failed=record.failed_figures if record else [],
+        error=error,
     )
 
 

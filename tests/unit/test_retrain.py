@@ -16,7 +16,7 @@ from pipeline.local.metadata import Database
 from pipeline.local.passes import read_passes
 from pipeline.local.places import Places, UsageError
 from pipeline.local.retrain import retrain
-from pipeline.local.run import Outcome
+from pipeline.local.run import Ended, Outcome
 from pipeline.local.window import find_window
 from pipeline.webhook import ADDRESS_VARIABLE, RunReport, notify
 
@@ -86,7 +86,7 @@ def test_a_run_that_pushed_nothing_new_is_none_to_tell_of(
     settings, served, tmp_path, httpserver, monkeypatch, state, outcome
 ):
     record = RunRecord("2026-11-23T09:00:00", nodes={"Pusher": state}, pushed_version=str(served))
-    ended = lambda *_, **__: (Outcome.PUSHED, record.run_id)  # noqa: E731
+    ended = lambda *_, **__: Ended(Outcome.PUSHED, record.run_id)  # noqa: E731
     monkeypatch.setattr("pipeline.local.retrain.run", ended)
     monkeypatch.setattr("pipeline.local.history.read_run", lambda *_: record)
     httpserver.expect_request("/hook").respond_with_data("ok")
@@ -108,11 +108,20 @@ def test_a_run_that_failed_before_it_was_recorded_is_told_all_the_same(
         database.parent.mkdir()
         if not is_lost:
             ml_metadata.MetadataStore(Database(database).connection(create=True))
-        return Outcome.FAILED, "2026-11-23T09:00:00"
+        return Ended(Outcome.FAILED, "2026-11-23T09:00:00", "ImportSchemaGen: the disk is full")
 
     monkeypatch.setattr("pipeline.local.retrain.run", fail)
     status, done = retrain(settings, "always", verbose=False)
     assert (status, done.outcome, done.run) == (Outcome.FAILED, "failed", None)
+    assert (done.reason, done.error) == ("asked for", "ImportSchemaGen: the disk is full")
+    assert [each.report for each in read_passes(tmp_path / "out")] == [done]
+
+
+def test_a_fault_of_the_program_s_own_is_told_and_written_down(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.local.retrain.run", lambda *_, **__: 1 / 0)
+    status, done = retrain(settings, "always", verbose=False)
+    assert (status, done.outcome) == (Outcome.FAILED, "failed")
+    assert done.error == "ZeroDivisionError: division by zero"
     assert [each.report for each in read_passes(tmp_path / "out")] == [done]
 
 
@@ -171,6 +180,14 @@ def test_the_webhook_is_told_as_slack_reads_it(httpserver):
     said = request.get_json()
     assert said["text"] == ("MNIST GAN: not blessed (the data are new), FID 12.250, failed recall")
     assert {name: said[name] for name in dataclasses.asdict(DONE)} == dataclasses.asdict(DONE)
+
+
+def test_the_webhook_says_what_failed(httpserver):
+    httpserver.expect_request("/hook").respond_with_data("ok")
+    report = RunReport("failed", "the data are new", error="DataGate: span 9 has drifted")
+    notify({ADDRESS_VARIABLE: httpserver.url_for("/hook")}, report)
+    text = httpserver.log[0][0].get_json()["text"]
+    assert text == "MNIST GAN: failed (the data are new). DataGate: span 9 has drifted"
 
 
 def test_a_webhook_that_fails_at_first_is_told(httpserver):
