@@ -78,12 +78,10 @@ def run(
 
     resolved = _resolve(preset, assignments, output_dir, data_dir)
     try:
-        outcome, _ = run_pipeline(
-            resolved, from_node=from_node, use_cache=not no_cache, verbose=verbose
-        )
+        ended = run_pipeline(resolved, from_node=from_node, use_cache=not no_cache, verbose=verbose)
     except (UsageError, DataSourceError, SpanError, IdxError) as error:
         _fail(str(error), Outcome.BAD_USAGE)
-    raise typer.Exit(outcome)
+    raise typer.Exit(ended.outcome)
 
 
 @app.command()

@@ -97,7 +97,7 @@ def _read(address: str) -> str:
         return storage.read(address).decode() if storage.exists(address) else ""
     try:
         return Path(address).read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # the latter is for others to say
         return ""
 
 

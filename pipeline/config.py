@@ -136,7 +136,7 @@ class PushSettings(_Section):
         description="folder under serving/ and the model's name in TensorFlow Serving",
     )
     keep_versions: int | None = Field(
-        None,
+        30,
         ge=2,
         le=10_000,
         description="older versions beyond so many are removed with a push; null: none are. Not on "
@@ -193,13 +193,28 @@ class RetentionSettings(_Section):
     gib: float | None = Field(
         None, gt=0, le=1e6, description="size up to which they are, newest first, GiB; null: any"
     )
+    checkpoints: int | None = Field(
+        None, ge=1, le=100_000, description="last trainings that were cut off; null: all"
+    )
     checkpoint_days: float | None = Field(
-        7.0, gt=0, le=36_500, description="likewise of trainings that were cut off, but the newest"
+        7.0, gt=0, le=36_500, description="age up to which they are kept, days; null: any"
+    )
+    checkpoint_gib: float | None = Field(
+        None, gt=0, le=1e6, description="size up to which they are, newest first, GiB; null: any"
     )
     reports: int | None = Field(365, ge=1, le=100_000, description="last reports; null: all")
+    report_days: float | None = Field(
+        None, gt=0, le=36_500, description="age up to which they are kept, days; null: any"
+    )
+    report_gib: float | None = Field(
+        None, gt=0, le=1e6, description="size up to which they are, newest first, GiB; null: any"
+    )
     logs: int | None = Field(365, ge=1, le=100_000, description="last logs; null: all")
     log_days: float | None = Field(
-        None, gt=0, le=36_500, description="age up to which they are, days; null: any"
+        None, gt=0, le=36_500, description="age up to which they are kept, days; null: any"
+    )
+    log_gib: float | None = Field(
+        None, gt=0, le=1e6, description="size up to which they are, newest first, GiB; null: any"
     )
 
 

@@ -23,6 +23,7 @@ class RunReport:
       failed: the figures that kept the generator from being blessed.
       seconds: it took; None where it is not known.
       quarantined: spans that were found unfit by it.
+      error: what failed and why; "" for nothing, or where it is not known.
     """
 
     outcome: str
@@ -34,6 +35,7 @@ class RunReport:
     failed: list[str] = field(default_factory=list)
     seconds: float | None = None
     quarantined: list[int] = field(default_factory=list)
+    error: str = ""
 
     def as_json(self) -> str:
         """One line."""
@@ -55,6 +57,9 @@ def notify(environ: Mapping[str, str], report: RunReport) -> None:
         text += f", failed {', '.join(report.failed)}"
     if report.quarantined:
         text += f", quarantined span {', '.join(map(str, report.quarantined))}"
+    content = {"text": text, **asdict(report)}
+    if report.error:
+        text += f". {report.error}"
     content = {"text": text, **asdict(report)}
     # Only where there is somebody to tell: it takes a quarter of a second to load.
     import httpx

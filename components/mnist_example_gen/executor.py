@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from tfx.v1.dsl.io import fileio
 from components.mnist_example_gen.features import serialize_examples
 from components.mnist_example_gen.join import Joined, join_spans
 from components.mnist_example_gen.spans import SpanFiles
-from components.mnist_example_gen.splits import TRAIN
+from components.mnist_example_gen.splits import TRAIN, SplitError
 from components.mnist_example_gen.windows import Window, resolve_window
 from components.quarantine import quarantine, read_quarantine
 from components.spans_file import SPANS_FILE
@@ -70,13 +70,18 @@ class Executor(base_beam_executor.BaseBeamExecutor):
           WindowError, SpanError: when the spans cannot be found.
           QuarantineError: when the record of quarantined spans cannot be used.
           IdxError: when a file is not what it should be.
-          SplitError: when a split would be empty.
+          SplitError: when a split would be empty. The span at fault is quarantined.
         """
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         window = self._find(exec_properties)
         source = _Source(window.files, window.test, exec_properties["eval_share"])
         join_spans.cache_clear()
-        joined = source.load()
+        try:
+            joined = source.load()
+        except SplitError as error:
+            at_fault = [state for state in window.spans if state.span == error.span]
+            self._hold(exec_properties, {s.span: (s.fingerprint, str(error)) for s in at_fault})
+            raise
         examples.split_names = artifact_utils.encode_split_names(list(joined.splits))
         per_shard = -(-len(joined.splits[TRAIN]) // exec_properties["shards"])
         shards = [
@@ -106,12 +111,17 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             settle_seconds=exec_properties.get("settle_seconds") or 0.0,
             quarantine=read_quarantine(address) if address else None,
         )
-        if address and window.damaged:
-            run = self._context.pipeline_run_id if self._context else None
-            quarantine(address, window.damaged, run or "")
+        self._hold(exec_properties, window.damaged)
         for line in window.notices():
             _progress_log.warning(line)
         return window
+
+    def _hold(self, exec_properties: dict[str, Any], faults: Mapping[int, tuple[str, str]]) -> None:
+        """Quarantines spans, each with its fingerprint and the reason, where a record is kept."""
+        address = exec_properties.get("quarantine")
+        if address and faults:
+            run = self._context.pipeline_run_id if self._context else None
+            quarantine(address, faults, run or "")
 
 
 def _describe(examples: Any, window: Window, joined: Joined) -> None:

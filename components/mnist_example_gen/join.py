@@ -101,7 +101,8 @@ def join_spans(
     if not len(splits[TRAIN]):
         raise SplitError(
             "no digit is left to train on: each is in an eval or test split too. Check that the "
-            "t10k- files are not copies of the train- files."
+            "t10k- files are not copies of the train- files.",
+            None if test else spans[-1].span,
         )
     return Joined(splits, tuple(counts))
 

@@ -12,7 +12,15 @@ TRAIN, EVAL = "train", "eval"
 
 
 class SplitError(ValueError):
-    """A span that cannot be divided into a train and an eval split."""
+    """A split would be empty.
+
+    Attributes:
+      span: which is at fault; None where it may be another.
+    """
+
+    def __init__(self, message: str, span: int | None = None) -> None:
+        super().__init__(message)
+        self.span = span
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,8 @@ def load_splits(files: SpanFiles, eval_share: float) -> dict[str, Digits]:
         raise SplitError(
             f"span {files.span} in {files.directory} has {len(train)} digits and no t10k- files; "
             f"holding out {eval_share:.0%} of them leaves a split empty. Add the t10k- files or "
-            "change data.eval_share."
+            "change data.eval_share.",
+            files.span,
         )
     return {
         TRAIN: Digits(train.images[~held_out], train.labels[~held_out]),

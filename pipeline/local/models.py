@@ -59,10 +59,10 @@ def retire_version(settings: Settings, version: int, reason: str) -> None:
 
 
 def read_card(base: str, version: int) -> dict[str, Any]:
-    """The card that was pushed with a version; {} where there was none."""
+    """The card that was pushed with a version; {} where there is none that can be read."""
     try:
         return json.loads(Path(base, str(version), _CARD).read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return {}
 
 

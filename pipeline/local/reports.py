@@ -95,8 +95,7 @@ def _find(settings: Settings, run: str | None) -> Path:
     meant = [folder for folder in known if folder.name.startswith(_name(run))]
     if not meant and _had_report(places, run):
         raise UsageError(
-            f"the report of run {run} was removed, as retention.reports has it; `status` has its "
-            "figures"
+            f"the report of run {run} was removed by retention; `status` has its figures"
         )
     if len(meant) != 1:
         names = ", ".join(_started(folder) for folder in meant or known)

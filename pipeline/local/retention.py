@@ -69,7 +69,7 @@ def plan(settings: Settings, places: Places) -> list[Removal]:
     Raises:
       UsageError: when the database cannot be relied on; nothing must be removed then.
     """
-    found = [*_old_pages(settings, places), *_old_checkpoints(settings, places)]
+    found = [*_beside_artifacts(settings, places)]
     base = places.serving / settings.push.model_name
     found += [
         _removal("temporary", Path(path), "a push that was cut off")
@@ -217,29 +217,35 @@ def _tail(places: Places, uri: str) -> str:
     return "/".join(parts[:3] if uri.startswith(root) else parts[-3:])
 
 
-def _old_checkpoints(settings: Settings, places: Places) -> Iterator[Removal]:
-    """Of trainings that were cut off long ago; the newest may be gone on from."""
-    days = settings.retention.checkpoint_days
-    if days is None or not places.checkpoints.is_dir():
-        return
-    folders = [path for path in places.checkpoints.iterdir() if path.is_dir()]
-    for folder in sorted(folders, key=_changed, reverse=True)[_ALWAYS:]:
-        if time.time() - _changed(folder) > days * _DAY:
-            yield _removal("checkpoints", folder, f"cut off more than {days:g} days ago")
+def _beside_artifacts(settings: Settings, places: Places) -> Iterator[Removal]:
+    """Checkpoints, of which the newest may be gone on from, reports and logs."""
+    keep = settings.retention
+    cut_off = [path for path in places.checkpoints.glob("*") if path.is_dir()]
+    cut_off.sort(key=_changed, reverse=True)
+    yield from _old(
+        "checkpoints", cut_off, keep.checkpoints, keep.checkpoint_days, keep.checkpoint_gib
+    )
+    reports = sorted((p for p in places.reports.glob("*") if p.is_dir()), reverse=True)
+    yield from _old("reports", reports, keep.reports, keep.report_days, keep.report_gib)
+    logs = sorted((p for p in places.logs.glob("*.log") if p.is_file()), reverse=True)
+    yield from _old("logs", logs, keep.logs, keep.log_days, keep.log_gib)
 
 
-def _old_pages(settings: Settings, places: Places) -> Iterator[Removal]:
-    reports = [path for path in places.reports.glob("*") if path.is_dir()]
-    logs = [path for path in places.logs.glob("*.log") if path.is_file()]
-    for kind, found, count, days in (
-        ("reports", reports, settings.retention.reports, None),
-        ("logs", logs, settings.retention.logs, settings.retention.log_days),
-    ):
-        for position, path in enumerate(sorted(found, reverse=True)):
-            if count is not None and position >= count:
-                yield _removal(kind, path, f"older than the last {count}")
-            elif position and days is not None and time.time() - _changed(path) > days * _DAY:
-                yield _removal(kind, path, f"older than {days:g} days")
+def _old(
+    kind: str, found: list[Path], count: int | None, days: float | None, gib: float | None
+) -> Iterator[Removal]:
+    """What of them, newest first, is beyond a count, an age or a size; never the newest."""
+    used = 0
+    for position, path in enumerate(found):
+        used += _size(path)
+        if not position:
+            continue
+        if count is not None and position >= count:
+            yield _removal(kind, path, f"older than the last {count}")
+        elif days is not None and time.time() - _changed(path) > days * _DAY:
+            yield _removal(kind, path, f"older than {days:g} days")
+        elif gib is not None and used > gib * _GIB:
+            yield _removal(kind, path, f"beyond {gib:g} GiB")
 
 
 def _removal(kind: str, path: Path, reason: str, artifact: int | None = None) -> Removal:

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -21,6 +22,7 @@ from pipeline.data_source import DataSourceError
 from pipeline.local import history
 from pipeline.local.conditions import Check, Facts, read_conditions
 from pipeline.local.damage import find_damage
+from pipeline.local.metadata import DatabaseError
 from pipeline.local.metrics import export_metrics
 from pipeline.local.models import serving_dir
 from pipeline.local.passes import NOT_STARTED, NOTHING_TO_DO, STOPPED, Pass, add_pass
@@ -59,6 +61,10 @@ def retrain(resolved: Resolved, condition: str, *, verbose: bool) -> tuple[Outco
             outcome, report = _make_pass(resolved, places, check, verbose=verbose)
     except (UsageError, DataSourceError, SpanError, IdxError) as error:
         outcome, report = Outcome.BAD_USAGE, RunReport(NOT_STARTED, str(error))
+    except Exception as error:  # nobody foresaw it, and nobody may be there to see it
+        traceback.print_exc()
+        outcome = Outcome.FAILED
+        report = RunReport("failed", "", error=f"{type(error).__name__}: {error}")
     except _TerminatedError:
         outcome, report = Outcome.STOPPED, RunReport(STOPPED, "SIGTERM")
     report = dataclasses.replace(
@@ -82,16 +88,28 @@ def _make_pass(
     found, reason = (True, damage) if damage else check(Facts(resolved.settings, places, window))
     if not found:
         return Outcome.PUSHED, RunReport(NOTHING_TO_DO, reason, span=window.newest)
-    outcome, run_id = run(resolved, from_node=None, use_cache=True, verbose=verbose)
-    record = history.read_run(places.database, run_id) if run_id else None
+    outcome, run_id, error = run(resolved, from_node=None, use_cache=True, verbose=verbose)
+    record = _read_run(places, run_id) if run_id else None
+    named = outcome.name.lower().replace("_", " ")
+    if outcome == Outcome.PUSHED and not damage and record and record.nodes["Pusher"] == "cached":
+        named, reason = NOTHING_TO_DO, f"{reason}, but nothing has changed since the last push"
     return outcome, RunReport(
-        outcome=outcome.name.lower().replace("_", " "),
+        outcome=named,
         reason=reason,
         span=window.newest,
-        run=run_id,
+        run=record.run_id if record else None,
         fid=record.figures.get("fid") if record else None,
         failed=record.failed_figures if record else [],
+        error=error,
     )
+
+
+def _read_run(places: Places, run_id: str) -> history.RunRecord | None:
+    """What is recorded of a run; None of one that failed too soon, or whose database is lost."""
+    try:
+        return history.read_run(places.database, run_id)
+    except (KeyError, DatabaseError):
+        return None
 
 
 def _quarantined(places: Places) -> set[int]:

@@ -9,6 +9,7 @@ import re
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from ml_metadata.errors import StatusError
 from rich.console import Console
@@ -42,9 +43,21 @@ class Outcome(enum.IntEnum):
     STOPPED = 143
 
 
-def run(
-    resolved: Resolved, *, from_node: str | None, use_cache: bool, verbose: bool
-) -> tuple[Outcome, str | None]:
+class Ended(NamedTuple):
+    """What came of a run.
+
+    Attributes:
+      outcome: how it ended.
+      run_id: its id; None where TFX's command line only compiles the pipeline.
+      error: the node that failed and why; "" where none did.
+    """
+
+    outcome: Outcome
+    run_id: str | None
+    error: str = ""
+
+
+def run(resolved: Resolved, *, from_node: str | None, use_cache: bool, verbose: bool) -> Ended:
     """Runs the pipeline and shows how it goes.
 
     Args:
@@ -54,7 +67,7 @@ def run(
       verbose: leave TFX's own log on the terminal.
 
     Returns:
-      How it ended, and the run's id; None where TFX's command line only compiles the pipeline.
+      How it ended.
 
     Raises:
       UsageError: when the output folder cannot be used, or there is no node `from_node`.
@@ -63,7 +76,7 @@ def run(
     places = Places.of(resolved.settings)
     with locked(places):
         ended = _run_alone(resolved, places, from_node, use_cache, verbose)
-        if resolved.settings.retention.automatic and ended[1]:
+        if resolved.settings.retention.automatic and ended.run_id:
             _clean_up(resolved, places)
     export_metrics(resolved.settings)
     return ended
@@ -71,7 +84,7 @@ def run(
 
 def _run_alone(
     resolved: Resolved, places: Places, from_node: str | None, use_cache: bool, verbose: bool
-) -> tuple[Outcome, str | None]:
+) -> Ended:
     as_json = resolved.settings.log.format == "json"
     screen = Console(quiet=as_json)
     source = find_data(resolved, screen)
@@ -118,10 +131,10 @@ def _run_alone(
                 traceback.print_exception(error)
             say("run failed", f"{error}: {error.__cause__}", "error", log=log_file)
             _show_failure(console, error, log_file)
-            return _outcome_of(error), error.run_id
+            return Ended(_outcome_of(error), error.run_id, f"{error}: {_reason(error)}")
         outcome = Outcome.PUSHED if run_id is None else _conclude(console, places, run_id)
         say("run ended", outcome.name.lower().replace("_", " "), log=log_file)
-        return outcome, run_id
+        return Ended(outcome, run_id)
 
 
 def _say_nothing(event: str, message: str, level: str = "info", **more: object) -> None:

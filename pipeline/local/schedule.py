@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from zoneinfo import ZoneInfo
 
+from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 
 from pipeline.local.conditions import read_duration
@@ -23,6 +24,7 @@ from pipeline.local.places import UsageError
 
 _PROGRAM = Path(__file__).parents[2] / "local_runner.py"
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_WEEKDAYS = re.compile(r"(DAY)(?:-(DAY)(?:/([1-7]))?)?".replace("DAY", "[0-7]|" + "|".join(_DAYS)))
 # So that a clock that was set is noticed.
 _LONGEST_WAIT_SECONDS = 60.0
 _TICK = datetime.timedelta(microseconds=1)
@@ -39,7 +41,7 @@ class Schedule:
 
     def __init__(
         self,
-        trigger: CronTrigger,
+        trigger: OrTrigger,
         command: Sequence[str],
         *,
         since: datetime.datetime | None = None,
@@ -60,6 +62,7 @@ class Schedule:
           clock: gives the time, with its zone; None: the machine's.
         """
         self._trigger = trigger
+        self._zone = trigger.triggers[0].timezone
         self._command = command
         self._clock = clock or _now
         self._since = since or self._clock()
@@ -137,7 +140,7 @@ class Schedule:
         return status
 
     def _local(self, moment: datetime.datetime) -> str:
-        return f"{moment.astimezone(self._trigger.timezone):%Y-%m-%d %H:%M:%S %Z}"
+        return f"{moment.astimezone(self._zone):%Y-%m-%d %H:%M:%S %Z}"
 
     @contextlib.contextmanager
     def _heeding_signals(self) -> Iterator[None]:
@@ -219,7 +222,7 @@ def keep_schedule(
     return 0
 
 
-def read_cron(cron: str, time_zone: str | None) -> CronTrigger:
+def read_cron(cron: str, time_zone: str | None) -> OrTrigger:
     """Reads a crontab's five fields; raises UsageError where they are none, or never come."""
     try:
         zone = ZoneInfo(time_zone) if time_zone else None
@@ -227,19 +230,50 @@ def read_cron(cron: str, time_zone: str | None) -> CronTrigger:
         raise UsageError(
             f"--time-zone {time_zone}: there is no such time zone; expected one like Europe/Berlin"
         ) from error
-    *others, days = cron.split() or [""]
-    # APScheduler counts days from Monday; by name there is no doubt.
-    named = re.sub(r"(?<![/\d])[0-7](?!\d)", lambda found: _DAYS[int(found[0])], days)
     try:
-        trigger = CronTrigger.from_crontab(" ".join([*others, named]), timezone=zone)
+        found = [CronTrigger.from_crontab(each, timezone=zone) for each in _in_words(cron)]
     except ValueError as error:
         raise UsageError(
             f"--cron {cron!r}: {error}. Expected minute, hour, day of month, month and day of "
             "week, such as '0 3 * * *' for every night at three"
         ) from error
-    if trigger.get_next_fire_time(None, _now()) is None:
+    if not any(each.get_next_fire_time(None, _now()) for each in found):
         raise UsageError(f"--cron {cron!r}: no such day ever comes")
-    return trigger
+    return OrTrigger(found)
+
+
+def _in_words(cron: str) -> list[str]:
+    """The times as APScheduler takes them, for which a day has to be right in both ways.
+
+    For a crontab either is enough, where both day of month and day of week are restricted.
+    """
+    fields = cron.split()
+    if len(fields) != 5:
+        return [cron]  # which APScheduler refuses
+    *others, day, month, weekday = fields
+    named = ",".join(_weekdays(part) for part in weekday.lower().split(","))
+    if day.startswith("*") or weekday.startswith("*"):
+        return [" ".join([*others, day, month, named])]
+    return [" ".join([*others, day, month, "*"]), " ".join([*others, "*", month, named])]
+
+
+def _weekdays(text: str) -> str:
+    """Days of the week one by one and by name.
+
+    APScheduler counts them from Monday, takes no range from Sunday on, and passes over a step
+    between names.
+    """
+    found = _WEEKDAYS.fullmatch("sun-sat" + text[1:] if text[:1] == "*" else text)
+    if found:
+        low, high = (_number(day or found[1]) for day in found.group(1, 2))
+        high = 7 if low > high == 0 else high  # a week may end with Sunday
+        if low <= high:
+            return ",".join(_DAYS[low : high + 1 : int(found[3] or 1)])
+    raise ValueError(f"{text!r} is no day of the week (0 to 7, sun to sat) and no range of them")
+
+
+def _number(day: str) -> int:
+    return int(day) if day.isdecimal() else _DAYS.index(day)
 
 
 def read_grace(text: str | None) -> datetime.timedelta | None:
@@ -250,13 +284,13 @@ def read_grace(text: str | None) -> datetime.timedelta | None:
     return found
 
 
-def first_after(trigger: CronTrigger, moment: datetime.datetime) -> datetime.datetime:
+def first_after(trigger: OrTrigger, moment: datetime.datetime) -> datetime.datetime:
     """The first time after a moment, in UTC, for local time forgets which of two hours it means.
 
     In the hour that comes twice in autumn a time has its pass once, unless there is one each hour;
     so does cron.
     """
-    [hour] = [str(field) for field in trigger.fields if field.name == "hour"]
+    hour = next(str(field) for field in trigger.triggers[0].fields if field.name == "hour")
     while True:
         due = trigger.get_next_fire_time(None, moment.astimezone(datetime.timezone.utc) + _TICK)
         if not due.fold or hour.startswith("*"):

@@ -11,6 +11,7 @@ from tfx import v1 as tfx
 
 from components.data_gate.executor import DataRejectedError
 from components.mnist_example_gen.idx import IdxError
+from components.mnist_example_gen.splits import SplitError
 from models.examples import load_split
 from pipeline.config import resolve
 from pipeline.local import history
@@ -126,6 +127,31 @@ def test_bad_files_fail_ingestion_and_leave_no_record(tmp_path, span_dir):
     with pytest.raises(IdxError, match="train-images-idx3-ubyte"):
         run_data_nodes(span_dir, tmp_path)
     assert not list((tmp_path / "artifacts").rglob("*.gz"))
+
+
+def test_a_span_that_leaves_a_split_empty_stops_one_run_and_is_left_out(
+    tmp_path, digits, write_span
+):
+    images, labels = digits
+    data = tmp_path / "data"
+    write_span(data / "span-1", images, labels, train=700)
+    # Too few to hold any out; and one whose training digits are all held out.
+    write_span(data / "span-2", images[:2], labels[:2], train=1)
+    write_span(data / "span-3", images[:50].repeat(2, 0), labels[:50].repeat(2), train=50)
+    for kind in ("images-idx3", "labels-idx1"):
+        (data / "span-2" / f"t10k-{kind}-ubyte").unlink()
+        content = (data / "span-3" / f"train-{kind}-ubyte").read_bytes()
+        (data / "span-3" / f"t10k-{kind}-ubyte").write_bytes(content)
+    held = tmp_path / "serving" / "quarantine.json"
+    for reason in ("no digit is left to train on", "leaves a split empty"):
+        with pytest.raises(SplitError, match=reason):
+            run_data_nodes(data, tmp_path, "data.settle_seconds=0")
+    entries = json.loads(held.read_text())
+    assert sorted(entries) == ["2", "3"]
+    assert "has 1 digits and no t10k- files" in entries["2"]["reason"]
+    run_data_nodes(data, tmp_path, "data.settle_seconds=0")
+    [examples] = history.open_store(tmp_path / "db").get_artifacts_by_type("Examples")[-1:]
+    assert examples.properties["span"].int_value == 1
 
 
 def test_digits_are_held_out_where_there_are_no_eval_files(tmp_path, span_dir):

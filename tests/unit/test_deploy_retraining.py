@@ -13,6 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from pipeline.local.run import Outcome
 from pipeline.local.schedule import read_cron
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +54,7 @@ COMMANDS = [service_command(), cronjob_command(), *(command for _, command in cr
 def test_each_command_is_one_that_there_is(command, tmp_path):
     """Run where there are no digits, it makes a pass that cannot start, and writes that down."""
     _, found, arguments = command.partition(" local_runner.py ")
-    words = shlex.split(arguments.partition(" >> ")[0])
+    words = shlex.split(arguments.partition(" 2>&1 ")[0])
     words = [word for word in words if not word.startswith(("--data-dir", "--output-dir"))]
     assert found
     (tmp_path / "data").mkdir()
@@ -79,6 +80,33 @@ def test_the_crontab_names_times_and_its_variables_are_settings():
     assert "\nMNIST_GAN_METRICS__TEXTFILE=" in crontab()
     # A % ends the command for cron.
     assert "%" not in crontab()
+
+
+def test_what_a_line_of_the_crontab_prints_is_kept_before_there_is_an_output_folder(tmp_path):
+    stubs = {
+        ".venv/bin/python": 'echo "made: $*"',
+        "bin/logger": f'(echo "$*"; cat) >> {tmp_path}/log',
+    }
+    for name, content in stubs.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.write_text(f"#!/bin/sh\n{content}\n")
+        path.chmod(0o755)
+    for _, command in crontab_lines():
+        line = command.replace("/opt/mnist-gan-tfx", str(tmp_path))
+        path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+        subprocess.run(["sh", "-c", line], env={"PATH": path}, check=True)
+    logged = (tmp_path / "log").read_text().splitlines()
+    assert logged[::2] == ["-t mnist-gan-retrain"] * 2
+    assert [line.split()[:3] for line in logged[1::2]] == [
+        ["made:", "local_runner.py", "retrain"],
+        ["made:", "local_runner.py", "schedule"],
+    ]
+
+
+def test_a_service_that_was_stopped_or_blessed_nothing_has_not_failed():
+    [statuses] = re.findall(r"^SuccessExitStatus=(.*)$", UNITS[0].read_text(), re.MULTILINE)
+    assert statuses.split() == [str(int(Outcome.NOT_BLESSED)), str(int(Outcome.STOPPED))]
 
 
 def test_systemd_takes_the_units(tmp_path):

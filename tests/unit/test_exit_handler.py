@@ -150,6 +150,7 @@ def test_the_webhook_is_told_by_the_container_itself(tmp_path, httpserver, monke
         "fid": None,
         "failed": [],
         "quarantined": [],
+        "error": "",
     }
     [log] = (tmp_path / "work").glob("*/logs/report-outcome.log")
     assert "/hook" not in log.read_text()

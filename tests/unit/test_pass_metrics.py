@@ -15,6 +15,7 @@ from components.pusher.versions import push_files, read_record
 from components.quarantine import quarantine, release
 from pipeline.config import Resolved, resolve
 from pipeline.local.metrics import OUTCOMES, export_metrics
+from pipeline.local.models import serving_dir, show_models
 from pipeline.local.passes import Pass, add_pass
 from pipeline.webhook import RunReport
 
@@ -100,6 +101,17 @@ def test_the_textfile_says_what_there_is(settings, tmp_path):
         "spans_waiting": 3,  # no run has judged any: 1, 2 and the one that was released
         **{f"last_pass_outcome{outcome}": float(outcome == "stopped") for outcome in OUTCOMES},
     }
+
+
+def test_a_card_that_was_damaged_by_hand_fails_nothing(settings, tmp_path, capsys):
+    version = push(settings, tmp_path)
+    base = Path(serving_dir(settings.settings))
+    (base / str(version) / "assets.extra" / "model_card.json").write_text("{")
+    show_models(settings.settings)
+    assert str(version) in capsys.readouterr().out
+    found = scrape(settings)
+    assert found["served_version"] == version
+    assert "served_version_fid" not in found
 
 
 def test_a_textfile_that_cannot_be_written_fails_nothing(settings, tmp_path, capsys):

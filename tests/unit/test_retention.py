@@ -217,6 +217,23 @@ def test_checkpoints_reports_and_logs(folder):
     assert sorted(path.name for path in places.logs.iterdir()) == ["1.log", "8.log"]
 
 
+@pytest.mark.parametrize("bound", ["s=2", "_days=2.5", "_gib=0.000001", "s=1", "_gib=0.0000001"])
+@pytest.mark.parametrize("kind", ["checkpoint", "report", "log"])
+def test_each_kind_goes_by_count_age_and_size(folder, kind, bound):
+    places, day = folder.places, 86_400
+    root = {"checkpoint": places.checkpoints, "report": places.reports, "log": places.logs}[kind]
+    for age in (1, 2, 3):
+        top = root / f"{9 - age}.log"
+        path = top if kind == "log" else top / "file"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x" * 500)
+        for each in (path, top):
+            os.utime(each, (time.time() - age * day,) * 2)
+    clean(folder, f"{kind}{bound}")
+    kept = sorted(path.stem for path in root.iterdir())
+    assert kept == (["8"] if bound in ("s=1", "_gib=0.0000001") else ["7", "8"])
+
+
 def test_the_newest_checkpoint_is_never_too_old(folder):
     state = folder.places.checkpoints / "key" / "state"
     state.parent.mkdir(parents=True)
@@ -225,6 +242,14 @@ def test_the_newest_checkpoint_is_never_too_old(folder):
         os.utime(path, (0, 0))
     assert clean(folder) == 0
     assert state.exists()
+
+
+def test_by_default_nothing_that_each_pass_leaves_grows_without_end():
+    settings = resolve(environ={}).settings
+    kept = settings.retention
+    # What a version that is there was made of stays, so the versions are to be bounded too.
+    assert None not in (settings.push.keep_versions, kept.runs, kept.reports, kept.logs)
+    assert kept.automatic
 
 
 def test_a_dry_run_says_what_and_how_much_and_removes_nothing(folder, capsys):
@@ -247,5 +272,5 @@ def test_a_report_that_was_removed_is_said_to_be(folder):
     newest.mkdir(parents=True)
     (newest / "report.html").touch()
     [record] = history.read_runs(folder.places.database, 1)
-    with pytest.raises(UsageError, match=r"was removed, as retention\.reports has it"):
+    with pytest.raises(UsageError, match=r"was removed by retention"):
         show_report(settings(folder), record.run_id, open_it=False)

@@ -5,15 +5,18 @@ import json
 import shutil
 from pathlib import Path
 
+import ml_metadata
 import pytest
 
 from components.pusher.versions import push_files
 from pipeline.config import Resolved, resolve
 from pipeline.local.conditions import Facts, read_conditions
+from pipeline.local.history import RunRecord
+from pipeline.local.metadata import Database
 from pipeline.local.passes import read_passes
 from pipeline.local.places import Places, UsageError
 from pipeline.local.retrain import retrain
-from pipeline.local.run import Outcome
+from pipeline.local.run import Ended, Outcome
 from pipeline.local.window import find_window
 from pipeline.webhook import ADDRESS_VARIABLE, RunReport, notify
 
@@ -76,6 +79,52 @@ def test_of_several_conditions_any_will_do(settings, served, condition, found, s
     assert said in reason
 
 
+@pytest.mark.parametrize(
+    ("state", "outcome"), [("cached", "nothing to do"), ("complete", "pushed")]
+)
+def test_a_run_that_pushed_nothing_new_is_none_to_tell_of(
+    settings, served, tmp_path, httpserver, monkeypatch, state, outcome
+):
+    record = RunRecord("2026-11-23T09:00:00", nodes={"Pusher": state}, pushed_version=str(served))
+    ended = lambda *_, **__: Ended(Outcome.PUSHED, record.run_id)  # noqa: E731
+    monkeypatch.setattr("pipeline.local.retrain.run", ended)
+    monkeypatch.setattr("pipeline.local.history.read_run", lambda *_: record)
+    httpserver.expect_request("/hook").respond_with_data("ok")
+    monkeypatch.setenv(ADDRESS_VARIABLE, httpserver.url_for("/hook"))
+    status, done = retrain(settings, "always", verbose=False)
+    assert (status, done.outcome, done.run) == (Outcome.PUSHED, outcome, record.run_id)
+    assert [each.report for each in read_passes(tmp_path / "out")] == [done]
+    assert len(httpserver.log) == (state == "complete")
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_run_that_failed_before_it_was_recorded_is_told_all_the_same(
+    settings, tmp_path, monkeypatch, is_lost
+):
+    """As on a disk that was full at the start, or where the database has gone meanwhile."""
+    database = tmp_path / "out" / "metadata.sqlite"
+
+    def fail(*_, **__):
+        database.parent.mkdir()
+        if not is_lost:
+            ml_metadata.MetadataStore(Database(database).connection(create=True))
+        return Ended(Outcome.FAILED, "2026-11-23T09:00:00", "ImportSchemaGen: the disk is full")
+
+    monkeypatch.setattr("pipeline.local.retrain.run", fail)
+    status, done = retrain(settings, "always", verbose=False)
+    assert (status, done.outcome, done.run) == (Outcome.FAILED, "failed", None)
+    assert (done.reason, done.error) == ("asked for", "ImportSchemaGen: the disk is full")
+    assert [each.report for each in read_passes(tmp_path / "out")] == [done]
+
+
+def test_a_fault_of_the_program_s_own_is_told_and_written_down(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.local.retrain.run", lambda *_, **__: 1 / 0)
+    status, done = retrain(settings, "always", verbose=False)
+    assert (status, done.outcome) == (Outcome.FAILED, "failed")
+    assert done.error == "ZeroDivisionError: division by zero"
+    assert [each.report for each in read_passes(tmp_path / "out")] == [done]
+
+
 def test_a_pass_that_cannot_start_is_told_and_written_down(settings, tmp_path, httpserver):
     httpserver.expect_request("/hook").respond_with_data("ok")
     (tmp_path / "data" / "train-labels-idx1-ubyte").unlink()
@@ -88,6 +137,14 @@ def test_a_pass_that_cannot_start_is_told_and_written_down(settings, tmp_path, h
     assert [each.report for each in read_passes(tmp_path / "out")] == [done]
     [(request, _)] = httpserver.log
     assert request.get_json()["outcome"] == "not started"
+
+
+def test_an_output_folder_that_is_a_file_is_said_to_be_one(settings, tmp_path, capsys):
+    (tmp_path / "out").touch()
+    outcome, done = retrain(settings, "always", verbose=False)
+    assert outcome == Outcome.BAD_USAGE
+    assert done.reason.startswith(f"cannot write to the output folder {tmp_path / 'out'}")
+    assert "could not be written down" in capsys.readouterr().err
 
 
 def test_a_span_that_the_pass_quarantines_is_named(settings, tmp_path, span_dir, httpserver):
@@ -123,6 +180,14 @@ def test_the_webhook_is_told_as_slack_reads_it(httpserver):
     said = request.get_json()
     assert said["text"] == ("MNIST GAN: not blessed (the data are new), FID 12.250, failed recall")
     assert {name: said[name] for name in dataclasses.asdict(DONE)} == dataclasses.asdict(DONE)
+
+
+def test_the_webhook_says_what_failed(httpserver):
+    httpserver.expect_request("/hook").respond_with_data("ok")
+    report = RunReport("failed", "the data are new", error="DataGate: span 9 has drifted")
+    notify({ADDRESS_VARIABLE: httpserver.url_for("/hook")}, report)
+    text = httpserver.log[0][0].get_json()["text"]
+    assert text == "MNIST GAN: failed (the data are new). DataGate: span 9 has drifted"
 
 
 def test_a_webhook_that_fails_at_first_is_told(httpserver):
