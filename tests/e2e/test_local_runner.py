@@ -432,6 +432,14 @@ def test_bad_usage_is_one_message_and_status_2(arguments, said, tmp_path):
     assert not (tmp_path / "out" / "artifacts").exists()
 
 
+def test_make_run_takes_the_options_of_run():
+    command = ["make", "--dry-run", "run", "ARGS=--preset smoke"]
+    said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    program, *arguments = said.splitlines()[-1].split()
+    assert program.endswith("python")
+    assert arguments == ["local_runner.py", "run", "--preset", "smoke"]
+
+
 def test_bad_data_are_refused_with_one_message_and_status_2(tmp_path, span_dir):
     path = span_dir / "train-labels-idx1-ubyte"
     path.write_bytes(path.read_bytes()[:-5])
