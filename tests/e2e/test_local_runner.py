@@ -432,6 +432,16 @@ def test_bad_usage_is_one_message_and_status_2(arguments, said, tmp_path):
     assert not (tmp_path / "out" / "artifacts").exists()
 
 
+@pytest.mark.slow
+def test_a_node_that_is_none_is_bad_usage_without_the_cache_too(tmp_path, span_dir):
+    output = tmp_path / "out"
+    place = ["--data-dir", str(span_dir), "--output-dir", str(output)]
+    result = local_runner("run", "--no-cache", "--from", "Trainr", *place)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "there is no node 'Trainr'; nodes are ImportSchemaGen, " in result.stderr
+    assert not (output / "artifacts").exists()
+
+
 def test_make_run_takes_the_options_of_run():
     command = ["make", "--dry-run", "run", "ARGS=--preset smoke"]
     said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
