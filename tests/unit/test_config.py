@@ -194,6 +194,21 @@ def test_a_refusal_says_what_and_why(assignment: str, fragments: Sequence[str]) 
         assert fragment in message
 
 
+@pytest.mark.parametrize("value", ["auto", "on", "off"])
+def test_a_word_that_older_yaml_takes_for_true_is_a_word(value: str) -> None:
+    assert resolve(environ={}, assignments=[f"train.xla={value}"]).settings.train.xla == value
+    environ = {"MNIST_GAN_TRAIN__XLA": value}
+    assert resolve(environ=environ).settings.train.xla == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("off", False), ("no", False), ("True", True)])
+def test_true_and_false_in_other_words(text: str, value: bool) -> None:
+    assignments = [f"train.conditional={text}", "evaluation.thresholds.agreement.min=null"]
+    assignments.append("evaluation.thresholds.lowest_agreement.min=null")
+    settings = resolve(environ={}, assignments=assignments).settings
+    assert settings.train.conditional is value
+
+
 def test_a_combination_that_cannot_work() -> None:
     message = refusal("train.loss=hinge", "train.label_smoothing=0.1")
     assert message == (
