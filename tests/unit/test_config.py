@@ -354,6 +354,20 @@ def test_a_bound_on_a_figure_that_is_not_measured_is_refused():
     assert resolve(environ={}, assignments=[bound, "evaluation.deep=true"]).settings.evaluation.deep
 
 
+def test_bounds_that_nothing_passes_are_refused():
+    assert refusal("evaluation.thresholds.precision.max=0.1") == (
+        "evaluation.thresholds.precision.min 0.5 is above evaluation.thresholds.precision.max 0.1: "
+        "nothing would pass (evaluation.thresholds.precision.min from default, "
+        "evaluation.thresholds.precision.max from --set)"
+    )
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+def test_a_bound_is_a_finite_number(value: str):
+    message = refusal(f"evaluation.thresholds.fid_ratio.max={value}")
+    assert "input should be a finite number; it takes a number or null" in message
+
+
 def test_one_bound_of_a_figure_leaves_the_other_as_it_is():
     resolved = resolve(environ={}, assignments=["evaluation.thresholds.fid_ratio.min=0.5"])
     bounds = resolved.settings.evaluation.thresholds.fid_ratio
