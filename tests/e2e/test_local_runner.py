@@ -334,8 +334,9 @@ def test_a_model_that_is_not_blessed_is_not_pushed(pushed, arguments, workspace)
     assert "Not blessed, so not pushed" in result.stdout
     assert "must be at most 0.001" in result.stdout
     assert versions(workspace) == before
-    status = local_runner("status", "--output-dir", str(workspace / "outputs"))
+    status = local_runner("status", "--why", "--output-dir", str(workspace / "outputs"))
     assert "no: fid_ratio" in status.stdout
+    assert "must be at most 0.001" in status.stdout
 
 
 @pytest.mark.slow
