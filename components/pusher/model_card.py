@@ -67,7 +67,7 @@ def _figures(card: dict[str, Any]) -> str:
         for name, figure in card["figures"].items()
     )
     return (
-        f"On {card['samples']} samples against the test split, evaluated {card['created']}; the "
+        f"On {card['samples']} samples against the eval split, evaluated {card['created']}; the "
         "floor is what as many real training digits get.\n\n"
         f"| figure | value | 95 % interval | floor |\n| --- | --- | --- | --- |\n{rows}"
     )

@@ -86,7 +86,8 @@ def page_of(run: Run) -> str:
 
 @pytest.mark.parametrize(("width", "theme"), [(WIDE, "light"), (PHONE, "dark")])
 def test_a_blessed_generator(execute, pools, show, width, theme):
-    browser = show(page_of(execute(pools["first"][0])), width, theme)
+    run = execute(pools["first"][0])
+    browser = show(page_of(run), width, theme)
     assert browser.find_element(By.ID, "verdict").text == "Blessed"
     assert "Blessed" in browser.title
     text = browser.find_element(By.TAG_NAME, "body").text
@@ -94,6 +95,7 @@ def test_a_blessed_generator(execute, pools, show, width, theme):
     assert "Every bound holds" in text
     assert "no model is served yet" in text.lower()
     assert "none: every split keeps to the schema" in text
+    assert "test split" not in page_of(run)  # these data have none
     assert len(browser.find_elements(By.TAG_NAME, "img")) == 3
     assert len(browser.find_elements(By.TAG_NAME, "svg")) == 3
     assert len(browser.find_elements(By.CSS_SELECTOR, ".confusion tbody tr")) == 10
