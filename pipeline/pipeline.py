@@ -172,6 +172,7 @@ def create_pipeline(
         settings=settings.evaluation.model_dump_json(),
         serving_dir=serving_dir,
         train=settings.train.model_dump_json(),
+        classifier_settings=settings.classifier.model_dump_json(),
     )
     serving_check = ServingCheck(
         model=trainer.outputs["model"],

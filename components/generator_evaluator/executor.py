@@ -44,7 +44,7 @@ class Executor(base_executor.BaseExecutor):
             optionally `data_blessing`.
           output_dict: `evaluation`, `blessing` and `report`, one artifact each.
           exec_properties: `settings`, EvaluationSettings as JSON; `serving_dir`, where the versions
-            that are served lie; `train`, the settings of the training as JSON.
+            that are served lie; `train` and `classifier_settings`, those of the trainings as JSON.
 
         Raises:
           GeneratorError: when the model is no generator.
@@ -75,6 +75,7 @@ class Executor(base_executor.BaseExecutor):
             "about": document.about_section(
                 document.describe_data(artifacts["examples"], real),
                 train,
+                json.loads(exec_properties.get("classifier_settings") or "{}"),
                 settings.model_dump(mode="json"),
             )
         }

@@ -129,7 +129,13 @@ def test_what_needs_room_can_be_scrolled_with_the_keyboard(execute, pools, show)
     summary = browser.find_element(By.TAG_NAME, "summary")
     summary.send_keys(" ")
     assert browser.find_element(By.TAG_NAME, "details").get_property("open")
-    assert browser.find_element(By.TAG_NAME, "pre").get_property("tabIndex") == 0
+    command, settings = browser.find_elements(By.TAG_NAME, "pre")
+    assert (command.get_property("tabIndex"), settings.get_property("tabIndex")) == (0, 0)
+    assert "--set evaluation.samples=1000" in command.text
+    assert "evaluation.thresholds.fid_ratio.max: 10.0" in settings.text
+    # Wide enough to be read as lines.
+    for value in browser.find_elements(By.CSS_SELECTOR, "details dd"):
+        assert value.size["width"] > 150
     assert_sound(browser)
 
 
