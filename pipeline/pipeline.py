@@ -169,6 +169,7 @@ def create_pipeline(
         anomalies=data.validator.outputs["anomalies"],
         model_run=trainer.outputs["model_run"],
         data_blessing=data.gate.outputs["blessing"],
+        hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
         settings=settings.evaluation.model_dump_json(),
         serving_dir=serving_dir,
         train=settings.train.model_dump_json(),

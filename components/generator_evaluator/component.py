@@ -27,6 +27,9 @@ class GeneratorEvaluatorSpec(component_spec.ComponentSpec):
         "anomalies": component_spec.ChannelParameter(type=_types.ExampleAnomalies),
         "model_run": component_spec.ChannelParameter(type=_types.ModelRun),
         "data_blessing": component_spec.ChannelParameter(type=DataBlessing, optional=True),
+        "hyperparameters": component_spec.ChannelParameter(
+            type=_types.HyperParameters, optional=True
+        ),
     }
     OUTPUTS = {
         "evaluation": component_spec.ChannelParameter(type=_types.ModelEvaluation),
@@ -59,6 +62,7 @@ class GeneratorEvaluator(tfx.types.BaseComponent):
         train: str,
         classifier_settings: str,
         data_blessing: tfx.types.BaseChannel | None = None,
+        hyperparameters: tfx.types.BaseChannel | None = None,
     ) -> None:
         """Takes what is to be measured and how.
 
@@ -74,6 +78,7 @@ class GeneratorEvaluator(tfx.types.BaseComponent):
           train: the settings of the training as JSON, for the record.
           classifier_settings: those of the classifier's, likewise.
           data_blessing: what DataGate compared, for the report.
+          hyperparameters: what a search found, which took the place of settings of the training.
         """
         super().__init__(
             GeneratorEvaluatorSpec(
@@ -83,6 +88,7 @@ class GeneratorEvaluator(tfx.types.BaseComponent):
                 anomalies=anomalies,
                 model_run=model_run,
                 data_blessing=data_blessing,
+                hyperparameters=hyperparameters,
                 settings=settings,
                 serving_dir=serving_dir,
                 train=train,

@@ -90,6 +90,7 @@ def baseline_section(baseline: Baseline) -> dict[str, Any]:
 def about_section(
     data: Mapping[str, Any],
     train: Mapping[str, Any],
+    tuned: Mapping[str, Any],
     classifier: Mapping[str, Any],
     evaluation: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -100,6 +101,7 @@ def about_section(
         "created": now.isoformat(timespec="seconds"),
         "data": dict(data),
         "train": dict(train),
+        "tuned": dict(tuned),
         "classifier": dict(classifier),
         "evaluation": dict(evaluation),
         "versions": {"python": sys.version.split()[0], **versions},

@@ -71,6 +71,7 @@ def test_about_tells_where_it_is_from() -> None:
     given = {
         "data": {"span": 1},
         "train": {"seed": 0},
+        "tuned": {"latent_dim": 32},
         "classifier": {"steps": 5},
         "evaluation": {"samples": 10},
     }

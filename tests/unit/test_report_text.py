@@ -55,6 +55,14 @@ def test_the_command_of_a_report_makes_the_same_settings(preset, assignments):
     assert again.data.window == "static:2,5"
 
 
+def test_what_a_search_found_is_in_the_command():
+    about = {"train": {"latent_dim": 64, "seed": 3}, "tuned": {"latent_dim": 32, "dropout": 0.0}}
+    assert make_again(about | {"data": {"span": 1}}, None).splitlines()[2:] == [
+        "  --set train.latent_dim=32 \\",
+        "  --set train.seed=3",
+    ]
+
+
 def test_the_command_leaves_out_what_is_the_default():
     settings = resolve(environ={}).settings
     about = {"train": settings.train.model_dump(mode="json"), "data": {"span": 1}}

@@ -99,6 +99,8 @@ def _in_force(about: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
     """The settings of classifier, training and evaluation, by dotted key."""
     for name in about if prefix else _DEFAULTS:
         value, key = about.get(name, {}), f"{prefix}{name}"
+        if key == "train":
+            value = value | about.get("tuned", {})
         if isinstance(value, Mapping):
             yield from _in_force(value, f"{key}.")
         else:
