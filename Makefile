@@ -13,7 +13,7 @@ help: ## List these targets
 
 run: ## Set up, then run the pipeline: data in, served generator out (ARGS="--preset smoke")
 	@scripts/setup.sh
-	@$(BIN)/python local_runner.py $(ARGS)
+	@$(BIN)/python local_runner.py run $(ARGS)
 
 test: ## Set up, then run the tests that are not marked slow (ARGS="-k spans")
 	@scripts/setup.sh dev

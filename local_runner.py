@@ -204,16 +204,19 @@ def schedule(
 def status(
     output_dir: _OutputDir = None,
     last: Annotated[int, typer.Option(min=1, max=1000, help="How many runs to show.")] = 10,
+    why: Annotated[
+        bool, typer.Option("--why", help="And each bound that a generator was held to.")
+    ] = False,
 ) -> None:
     """Show the last runs: when, preset, span, nodes, FID, verdict, pushed version.
 
-    Example: python local_runner.py status --last 3
+    Example: python local_runner.py status --last 3 --why
     """
     from pipeline.local.places import UsageError
     from pipeline.local.status import show_runs
 
     try:
-        show_runs(_resolve("default", None, output_dir).settings, last)
+        show_runs(_resolve("default", None, output_dir).settings, last, why=why)
     except UsageError as error:
         _fail(str(error), 2)
 

@@ -52,6 +52,16 @@ PASSWORD_VARIABLE = "MNIST_GAN_METADATA_PASSWORD"
 PASSWORD_FILE_VARIABLE = "MNIST_GAN_METADATA_PASSWORD_FILE"
 
 
+class _Loader(yaml.SafeLoader):
+    """Takes true and false alone for such, as YAML 1.2 does: train.xla may be `on`."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:bool" or first in "tTfF"]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 class ConfigError(ValueError):
     """A setting that cannot be used; the message names the key, the value and what is allowed."""
 
@@ -382,7 +392,7 @@ def _preset_layer(preset: str) -> list[tuple[str, Any, str]]:
     if preset not in preset_names():
         known = ", ".join(preset_names())
         raise ConfigError(f"there is no preset {preset!r}; presets are {known}")
-    content = yaml.safe_load((PRESETS_DIR / f"{preset}.yaml").read_text()) or {}
+    content = yaml.load((PRESETS_DIR / f"{preset}.yaml").read_text(), _Loader) or {}
     return [(key, value, f"preset {preset}") for key, value in _flatten(content, "")]
 
 
@@ -417,7 +427,7 @@ def _parse_assignment(text: str) -> tuple[str, Any, str]:
 
 def _parse_value(key: str, text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
         raise ConfigError(f"{key}: {text!r} is not YAML: {error}") from None
 

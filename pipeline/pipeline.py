@@ -169,9 +169,11 @@ def create_pipeline(
         anomalies=data.validator.outputs["anomalies"],
         model_run=trainer.outputs["model_run"],
         data_blessing=data.gate.outputs["blessing"],
+        hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
         settings=settings.evaluation.model_dump_json(),
         serving_dir=serving_dir,
         train=settings.train.model_dump_json(),
+        classifier_settings=settings.classifier.model_dump_json(),
     )
     serving_check = ServingCheck(
         model=trainer.outputs["model"],

@@ -18,6 +18,7 @@ class GeneratorEvaluatorSpec(component_spec.ComponentSpec):
         "settings": component_spec.ExecutionParameter(type=str),
         "serving_dir": component_spec.ExecutionParameter(type=str),
         "train": component_spec.ExecutionParameter(type=str),
+        "classifier_settings": component_spec.ExecutionParameter(type=str),
     }
     INPUTS = {
         "model": component_spec.ChannelParameter(type=_types.Model),
@@ -26,6 +27,9 @@ class GeneratorEvaluatorSpec(component_spec.ComponentSpec):
         "anomalies": component_spec.ChannelParameter(type=_types.ExampleAnomalies),
         "model_run": component_spec.ChannelParameter(type=_types.ModelRun),
         "data_blessing": component_spec.ChannelParameter(type=DataBlessing, optional=True),
+        "hyperparameters": component_spec.ChannelParameter(
+            type=_types.HyperParameters, optional=True
+        ),
     }
     OUTPUTS = {
         "evaluation": component_spec.ChannelParameter(type=_types.ModelEvaluation),
@@ -56,7 +60,9 @@ class GeneratorEvaluator(tfx.types.BaseComponent):
         settings: str,
         serving_dir: str,
         train: str,
+        classifier_settings: str,
         data_blessing: tfx.types.BaseChannel | None = None,
+        hyperparameters: tfx.types.BaseChannel | None = None,
     ) -> None:
         """Takes what is to be measured and how.
 
@@ -70,7 +76,9 @@ class GeneratorEvaluator(tfx.types.BaseComponent):
           serving_dir: folder or URI of the versions that are served, `<number>/` each. Read when
             the node runs: an orchestrator that keeps a cache has to know when it changes.
           train: the settings of the training as JSON, for the record.
+          classifier_settings: those of the classifier's, likewise.
           data_blessing: what DataGate compared, for the report.
+          hyperparameters: what a search found, which took the place of settings of the training.
         """
         super().__init__(
             GeneratorEvaluatorSpec(
@@ -80,9 +88,11 @@ class GeneratorEvaluator(tfx.types.BaseComponent):
                 anomalies=anomalies,
                 model_run=model_run,
                 data_blessing=data_blessing,
+                hyperparameters=hyperparameters,
                 settings=settings,
                 serving_dir=serving_dir,
                 train=train,
+                classifier_settings=classifier_settings,
                 evaluation=tfx.dsl.Channel(type=_types.ModelEvaluation),
                 blessing=tfx.dsl.Channel(type=_types.ModelBlessing),
                 report=tfx.dsl.Channel(type=EvaluationReport),

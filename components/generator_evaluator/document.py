@@ -89,7 +89,11 @@ def baseline_section(baseline: Baseline) -> dict[str, Any]:
 
 
 def about_section(
-    data: Mapping[str, Any], train: Mapping[str, Any], evaluation: Mapping[str, Any]
+    data: Mapping[str, Any],
+    train: Mapping[str, Any],
+    tuned: Mapping[str, Any],
+    classifier: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
 ) -> dict[str, Any]:
     """When, of what and by what; `data` as `describe_data` gives it, settings as JSON objects."""
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -98,6 +102,8 @@ def about_section(
         "created": now.isoformat(timespec="seconds"),
         "data": dict(data),
         "train": dict(train),
+        "tuned": dict(tuned),
+        "classifier": dict(classifier),
         "evaluation": dict(evaluation),
         "versions": {"python": sys.version.split()[0], **versions},
         "commit": _commit(),

@@ -24,6 +24,8 @@ from components.generator_evaluator.settings import EvaluationSettings
 from models.digit_classifier.features import FeatureExtractor
 from models.examples import load_split
 from models.gan.samples import encode_grid
+from models.gan.settings import TrainSettings
+from models.gan.tuning_settings import with_hyperparameters
 from models.metrics.labels import spread_digits
 
 _progress_log = logging.getLogger("mnist_gan.progress")
@@ -42,10 +44,10 @@ class Executor(base_executor.BaseExecutor):
 
         Args:
           input_dict: `model`, `classifier`, `examples`, `anomalies`, `model_run`, one each, and
-            optionally `data_blessing`.
+            optionally `data_blessing` and `hyperparameters`.
           output_dict: `evaluation`, `blessing` and `report`, one artifact each.
           exec_properties: `settings`, EvaluationSettings as JSON; `serving_dir`, where the versions
-            that are served lie; `train`, the settings of the training as JSON.
+            that are served lie; `train` and `classifier_settings`, those of the trainings as JSON.
 
         Raises:
           GeneratorError: when the model is no generator.
@@ -54,6 +56,7 @@ class Executor(base_executor.BaseExecutor):
         """
         settings = EvaluationSettings.model_validate_json(exec_properties["settings"])
         train = json.loads(exec_properties.get("train") or "{}")
+        tuned = _read_tuned(input_dict, train)
         artifacts = {
             name: artifact_utils.get_single_instance(found)
             for name, found in (input_dict | output_dict).items()
@@ -78,6 +81,8 @@ class Executor(base_executor.BaseExecutor):
             "about": document.about_section(
                 document.describe_data(artifacts["examples"], real),
                 train,
+                tuned,
+                json.loads(exec_properties.get("classifier_settings") or "{}"),
                 settings.model_dump(mode="json"),
             )
         }
@@ -86,7 +91,7 @@ class Executor(base_executor.BaseExecutor):
             result.reference,
             generator.draw(SHOWN, settings.seed),
             baseline,
-            generator.interpolate(train.get("latent", "normal"), settings.seed),
+            generator.interpolate((train | tuned).get("latent", "normal"), settings.seed),
         )
         _write_evaluation(artifacts["evaluation"], content, arrays)
         _write_blessing(artifacts["blessing"], content)
@@ -111,6 +116,16 @@ def _read_real(examples: list[Any]) -> RealDigits:
 def _read_split(examples: list[Any], name: str) -> tuple[np.ndarray, np.ndarray]:
     [uri] = artifact_utils.get_split_uris(examples, name)
     return load_split([io_utils.all_files_pattern(uri)])
+
+
+def _read_tuned(input_dict: dict[str, list[Any]], train: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the training that a search replaced; {} where there was none."""
+    if not input_dict.get("hyperparameters"):
+        return {}
+    folder = artifact_utils.get_single_uri(input_dict["hyperparameters"])
+    found = json.loads(io_utils.read_string_file(io_utils.get_only_uri_in_dir(folder)))["values"]
+    trained = with_hyperparameters(TrainSettings.model_validate(train), found)
+    return {name: trained.model_dump(mode="json")[name] for name in found}
 
 
 def _read_progress(model_run: Any) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from models.metrics.manifold import Overlap, RealManifold, overlap, real_manifol
 # uint8 [n, 28, 28, 1] -> features float32 [n, d], logits float32 [n, 10].
 Extractor = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
-# A sample that lies nearer to a training digit than all but this share of the test digits of its
+# A sample that lies nearer to a training digit than all but this share of the eval digits of its
 # kind is a near-copy; so real digits themselves have this share.
 _NEAR = 0.01
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # Figures that not every generator has, or not every run.
 CONDITIONAL_FIGURES = ("agreement", "lowest_agreement", "classification_accuracy")
@@ -16,8 +16,15 @@ class _Section(BaseModel):
 class Bounds(_Section):
     """The values a figure may take; null: no bound on that side."""
 
-    min: float | None = Field(None, description="lowest value that passes")
-    max: float | None = Field(None, description="highest value that passes")
+    # Not infinite nor NaN either: as JSON they would be null, which is no bound.
+    min: float | None = Field(None, allow_inf_nan=False, description="lowest value that passes")
+    max: float | None = Field(None, allow_inf_nan=False, description="highest value that passes")
+
+    @model_validator(mode="after")
+    def _refuse_what_nothing_passes(self) -> "Bounds":
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}: nothing would pass")
+        return self
 
     def holds(self, value: float) -> bool:
         """Whether a value keeps to both bounds; NaN never does."""

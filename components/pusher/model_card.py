@@ -41,7 +41,7 @@ def _card(evaluation: dict[str, Any] | None) -> dict[str, Any]:
         "figures": (evaluation or {}).get("figures", {}),
         "samples": (evaluation or {}).get("samples"),
         "baseline": (evaluation or {}).get("baseline"),
-        "settings": {"train": about.get("train", {}), "evaluation": about.get("evaluation", {})},
+        "settings": {name: about.get(name, {}) for name in ("train", "tuned", "evaluation")},
         "versions": about.get("versions", {}),
         "commit": about.get("commit"),
     }
@@ -52,7 +52,7 @@ def _markdown(card: dict[str, Any]) -> str:
         f"# {card['name']}\n\n{card['intended_use']}\n\n**Limits.** {card['limits']}",
         "## Figures\n\n" + _figures(card),
         "## Data\n\n" + _list(card["data"]),
-        "## Training settings\n\n" + _list(card["settings"]["train"]),
+        "## Training settings\n\n" + _list(card["settings"]["train"] | card["settings"]["tuned"]),
         "## Made with\n\n" + _list(card["versions"] | {"commit": card["commit"] or "not known"}),
     ]
     return "\n\n".join(parts) + "\n"
@@ -67,7 +67,7 @@ def _figures(card: dict[str, Any]) -> str:
         for name, figure in card["figures"].items()
     )
     return (
-        f"On {card['samples']} samples against the test split, evaluated {card['created']}; the "
+        f"On {card['samples']} samples against the eval split, evaluated {card['created']}; the "
         "floor is what as many real training digits get.\n\n"
         f"| figure | value | 95 % interval | floor |\n| --- | --- | --- | --- |\n{rows}"
     )

@@ -98,10 +98,10 @@ class Session:
             node.id: [follower.id for follower in node.downstream_nodes]
             for node in self._pipeline.components
         }
-        if not use_cache:
-            return set(followers)
         if from_node is not None and from_node not in followers:
             raise UsageError(f"there is no node {from_node!r}; nodes are {', '.join(followers)}")
+        if not use_cache:
+            return set(followers)
         start = [from_node] if from_node else []
         if push_that_is_gone(places):
             start.append("Pusher")

@@ -1,9 +1,12 @@
 """Runs and settings on the terminal."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import yaml
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline.config import Resolved, Settings, allowed
 from pipeline.local import history
@@ -13,8 +16,13 @@ from pipeline.local.places import Places
 _MARKS = {"complete": "[green]✓[/]", "cached": "[dim]=[/]", "failed": "[red]✗[/]"}
 
 
-def show_runs(settings: Settings, last: int) -> None:
+def show_runs(settings: Settings, last: int, *, why: bool = False) -> None:
     """Prints the quarantined spans of an output folder and a table of its last runs, newest first.
+
+    Args:
+      settings: which name the output folder.
+      last: how many runs.
+      why: also print what decided about each.
 
     Raises:
       UsageError: when the quarantine cannot be read.
@@ -26,8 +34,10 @@ def show_runs(settings: Settings, last: int) -> None:
     if not places.database.exists():
         console.print(f"No run yet in {escape(str(places.root))}", soft_wrap=True)
         return
-    table = Table("started", "preset", "span", "nodes", "FID", "blessed", "pushed", box=None)
-    for record in history.read_runs(places.database, last):
+    started, pushed = Column("started", no_wrap=True), Column("pushed", no_wrap=True)
+    table = Table(started, "preset", "span", "nodes", "FID", "blessed", pushed, box=None)
+    records = history.read_runs(places.database, last)
+    for record in records:
         table.add_row(
             record.started.strftime("%Y-%m-%d %H:%M:%S"),
             record.preset,
@@ -39,12 +49,36 @@ def show_runs(settings: Settings, last: int) -> None:
         )
     console.print(table)
     console.print("[dim]nodes in order: ✓ ran, = from the cache, ✗ failed, … not finished[/]")
+    for line in (line for record in records if why for line in _reasons(record)):
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 def _blessed(record: history.RunRecord) -> str:
     if record.blessed is None:
         return ""
     return "yes" if record.blessed else f"no: {', '.join(record.failed_figures)}"
+
+
+def _reasons(record: history.RunRecord) -> Iterator[str]:
+    """The verdict of a run, and each bound with what was measured."""
+    if record.blessed is None:
+        return
+    verdict = "blessed" if record.blessed else "not blessed"
+    yield f"\n{record.started:%Y-%m-%d %H:%M:%S} [bold]{verdict}[/]  {escape(record.baseline)}"
+    if not record.checks:
+        yield "  no bound is set"
+    for check in record.checks:
+        yield f"  {_MARKS['complete' if check['passed'] else 'failed']} {escape(_measured(check))}"
+
+
+def _measured(check: dict[str, Any]) -> str:
+    """A bound in words, as the evaluation says it."""
+    sign = "+" if check["kind"] == "baseline" else ""
+    value, interval = check["value"], check["interval"]
+    shown = "not measured" if value is None else f"{value:{sign}.4g}"
+    if interval and None not in interval:
+        shown += f" ({interval[0]:{sign}.4g} to {interval[1]:{sign}.4g})"
+    return f"{check['figure']} {shown}, must be {check['bound']}"
 
 
 def _nodes(states: dict[str, str]) -> str:

@@ -337,8 +337,9 @@ def test_a_model_that_is_not_blessed_is_not_pushed(pushed, arguments, workspace)
     assert "Not blessed, so not pushed" in result.stdout
     assert "must be at most 0.001" in result.stdout
     assert versions(workspace) == before
-    status = local_runner("status", "--output-dir", str(workspace / "outputs"))
+    status = local_runner("status", "--why", "--output-dir", str(workspace / "outputs"))
     assert "no: fid_ratio" in status.stdout
+    assert "must be at most 0.001" in status.stdout
 
 
 @pytest.mark.slow
@@ -433,6 +434,24 @@ def test_bad_usage_is_one_message_and_status_2(arguments, said, tmp_path):
     assert said in result.stderr
     assert "Traceback" not in result.stdout + result.stderr
     assert not (tmp_path / "out" / "artifacts").exists()
+
+
+@pytest.mark.slow
+def test_a_node_that_is_none_is_bad_usage_without_the_cache_too(tmp_path, span_dir):
+    output = tmp_path / "out"
+    place = ["--data-dir", str(span_dir), "--output-dir", str(output)]
+    result = local_runner("run", "--no-cache", "--from", "Trainr", *place)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "there is no node 'Trainr'; nodes are ImportSchemaGen, " in result.stderr
+    assert not (output / "artifacts").exists()
+
+
+def test_make_run_takes_the_options_of_run():
+    command = ["make", "--dry-run", "run", "ARGS=--preset smoke"]
+    said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    program, *arguments = said.splitlines()[-1].split()
+    assert program.endswith("python")
+    assert arguments == ["local_runner.py", "run", "--preset", "smoke"]
 
 
 def test_bad_data_are_refused_with_one_message_and_status_2(tmp_path, span_dir):

@@ -77,6 +77,7 @@ class Run:
                 "settings": SETTINGS.model_copy(update=changed).model_dump_json(),
                 "serving_dir": str(serving),
                 "train": json.dumps({"latent": "normal"}),
+                "classifier_settings": json.dumps({"steps": 400}),
             },
         )
         self.content = json.loads((folder / "evaluation" / "evaluation.json").read_text())

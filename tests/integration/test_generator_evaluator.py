@@ -16,6 +16,7 @@ from components.generator_evaluator.evaluation import Evaluation, evaluate
 from components.generator_evaluator.observation import RealDigits
 from components.generator_evaluator.samples import GeneratorError, Samples
 from components.generator_evaluator.settings import Thresholds
+from components.pusher.model_card import card_files
 from models.digit_classifier.features import FeatureExtractor
 
 
@@ -282,6 +283,24 @@ def test_the_test_split_of_the_examples_is_read(inputs, pools, tmp_path):
     assert run.evaluation.get_float_custom_property("test_fid") == found
     assert found != run.content["figures"]["fid"]["value"]
     assert "FID, fixed test split" in Path(run.report.uri, "report.html").read_text()
+
+
+def test_what_a_search_found_is_told_as_the_settings_of_the_training(inputs, pools, tmp_path):
+    found = standard_artifacts.HyperParameters()
+    found.uri = str(tmp_path / "best_hyperparameters")
+    Path(found.uri).mkdir()
+    values = {"latent": "uniform", "generator_channels": "8-4-2"}
+    Path(found.uri, "best_hyperparameters.txt").write_text(json.dumps({"values": values}))
+    export(pools["first"][0], tmp_path / "Format-Serving")
+    run = Run(tmp_path, {**inputs, "hyperparameters": [found]}, tmp_path / "serving")
+    about = run.content["about"]
+    assert about["train"] == {"latent": "normal"}
+    assert about["tuned"] == {"latent": "uniform", "generator_channels": [8, 4, 2]}
+    page = Path(run.report.uri, "report.html").read_text()
+    assert "--set train.latent=uniform" in page
+    assert "classifier.steps: 400" in page
+    card = card_files(run.content)["assets.extra/model_card.md"].decode()
+    assert "- latent: uniform" in card
 
 
 def test_a_broken_baseline_fails_or_is_ignored(execute, pools, tmp_path):

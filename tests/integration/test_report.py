@@ -86,7 +86,8 @@ def page_of(run: Run) -> str:
 
 @pytest.mark.parametrize(("width", "theme"), [(WIDE, "light"), (PHONE, "dark")])
 def test_a_blessed_generator(execute, pools, show, width, theme):
-    browser = show(page_of(execute(pools["first"][0])), width, theme)
+    run = execute(pools["first"][0])
+    browser = show(page_of(run), width, theme)
     assert browser.find_element(By.ID, "verdict").text == "Blessed"
     assert "Blessed" in browser.title
     text = browser.find_element(By.TAG_NAME, "body").text
@@ -94,6 +95,7 @@ def test_a_blessed_generator(execute, pools, show, width, theme):
     assert "Every bound holds" in text
     assert "no model is served yet" in text.lower()
     assert "none: every split keeps to the schema" in text
+    assert "test split" not in page_of(run)  # these data have none
     assert len(browser.find_elements(By.TAG_NAME, "img")) == 3
     assert len(browser.find_elements(By.TAG_NAME, "svg")) == 3
     assert len(browser.find_elements(By.CSS_SELECTOR, ".confusion tbody tr")) == 10
@@ -127,7 +129,13 @@ def test_what_needs_room_can_be_scrolled_with_the_keyboard(execute, pools, show)
     summary = browser.find_element(By.TAG_NAME, "summary")
     summary.send_keys(" ")
     assert browser.find_element(By.TAG_NAME, "details").get_property("open")
-    assert browser.find_element(By.TAG_NAME, "pre").get_property("tabIndex") == 0
+    command, settings = browser.find_elements(By.TAG_NAME, "pre")
+    assert (command.get_property("tabIndex"), settings.get_property("tabIndex")) == (0, 0)
+    assert "--set evaluation.samples=1000" in command.text
+    assert "evaluation.thresholds.fid_ratio.max: 10.0" in settings.text
+    # Wide enough to be read as lines.
+    for value in browser.find_elements(By.CSS_SELECTOR, "details dd"):
+        assert value.size["width"] > 150
     assert_sound(browser)
 
 

@@ -194,6 +194,21 @@ def test_a_refusal_says_what_and_why(assignment: str, fragments: Sequence[str]) 
         assert fragment in message
 
 
+@pytest.mark.parametrize("value", ["auto", "on", "off"])
+def test_a_word_that_older_yaml_takes_for_true_is_a_word(value: str) -> None:
+    assert resolve(environ={}, assignments=[f"train.xla={value}"]).settings.train.xla == value
+    environ = {"MNIST_GAN_TRAIN__XLA": value}
+    assert resolve(environ=environ).settings.train.xla == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("off", False), ("no", False), ("True", True)])
+def test_true_and_false_in_other_words(text: str, value: bool) -> None:
+    assignments = [f"train.conditional={text}", "evaluation.thresholds.agreement.min=null"]
+    assignments.append("evaluation.thresholds.lowest_agreement.min=null")
+    settings = resolve(environ={}, assignments=assignments).settings
+    assert settings.train.conditional is value
+
+
 def test_a_combination_that_cannot_work() -> None:
     message = refusal("train.loss=hinge", "train.label_smoothing=0.1")
     assert message == (
@@ -337,6 +352,20 @@ def test_a_bound_on_a_figure_that_is_not_measured_is_refused():
     with pytest.raises(ConfigError, match=r"evaluation.deep=false .*two_sample_accuracy can never"):
         resolve(environ={}, assignments=[bound])
     assert resolve(environ={}, assignments=[bound, "evaluation.deep=true"]).settings.evaluation.deep
+
+
+def test_bounds_that_nothing_passes_are_refused():
+    assert refusal("evaluation.thresholds.precision.max=0.1") == (
+        "evaluation.thresholds.precision.min 0.5 is above evaluation.thresholds.precision.max 0.1: "
+        "nothing would pass (evaluation.thresholds.precision.min from default, "
+        "evaluation.thresholds.precision.max from --set)"
+    )
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+def test_a_bound_is_a_finite_number(value: str):
+    message = refusal(f"evaluation.thresholds.fid_ratio.max={value}")
+    assert "input should be a finite number; it takes a number or null" in message
 
 
 def test_one_bound_of_a_figure_leaves_the_other_as_it_is():

@@ -68,12 +68,15 @@ def test_a_number_that_slips_through_is_an_error_and_no_nan() -> None:
 
 
 def test_about_tells_where_it_is_from() -> None:
-    about = document.about_section({"span": 1}, {"seed": 0}, {"samples": 10})
-    assert (about["data"], about["train"], about["evaluation"]) == (
-        {"span": 1},
-        {"seed": 0},
-        {"samples": 10},
-    )
+    given = {
+        "data": {"span": 1},
+        "train": {"seed": 0},
+        "tuned": {"latent_dim": 32},
+        "classifier": {"steps": 5},
+        "evaluation": {"samples": 10},
+    }
+    about = document.about_section(**given)
+    assert {name: about[name] for name in given} == given
     assert {"python", "tensorflow", "tfx", "keras", "numpy"} <= set(about["versions"])
     assert about["created"].endswith("+00:00")
     assert about["commit"] is None or len(about["commit"]) == 40

@@ -68,7 +68,7 @@ def shares_chart(drawn: Sequence[float], real: Sequence[float]) -> str:
             facecolor="none",
             edgecolor=_SECOND,
             hatch="///",
-            label="test split",
+            label="the data",
         )
         axes.set(xlabel="digit", ylabel="share, %", xticks=digits)
         axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))

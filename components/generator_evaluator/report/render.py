@@ -1,6 +1,8 @@
 """The report of one evaluation, as one HTML file that needs nothing else."""
 
-from collections.abc import Mapping, Sequence
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,15 @@ import numpy as np
 from markupsafe import Markup
 
 from components.generator_evaluator.report import charts
+from components.generator_evaluator.settings import EvaluationSettings
+from models.digit_classifier.settings import ClassifierSettings
+from models.gan.settings import TrainSettings
+
+_DEFAULTS = {
+    "classifier": ClassifierSettings(),
+    "train": TrainSettings(),
+    "evaluation": EvaluationSettings(),
+}
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 TITLES = {
@@ -64,7 +75,41 @@ def render_report(
         data=data,
         anomalies=anomalies,
         run_id=run_id,
+        command=make_again(evaluation["about"], data),
+        settings={key: _written(value) for key, value in _in_force(evaluation["about"])},
     )
+
+
+def make_again(about: Mapping[str, Any], data: Mapping[str, Any] | None) -> str:
+    """The command that repeats a run; settings that have their defaults are left out.
+
+    Args:
+      about: of `evaluation.json`.
+      data: `data_blessing.json`; None where nothing was compared.
+    """
+    spans = [each["span"] for each in data["spans"]] if data else [about["data"]["span"]]
+    defaults = dict(_in_force({name: s.model_dump(mode="json") for name, s in _DEFAULTS.items()}))
+    changed = [(key, value) for key, value in _in_force(about) if value != defaults[key]]
+    settings = [("data.window", "static:" + ",".join(map(str, spans))), *changed]
+    options = [f"--set {shlex.quote(f'{key}={_written(value)}')}" for key, value in settings]
+    return " \\\n  ".join(["python local_runner.py run --no-cache", *options])
+
+
+def _in_force(about: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings of classifier, training and evaluation, by dotted key."""
+    for name in about if prefix else _DEFAULTS:
+        value, key = about.get(name, {}), f"{prefix}{name}"
+        if key == "train":
+            value = value | about.get("tuned", {})
+        if isinstance(value, Mapping):
+            yield from _in_force(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def _written(value: Any) -> str:
+    """A setting as `--set` takes it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def render_comparison(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
