@@ -234,6 +234,8 @@ class _Server:
         waiting = self._arriving + self.batcher.waiting
         if waiting >= self._settings.max_waiting:
             raise HTTPException(503, f"{waiting} requests wait already; try again", _RETRY)
+        if encoding := request.headers.get("content-encoding"):
+            raise HTTPException(400, f"Content-Encoding {encoding[:50]!r} is not supported")
         declared = request.headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > limit:
             raise _too_long(limit)

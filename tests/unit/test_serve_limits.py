@@ -1,6 +1,7 @@
-"""Requests for which the server of digits has no room or no time."""
+"""Requests that the server of digits does not read, or for which it has no time."""
 
 import asyncio
+import gzip
 import json
 import threading
 from collections.abc import AsyncIterator
@@ -89,3 +90,14 @@ def test_an_answer_that_does_not_come_is_not_waited_for(model, tmp_path):
             model.may_answer.set()
 
     asyncio.run(ask())
+
+
+def test_a_compressed_body_is_refused_in_words(model, tmp_path):
+    async def ask() -> httpx.Response:
+        async with client_of(model, tmp_path) as client:
+            headers = {"Content-Encoding": "gzip"}
+            return await client.post(PREDICT, content=gzip.compress(ONE), headers=headers)
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == 400
+    assert answer.json() == {"error": "Content-Encoding 'gzip' is not supported"}
