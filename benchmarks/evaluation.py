@@ -1,6 +1,6 @@
 """Time, memory and steadiness of the evaluation, on what a finished run has left behind.
 
-    .venv/bin/python benchmarks/evaluation.py outputs [--trials 100]
+    .venv/bin/python benchmarks/evaluation.py [outputs] [--trials 100]
 
 First all figures of candidate and baseline, both drawn by the run's generator, from other seeds.
 Then trials of the decision by the Frechet distance, each with fresh samples of both: a candidate
@@ -143,9 +143,13 @@ def two_sets(strata: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("outputs", type=Path, help="folder of a finished run")
+    parser.add_argument(
+        "outputs", nargs="?", type=Path, default="outputs", help="folder of a finished run"
+    )
     parser.add_argument("--trials", type=int, default=0, help="of the decision, of each kind")
     arguments = parser.parse_args()
+    if not (arguments.outputs / "artifacts").is_dir():
+        parser.error(f"no run in {arguments.outputs}; run the pipeline first")
     model_dirs = [
         path_utils.serving_model_path(str(newest(arguments.outputs, node, "model")))
         for node in ("Trainer", "DigitClassifier")

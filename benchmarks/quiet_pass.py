@@ -1,10 +1,10 @@
 """What it costs when there is nothing to do: a pass of retraining, and an idle schedule.
 
-    MNIST_DATA_DIR=... python benchmarks/quiet_pass.py [--rounds 5] [--idle 3600] [--output DIR]
+    MNIST_DATA_DIR=... python benchmarks/quiet_pass.py [--rounds 5] [--idle [3600]] [--output DIR]
 
 First a run with the preset `smoke`, so that something is served; with --output its folder is kept
 and taken again. Then each kind of pass in turn, in fresh processes, `import tensorflow` beside them
-for scale; then a schedule that has nothing to do for --idle seconds, and what Linux counts of it.
+for scale; then, with --idle, a schedule that has nothing to do, and what Linux counts of it.
 """
 
 import argparse
@@ -82,7 +82,15 @@ def cpu_seconds(proc: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--idle", type=float, default=0.0, help="seconds; 0: not measured")
+    parser.add_argument(
+        "--idle",
+        metavar="SECONDS",
+        type=float,
+        nargs="?",
+        const=600.0,
+        default=0.0,
+        help="measure an idle schedule, for 600 s where no other time is given",
+    )
     parser.add_argument("--output", help="kept, and taken again")
     arguments = parser.parse_args()
     if not os.environ.get("MNIST_DATA_DIR"):

@@ -17,6 +17,11 @@ die() {
 }
 runs() { "$@" >/dev/null 2>&1; }
 is_310() { runs "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))'; }
+# pyfarmhash is built from source, and Debian has the headers in a package of their own.
+has_headers() {
+    runs "$1" -c 'import os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))'
+}
 has_uv() { runs uv --version; } # a pyenv shim can be on the PATH and fail
 
 find_python() {
@@ -27,20 +32,25 @@ find_python() {
         return
     fi
     pyenv_root=${PYENV_ROOT:-$(pyenv root 2>/dev/null || say "${HOME:-}/.pyenv")}
-    for candidate in python3.10 "$pyenv_root"/versions/3.10.*/bin/python; do
-        if is_310 "$candidate"; then
+    bare=
+    for candidate in python3.10 "$pyenv_root"/versions/3.10.*/bin/python \
+        "$(uv python find 3.10 2>/dev/null)"; do
+        is_310 "$candidate" || continue
+        if has_headers "$candidate"; then
             say "$candidate"
             return
         fi
+        bare=${bare:-$candidate}
     done
-    if has_uv; then
-        candidate=$(uv python find 3.10 2>/dev/null) ||
-            { runs uv python install --quiet 3.10 && candidate=$(uv python find 3.10 2>/dev/null); } ||
-            candidate=
-        if [ -n "$candidate" ] && is_310 "$candidate"; then
-            say "$candidate"
-            return
-        fi
+    if runs uv python install --quiet 3.10 &&
+        candidate=$(uv python find --python-preference only-managed 3.10 2>/dev/null) &&
+        is_310 "$candidate"; then
+        say "$candidate"
+        return
+    fi
+    if [ -n "$bare" ]; then
+        say "$bare" # uv or pip may have pyfarmhash from before
+        return
     fi
     die "no Python 3.10 found. Install one (python3.10 with its venv module, \`pyenv install 3.10\`" \
         "or \`uv python install 3.10\`), or set PYTHON to its path, and run this again."
@@ -94,7 +104,8 @@ install() {
         PIP_CONSTRAINT=.venv/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
             .venv/bin/python -m pip install -qq --use-pep517 --no-deps --require-hashes "$@"
     fi || die "could not install the packages; the reason is above. (No network? A few packages" \
-        "come as source: pyfarmhash needs a C++ compiler.)"
+        "come as source: pyfarmhash needs a C++ compiler and Python's headers; Debian: g++," \
+        "python3.10-dev.)"
 }
 
 want=${1:-run}

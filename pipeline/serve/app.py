@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.staticfiles import StaticFiles
@@ -17,8 +18,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from pipeline.serve import watch
-from pipeline.serve.batching import Batcher, BusyError
-from pipeline.serve.codec import RequestError, parse_request, render_outputs
+from pipeline.serve.batching import Batcher
+from pipeline.serve.codec import PredictRequest, RequestError, parse_request, render_outputs
 from pipeline.serve.loading import LoadedVersion
 from pipeline.serve.metrics import Metrics
 from pipeline.serve.settings import ServeSettings
@@ -119,8 +120,9 @@ class _Server:
         self._name = name
         self._versions = versions
         self._settings = settings
-        self.batcher = Batcher(settings.workers, settings.batch_rows, settings.max_waiting)
+        self.batcher = Batcher(settings.workers, settings.batch_rows)
         self._metrics = Metrics(versions)
+        self._arriving = 0
 
     async def healthz(self) -> Response:
         """Whether the process answers."""
@@ -209,41 +211,50 @@ class _Server:
         code, rows = 500, 0
         try:
             model = self._find(name, version)
-            body = await self._read(request)
-            answer, rows = await self._answer(model, body)
-            code = 200
+            # The body is in no variable: it would stay in memory while the request waits.
+            asked = parse_request(
+                await self._read(request), model.signatures, self._settings.max_rows
+            )
+            outputs = await self._draw(model, asked)
+            answer = render_outputs(outputs, by_row=asked.by_row)
+            code, rows = 200, asked.rows
             return Response(answer, media_type="application/json")
+        except RequestError as error:
+            code = 400
+            raise HTTPException(code, str(error)) from None
         except HTTPException as error:
             code = error.status_code
             raise
         finally:
             self._metrics.count(code, rows, time.perf_counter() - began)
 
-    async def _answer(self, model: LoadedVersion, body: bytes) -> tuple[bytes, int]:
-        seconds = self._settings.timeout_seconds
-        try:
-            asked = parse_request(body, model.signatures, self._settings.max_rows)
-            outputs = await asyncio.wait_for(self.batcher.run(model, asked), seconds)
-        except RequestError as error:
-            raise HTTPException(400, str(error)) from None
-        except BusyError as error:
-            raise HTTPException(503, f"{error}; try again", _RETRY) from None
-        except asyncio.TimeoutError:
-            raise HTTPException(503, f"not answered within {seconds:g} s", _RETRY) from None
-        return render_outputs(outputs, by_row=asked.by_row), asked.rows
-
     async def _read(self, request: Request) -> bytes:
-        """The body, if it is short enough and comes in time."""
+        """The body, if there is room for it, it is short enough and comes in time."""
         limit, seconds = self._settings.max_body_bytes, self._settings.timeout_seconds
+        waiting = self._arriving + self.batcher.waiting
+        if waiting >= self._settings.max_waiting:
+            raise HTTPException(503, f"{waiting} requests wait already; try again", _RETRY)
+        if encoding := request.headers.get("content-encoding"):
+            raise HTTPException(400, f"Content-Encoding {encoding[:50]!r} is not supported")
         declared = request.headers.get("content-length", "0")
         if declared.isdecimal() and int(declared) > limit:
             raise _too_long(limit)
+        self._arriving += 1
         try:
             return await asyncio.wait_for(_read_up_to(request, limit), seconds)
         except asyncio.TimeoutError:
             raise HTTPException(408, f"the body did not come within {seconds:g} s") from None
         except ClientDisconnect:
             raise HTTPException(_CLIENT_CLOSED_REQUEST, "the client has gone") from None
+        finally:
+            self._arriving -= 1
+
+    async def _draw(self, model: LoadedVersion, asked: PredictRequest) -> dict[str, np.ndarray]:
+        seconds = self._settings.timeout_seconds
+        try:
+            return await asyncio.wait_for(self.batcher.run(model, asked), seconds)
+        except asyncio.TimeoutError:
+            raise HTTPException(503, f"not answered within {seconds:g} s", _RETRY) from None
 
 
 async def _malformed(request: Request) -> Response:

@@ -18,10 +18,6 @@ from pipeline.serve.loading import LoadedVersion
 _Outputs = dict[str, np.ndarray]
 
 
-class BusyError(RuntimeError):
-    """So many requests wait already that another one is turned away."""
-
-
 @dataclass(frozen=True)
 class _Call:
     model: LoadedVersion
@@ -32,24 +28,25 @@ class _Call:
 class Batcher:
     """A queue of requests and a few threads that empty it."""
 
-    def __init__(self, workers: int, batch_rows: int, max_waiting: int) -> None:
+    def __init__(self, workers: int, batch_rows: int) -> None:
         """See `ServeSettings`; to be used from one event loop."""
         self._workers = workers
         self._batch_rows = batch_rows
-        self._max_waiting = max_waiting
         self._waiting: collections.deque[_Call] = collections.deque()
         self._running = 0
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="predict")
+
+    @property
+    def waiting(self) -> int:
+        """Requests that no worker has taken yet."""
+        return len(self._waiting)
 
     async def run(self, model: LoadedVersion, request: PredictRequest) -> _Outputs:
         """Answers a request, maybe together with others.
 
         Raises:
-          BusyError: when too many wait.
           RequestError: when the model refuses this request.
         """
-        if len(self._waiting) >= self._max_waiting:
-            raise BusyError(f"{len(self._waiting)} requests wait already")
         call = _Call(model, request, asyncio.get_running_loop().create_future())
         self._waiting.append(call)
         self._start()

@@ -26,7 +26,7 @@ def serve(base: Path, settings: ServeSettings, *, host: str, port: int) -> None:
     Raises:
       ServeError: when there is no version, or the address cannot be listened on.
     """
-    if not base.is_dir() or not any(path.name.isdecimal() for path in base.iterdir()):
+    if not _has_version(base):
         raise ServeError(
             f"{base} holds no version of a model. Expected folders named by numbers, as a run of "
             "the pipeline pushes them: `python local_runner.py run`, or name the folder of "
@@ -56,6 +56,15 @@ def serve(base: Path, settings: ServeSettings, *, host: str, port: int) -> None:
         ws="none",
     )
     uvicorn.Server(config).run([listening])
+
+
+def _has_version(base: Path) -> bool:
+    try:
+        return any(path.name.isdecimal() for path in base.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise ServeError(f"{base} cannot be looked into: {error.strerror}.") from None
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -13,7 +13,10 @@ class ServeSettings(BaseModel):
         4 << 20, ge=1024, le=1 << 30, description="longest body of a request, bytes"
     )
     max_waiting: int = Field(
-        256, ge=1, le=100_000, description="requests that may wait while others are answered"
+        256,
+        ge=1,
+        le=100_000,
+        description="requests that may arrive or wait while others are answered",
     )
     timeout_seconds: float = Field(
         20.0, gt=0, le=3600, description="longest that a request may take, to arrive or be answered"

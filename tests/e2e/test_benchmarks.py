@@ -1,5 +1,7 @@
 """The programs that the README names for its figures begin as it says they are called."""
 
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,15 @@ ROOT = Path(__file__).parents[2]
 PROGRAMS = sorted(
     path.name for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text()
 )
+COMMANDS = sorted(set(re.findall(r"`benchmarks/([^`]+)`", (ROOT / "README.md").read_text())))
+# The program as far as its arguments.
+READ_ARGUMENTS = """
+import argparse, runpy, sys
+parse = argparse.ArgumentParser.parse_args
+argparse.ArgumentParser.parse_args = lambda self: sys.exit(parse(self) is None)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 @pytest.mark.slow
@@ -19,3 +30,12 @@ def test_each_says_how_it_is_used(program: str, tmp_path: Path) -> None:
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "usage: " in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_of_the_readme_is_understood(command: str, tmp_path: Path) -> None:
+    program, *arguments = shlex.split(command)
+    python = [sys.executable, "-c", READ_ARGUMENTS, str(ROOT / "benchmarks" / program), *arguments]
+    result = subprocess.run(python, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

@@ -258,6 +258,12 @@ def test_the_keyboard_alone(page, servers):
 def test_what_goes_wrong_is_said_in_words(page, chrome):
     page.fill("draw", "count", 31)
     page.until(lambda: page.trouble.startswith("How many: "))
+    page.fill("write", "number", "12")
+    page.until(lambda: page.attributes("write", "alt") == ["1", "2"])
+    assert page.trouble.startswith("How many: ")  # that another form is well does not mend it
+    page.script("window.scrollTo(0, document.body.scrollHeight)")
+    top = page.script("document.querySelector('#trouble').getBoundingClientRect().top")
+    assert 0 <= top < 100
     page.fill("draw", "count", 3)
     page.until(lambda: not page.trouble)
     page.fill("write", "number", "1" * 31)

@@ -2,8 +2,10 @@
 
 const SIZE = 28;
 const STEPS = 25;
+const SILENT = "The server does not answer.";
 const by = (selector) => document.querySelector(selector);
 const shown = {}; // Of each form: its pictures, how they lie, and the request that gives them.
+const troubles = {}; // Of each form, and of "about": what is wrong with it.
 let about = null;
 let predictUrl = "";
 
@@ -174,16 +176,16 @@ function keepDrawn(name, work) {
   const refresh = async () => {
     const mine = ++latest;
     const wrong = form.querySelector("input:invalid");
-    if (wrong) return tell(`${wrong.closest("label").textContent.trim()}: ${wrong.validationMessage}`);
+    if (wrong) return tell(name, `${wrong.closest("label").textContent.trim()}: ${wrong.validationMessage}`);
     list.classList.add("busy");
     try {
       const render = await work(form);
       if (mine !== latest) return;
       render();
-      tell("");
+      tell(name, "");
       say(`${list.getAttribute("aria-label")}: ${list.querySelectorAll("img").length} pictures.`);
     } catch (error) {
-      if (mine === latest) tell(error instanceof TypeError ? "The server does not answer." : error.message);
+      if (mine === latest) tell(name, error instanceof TypeError ? SILENT : error.message);
     }
     if (mine === latest) list.classList.remove("busy");
   };
@@ -200,9 +202,11 @@ function keepDrawn(name, work) {
   return refresh;
 }
 
-function tell(message) {
-  by("#trouble").textContent = message;
-  by("#trouble").hidden = !message;
+function tell(name, message) {
+  troubles[name] = message;
+  const told = [...new Set(Object.values(troubles))].join(" ").trim();
+  if (by("#trouble").textContent !== told) by("#trouble").textContent = told; // Else it is read out again.
+  by("#trouble").hidden = !told;
 }
 
 function addActions(name) {
@@ -282,7 +286,7 @@ async function start() {
   try {
     await readAbout();
   } catch {
-    return tell("The server does not answer.");
+    return tell("about", SILENT);
   }
   document.querySelectorAll("[data-conditional]").forEach((part) => { part.hidden = !conditional(); });
   by("#walk-section").hidden = !about.latent_dim;
@@ -296,7 +300,7 @@ async function start() {
   });
   drawings.forEach((refresh) => refresh());
   // A new version is picked up by the server; say so here too.
-  setInterval(() => readAbout().catch(() => tell("The server does not answer.")), 30000);
+  setInterval(() => readAbout().then(() => tell("about", ""), () => tell("about", SILENT)), 30000);
 }
 
 start();
