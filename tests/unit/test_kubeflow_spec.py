@@ -112,11 +112,23 @@ def test_a_training_that_begins_with_what_is_served_is_never_cached(wanted: str)
 
 def test_every_task_is_tried_again_with_all_four_fields(tasks):
     assert {json.dumps(task["retryPolicy"], sort_keys=True) for task in tasks.values()} == {
-        '{"backoffDuration": "30s", "backoffFactor": 2.0, "backoffMaxDuration": "120s", '
+        '{"backoffDuration": "30s", "backoffFactor": 2.0, "backoffMaxDuration": "31536000s", '
         '"maxRetryCount": 2}'
     }
     [without, _] = compile_settings(settings("kubeflow.retries=0"))
     assert not any("retryPolicy" in task for task in without["root"]["dag"]["tasks"].values())
+
+
+def test_attempts_that_use_their_whole_time_are_followed_by_others(documents):
+    """Argo's maxDuration is of all attempts and the waits between them, from the first start on."""
+    spec, platform = documents
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for name, task in spec["root"]["dag"]["tasks"].items():
+        policy = task["retryPolicy"]
+        attempt = executors[f"{name}_executor"]["activeDeadlineSeconds"]
+        retries = policy["maxRetryCount"]
+        waits = int(policy["backoffDuration"][:-1]) * (2**retries - 1)
+        assert int(policy["backoffMaxDuration"][:-1]) > (retries + 1) * attempt + waits, name
 
 
 def test_figures_and_report_are_outputs_that_kubeflows_page_shows(spec):
