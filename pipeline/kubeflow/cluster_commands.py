@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="Compiled pipeline (YAML).")]
+_COMPILED = Path("pipeline.yaml")  # where `compile` writes it
 _Host = Annotated[
     str | None,
     typer.Option(metavar="URL", help="Kubeflow Pipelines.  [default: $KF_PIPELINES_ENDPOINT]"),
@@ -43,7 +44,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def submit(
-    file: _File,
+    file: _File = _COMPILED,
     host: _Host = None,
     namespace: _Namespace = None,
     experiment: _Experiment = None,
@@ -93,7 +94,6 @@ def status(
 
 
 def schedule(
-    file: _File,
     cron: Annotated[
         str,
         typer.Option(
@@ -102,6 +102,7 @@ def schedule(
             "six with the seconds first, or @daily and the like.",
         ),
     ],
+    file: _File = _COMPILED,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="[default: the pipeline's name]")
     ] = None,
