@@ -183,6 +183,21 @@ def test_help_imports_neither_tfx_nor_tensorflow():
 
 
 @pytest.mark.parametrize(
+    ("command", "defaults"),
+    [
+        ("compile", ["kubeflow.image", "kubeflow.pipeline_root"]),
+        ("rehearse", ["pipeline.yaml", "the spec's root's, or minio"]),
+        ("submit", ["pipeline.yaml", "$KF_PIPELINES_ENDPOINT", "the pipeline's name"]),
+        ("schedule", ["pipeline.yaml", "$KF_PIPELINES_ENDPOINT", "the spec's, else the cluster's"]),
+    ],
+)
+def test_help_says_what_is_taken_where_nothing_is_given(command, defaults, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    said = CliRunner().invoke(app, [command, "--help"]).output
+    assert [each for each in defaults if each not in said] == []
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["compile", "--preset", "tiny"], "there is no preset 'tiny'"),
