@@ -51,7 +51,7 @@ def compile_(
 ) -> None:
     """Write the pipeline as a spec for Kubeflow Pipelines (schema 2.1.0).
 
-    Example: python kubeflow_runner.py compile --image registry/mnist-gan@sha256:...
+    Example: python kubeflow_runner.py compile --image registry/mnist-gan:0.1.0-cpu
 
     Exit status: 0 written, 2 refused.
     """

@@ -1,13 +1,30 @@
 """What only a cluster needs to be told."""
 
+import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.kubeflow.vertex import VertexSettings, machine_type
 
 _PLACE = r"^(/|gs://|s3://).+"
 _NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"  # Kubernetes' own
+# A reference as containers' runtimes read it (reference/regexp.go of distribution/reference): host
+# and port, names, tag, digest. The pod of any other never starts: InvalidImageName.
+_IMAGE = re.compile(
+    r"([a-zA-Z0-9.-]+(:[0-9]+)?/)?"
+    r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+    r"(:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
+)
+
+
+def _image(name: str) -> str:
+    if not _IMAGE.fullmatch(name):
+        raise ValueError(
+            "this is no name of a container image; expected one such as registry/name:tag or "
+            "registry/name@sha256: with 64 hexadecimal digits"
+        )
+    return name
 
 
 _Label = Annotated[str, Field(pattern=r"^[^\s=]+=[^\s=]*$")]
@@ -48,9 +65,8 @@ class KubeflowSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    image: str = Field(
+    image: Annotated[str, AfterValidator(_image)] = Field(
         "mnist-gan-tfx:latest",
-        pattern=r"^[a-z0-9]\S*$",
         description="container image of every node; by digest (name@sha256:...), or the cache "
         "takes results of older code for this one's",
     )

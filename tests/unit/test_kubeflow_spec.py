@@ -277,6 +277,28 @@ def test_a_webhook_gets_a_task_that_runs_however_the_others_end(tmp_path):
     assert "pvcMount" in executors["report-outcome_executor"]
 
 
+DIGEST = f"@sha256:{'0' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("image", "taken"),
+    [
+        *(
+            (name, True)
+            for name in ("image", "image:1", "host.io:5000/a/b-c_d:V1.2", f"a/b{DIGEST}")
+        ),
+        *((name, False) for name in ("", "a b", "http://host/image", "host/Image", "image:", "/a")),
+        *((name, False) for name in (f"{DIGEST}", f"a{DIGEST}0", "a@sha256:...", "a:1:2", "a//b")),
+    ],
+)
+def test_an_image_that_no_pod_could_start_is_refused(image, taken):
+    if taken:
+        assert KubeflowSettings(image=image).image == image
+    else:
+        with pytest.raises(ValidationError, match="no name of a container image"):
+            KubeflowSettings(image=image)
+
+
 @pytest.mark.parametrize(
     "changed",
     [
