@@ -7,7 +7,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from pipeline.kubeflow.vertex import VertexSettings, machine_type
 
-_PLACE = r"^(/|gs://|s3://).+"
+# Places are joined to names with a slash, and to an object store two are another key.
+_Place = Annotated[str, AfterValidator(lambda place: place.rstrip("/"))]
+_PLACE = r"^(/|gs://|s3://)[^/]"
 _NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"  # Kubernetes' own
 # A reference as containers' runtimes read it (reference/regexp.go of distribution/reference): host
 # and port, names, tag, digest. The pod of any other never starts: InvalidImageName.
@@ -75,12 +77,12 @@ class KubeflowSettings(BaseModel):
         pattern=r"^(minio|s3|gs)://[^/?]+.*",
         description="where artifacts go, minio://, s3:// or gs://; null: the cluster's default",
     )
-    serving_root: str = Field(
+    serving_root: _Place = Field(
         "/mnt/mnist-gan/serving",
         pattern=_PLACE,
         description="where models are pushed: a mounted volume's path, gs:// or s3://",
     )
-    checkpoint_root: str = Field(
+    checkpoint_root: _Place = Field(
         "/mnt/mnist-gan/checkpoints",
         pattern=_PLACE,
         description="where trainings that were cut off keep their state: a path, gs:// or s3://",
@@ -90,7 +92,9 @@ class KubeflowSettings(BaseModel):
         pattern=_NAME,
         description="ReadWriteMany claim mounted at kubeflow.volume_path; null: none",
     )
-    volume_path: str = Field("/mnt/mnist-gan", pattern=r"^/.+", description="where it is mounted")
+    volume_path: _Place = Field(
+        "/mnt/mnist-gan", pattern=r"^/[^/]", description="where it is mounted"
+    )
     s3_endpoint: str | None = Field(
         None,
         pattern=r"^https?://[^/@]+",

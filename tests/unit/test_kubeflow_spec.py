@@ -299,6 +299,15 @@ def test_an_image_that_no_pod_could_start_is_refused(image, taken):
             KubeflowSettings(image=image)
 
 
+def test_a_slash_at_the_end_of_a_place_changes_nothing():
+    slashed = ["kubeflow.volume_path=/mnt/mnist-gan/", "kubeflow.serving_root=s3://b/s/"]
+    documents = compile_settings(settings(*slashed, "kubeflow.webhook_secret=slack"))
+    plain = ["kubeflow.serving_root=s3://b/s", "kubeflow.webhook_secret=slack"]
+    assert documents == compile_settings(settings(*plain))
+    told = documents[0]["root"]["dag"]["tasks"]["report-outcome"]["inputs"]["parameters"]
+    assert told["serving_dir"]["runtimeValue"]["constant"] == "s3://b/s/mnist_gan"
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -306,6 +315,7 @@ def test_an_image_that_no_pod_could_start_is_refused(image, taken):
         {"checkpoint_root": "/mnt/mnist-gan-2/x"},
         {"volume_claim": None},
         {"serving_root": "minio://b/x"},
+        {"serving_root": "gs:///x"},
         {"pipeline_root": "/local"},
     ],
 )
