@@ -48,7 +48,7 @@ def _of_node(node: Any, pipeline: dsl.Pipeline) -> Iterator[str]:
     if isinstance(node, resolver.Resolver):
         yield "the backend has no resolvers; let the component find what it needs"
         return
-    # compiler/argocompiler/importer.go: types and reuse of TFX's importers were not tried
+    # component/importer_launcher.go: read with credentials of the environment, which has none
     if isinstance(node, importer.Importer):
         yield "importers are not supported; let a component of your own emit the artifact"
         return
