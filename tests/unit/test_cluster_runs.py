@@ -344,7 +344,7 @@ def test_no_host_a_closed_port_and_a_refusal_are_one_message(
     result = _call(*arguments)
     _refused(result, "answered 401 Unauthorized: Unauthenticated. Sign in with a token")
     assert "wrong-secret" not in result.output
-    _refused(_call(*arguments, "--host", "http://127.0.0.1:1"), "Connection refused")
+    _refused(_call(*arguments, "--host", "http://127.0.0.1:1"), "127.0.0.1:1: Connection refused")
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     _refused(_call(*arguments), "no host: pass --host")
