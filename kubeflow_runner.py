@@ -36,11 +36,14 @@ def compile_(
         ),
     ] = None,
     image: Annotated[
-        str | None, typer.Option(metavar="I", help="Container image.  [default: kubeflow.image]")
+        str | None,
+        typer.Option(metavar="I", help="Container image.", show_default="kubeflow.image"),
     ] = None,
     pipeline_root: Annotated[
         str | None,
-        typer.Option(metavar="URI", help="Where artifacts go.  [default: kubeflow.pipeline_root]"),
+        typer.Option(
+            metavar="URI", help="Where artifacts go.", show_default="kubeflow.pipeline_root"
+        ),
     ] = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="The spec, as YAML.")
@@ -48,7 +51,7 @@ def compile_(
 ) -> None:
     """Write the pipeline as a spec for Kubeflow Pipelines (schema 2.1.0).
 
-    Example: python kubeflow_runner.py compile --image registry/mnist-gan@sha256:...
+    Example: python kubeflow_runner.py compile --image registry/mnist-gan:0.1.0-cpu
 
     Exit status: 0 written, 2 refused.
     """
@@ -94,7 +97,9 @@ def rehearse(
     store: Annotated[
         str | None,
         typer.Option(
-            metavar="minio|gs|s3", help="Whose local paths.  [default: the spec's root's, or minio]"
+            metavar="minio|gs|s3",
+            help="Whose local paths.",
+            show_default="the spec's root's, or minio",
         ),
     ] = None,
     work_dir: Annotated[

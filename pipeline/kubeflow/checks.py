@@ -18,10 +18,8 @@ from tfx.orchestration.kubeflow.v2 import compiler_utils
 from tfx.utils import import_utils, name_utils
 from tfx.v1 import dsl
 
-from pipeline.kubeflow.spec_checks import NODE_ID, raise_for
+from pipeline.kubeflow.spec_checks import NODE_ID, PIPELINE_NAME, raise_for
 
-# apiserver/template/v2_template.go: the name must be one of Kubernetes' own.
-_PIPELINE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,126}[a-z0-9])?")
 # TFX's compiler_utils: the title of a custom type's schema, by which the container imports it.
 _CUSTOM_TYPE = re.compile(r"[a-z][a-z0-9-_]{2,20}[.][A-Z][a-zA-Z0-9-_]{2,49}")
 
@@ -38,7 +36,7 @@ def check_pipeline(pipeline: dsl.Pipeline) -> None:
         for problem in _of_node(node, pipeline)
     ]
     name = pipeline.pipeline_info.pipeline_name
-    if not _PIPELINE_NAME.fullmatch(name):
+    if not PIPELINE_NAME.fullmatch(name):
         problems.append(f"the pipeline's name {name!r} may hold only a-z, 0-9 and inner dashes")
     raise_for(problems)
 
@@ -50,7 +48,7 @@ def _of_node(node: Any, pipeline: dsl.Pipeline) -> Iterator[str]:
     if isinstance(node, resolver.Resolver):
         yield "the backend has no resolvers; let the component find what it needs"
         return
-    # compiler/argocompiler/importer.go: types and reuse of TFX's importers were not tried
+    # component/importer_launcher.go: read with credentials of the environment, which has none
     if isinstance(node, importer.Importer):
         yield "importers are not supported; let a component of your own emit the artifact"
         return

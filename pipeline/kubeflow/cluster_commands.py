@@ -13,16 +13,17 @@ if TYPE_CHECKING:
 FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="Compiled pipeline (YAML).")]
+_COMPILED = Path("pipeline.yaml")  # where `compile` writes it
 _Host = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="Kubeflow Pipelines.  [default: $KF_PIPELINES_ENDPOINT]"),
+    typer.Option(metavar="URL", help="Kubeflow Pipelines.", show_default="$KF_PIPELINES_ENDPOINT"),
 ]
 _Namespace = Annotated[
     str | None, typer.Option(metavar="N", help="Your profile, on a multi-user installation.")
 ]
 _Experiment = Annotated[
     str | None,
-    typer.Option(metavar="E", help="Made if it is not there.  [default: the pipeline's name]"),
+    typer.Option(metavar="E", help="Made if it is not there.", show_default="the pipeline's name"),
 ]
 _Params = Annotated[
     list[str] | None,
@@ -31,7 +32,7 @@ _Params = Annotated[
 _Root = Annotated[
     str | None,
     typer.Option(
-        metavar="URI", help="Where artifacts go.  [default: the spec's, else the cluster's]"
+        metavar="URI", help="Where artifacts go.", show_default="the spec's, else the cluster's"
     ),
 ]
 
@@ -43,7 +44,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def submit(
-    file: _File,
+    file: _File = _COMPILED,
     host: _Host = None,
     namespace: _Namespace = None,
     experiment: _Experiment = None,
@@ -93,7 +94,6 @@ def status(
 
 
 def schedule(
-    file: _File,
     cron: Annotated[
         str,
         typer.Option(
@@ -102,8 +102,9 @@ def schedule(
             "six with the seconds first, or @daily and the like.",
         ),
     ],
+    file: _File = _COMPILED,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="[default: the pipeline's name]")
+        str | None, typer.Option(metavar="NAME", show_default="the pipeline's name")
     ] = None,
     host: _Host = None,
     namespace: _Namespace = None,
@@ -111,7 +112,10 @@ def schedule(
     params: _Params = None,
     pipeline_root: _Root = None,
     max_concurrency: Annotated[
-        int, typer.Option(min=1, max=10, help="Runs of this schedule at the same time.")
+        int,
+        typer.Option(
+            metavar="N", min=1, max=10, help="Runs of this schedule at the same time, 1 to 10."
+        ),
     ] = 1,
     no_catchup: Annotated[
         bool, typer.Option("--no-catchup", help="Of several missed runs, make up for the last.")

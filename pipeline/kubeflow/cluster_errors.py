@@ -55,8 +55,9 @@ def unreachable(error: Exception, host: str, connect: float, answer: float) -> C
         case exceptions.LocationValueError():
             return ClusterError(f"{host} is not a URL, such as http://localhost:8080")
         case exceptions.NewConnectionError():
+            reason = str(error).split(": ")[-1].split("] ")[-1]  # less its [Errno 111]
             why = (
-                f"{str(error).split(': ')[-1]}. Is the address right, and the port forwarded "
+                f"{reason}. Is the address right, and the port forwarded "
                 "(kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80)?"
             )
         case exceptions.ConnectTimeoutError():

@@ -1,13 +1,32 @@
 """What only a cluster needs to be told."""
 
+import re
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.kubeflow.vertex import VertexSettings, machine_type
 
-_PLACE = r"^(/|gs://|s3://).+"
+# Places are joined to names with a slash, and to an object store two are another key.
+_Place = Annotated[str, AfterValidator(lambda place: place.rstrip("/"))]
+_PLACE = r"^(/|gs://|s3://)[^/]"
 _NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"  # Kubernetes' own
+# A reference as containers' runtimes read it (reference/regexp.go of distribution/reference): host
+# and port, names, tag, digest. The pod of any other never starts: InvalidImageName.
+_IMAGE = re.compile(
+    r"([a-zA-Z0-9.-]+(:[0-9]+)?/)?"
+    r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+    r"(:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
+)
+
+
+def _image(name: str) -> str:
+    if not _IMAGE.fullmatch(name):
+        raise ValueError(
+            "this is no name of a container image; expected one such as registry/name:tag or "
+            "registry/name@sha256: with 64 hexadecimal digits"
+        )
+    return name
 
 
 _Label = Annotated[str, Field(pattern=r"^[^\s=]+=[^\s=]*$")]
@@ -48,9 +67,8 @@ class KubeflowSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    image: str = Field(
+    image: Annotated[str, AfterValidator(_image)] = Field(
         "mnist-gan-tfx:latest",
-        pattern=r"^[a-z0-9]\S*$",
         description="container image of every node; by digest (name@sha256:...), or the cache "
         "takes results of older code for this one's",
     )
@@ -59,12 +77,12 @@ class KubeflowSettings(BaseModel):
         pattern=r"^(minio|s3|gs)://[^/?]+.*",
         description="where artifacts go, minio://, s3:// or gs://; null: the cluster's default",
     )
-    serving_root: str = Field(
+    serving_root: _Place = Field(
         "/mnt/mnist-gan/serving",
         pattern=_PLACE,
         description="where models are pushed: a mounted volume's path, gs:// or s3://",
     )
-    checkpoint_root: str = Field(
+    checkpoint_root: _Place = Field(
         "/mnt/mnist-gan/checkpoints",
         pattern=_PLACE,
         description="where trainings that were cut off keep their state: a path, gs:// or s3://",
@@ -74,7 +92,9 @@ class KubeflowSettings(BaseModel):
         pattern=_NAME,
         description="ReadWriteMany claim mounted at kubeflow.volume_path; null: none",
     )
-    volume_path: str = Field("/mnt/mnist-gan", pattern=r"^/.+", description="where it is mounted")
+    volume_path: _Place = Field(
+        "/mnt/mnist-gan", pattern=r"^/[^/]", description="where it is mounted"
+    )
     s3_endpoint: str | None = Field(
         None,
         pattern=r"^https?://[^/@]+",

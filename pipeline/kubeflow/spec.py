@@ -31,6 +31,10 @@ COMMAND = ("python", "-m", "pipeline.kubeflow.entrypoint")
 _SCHEMA_FILE = "package://pipeline/schema/schema.pbtxt"
 # A cluster may run containers as a user without a home.
 _ENVIRONMENT = {"HOME": "/tmp", "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+# Argo counts it from the start of the first attempt: afterwards it makes no other, and ends a later
+# one under way (processNodeRetries of its workflow/controller/operator.go). How long an attempt
+# may take is `timeout_seconds`, so this is a year, longer than all of them.
+_ALL_ATTEMPTS_SECONDS = 31_536_000
 _NO_ROOT = "minio://mlpipeline/v2/artifacts"
 
 
@@ -215,14 +219,13 @@ def _leave_uris_to_beam(
 
 
 def _set_retries(task: dict[str, Any], kubeflow: KubeflowSettings) -> None:
-    # All four, since it is unsure what the backend makes of one that is left out.
+    # All four: the backend makes a 0 of one that is left out.
     if kubeflow.retries:
-        longest = kubeflow.retry_seconds * 2**kubeflow.retries
         task["retryPolicy"] = {
             "maxRetryCount": kubeflow.retries,
             "backoffDuration": f"{kubeflow.retry_seconds}s",
             "backoffFactor": 2.0,
-            "backoffMaxDuration": f"{longest}s",
+            "backoffMaxDuration": f"{_ALL_ATTEMPTS_SECONDS}s",
         }
 
 

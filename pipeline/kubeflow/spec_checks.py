@@ -16,6 +16,8 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 SCHEMA_VERSION = "2.1.0"
 # compiler/argocompiler/argo.go, templateName: ids become Argo's names as they are.
 NODE_ID = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]{0,127}")
+# apiserver/template/v2_template.go, less the dots that it also takes.
+PIPELINE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,126}[a-z0-9])?")
 _PLACEHOLDER = re.compile(r"\{\{\$.*?\}\}")
 # driver/resolve.go, resolveInputParameter: of a run, and only where they are the whole constant
 _OF_A_RUN = {
@@ -56,9 +58,12 @@ def check_spec(spec: dict[str, Any]) -> None:
         problems.append(
             f"schema version {parsed.schema_version!r}, and the backend takes {SCHEMA_VERSION} only"
         )
+    name = parsed.pipeline_info.name
+    if not PIPELINE_NAME.fullmatch(name):
+        problems.append(f"the pipeline's name {name!r} may hold only a-z, 0-9 and inner dashes")
     if not parsed.root.dag.tasks:
         problems.append("the spec has no tasks")
-    problems += _of_dag(parsed.root.dag, parsed, deployment)
+    problems += _of_dag(parsed.root, parsed, deployment, ())
     raise_for(problems)
 
 
@@ -68,15 +73,21 @@ def is_exit_task(task: Any) -> bool:
     return bool(task.trigger_policy.strategy == strategies.ALL_UPSTREAM_TASKS_COMPLETED)
 
 
-def _of_dag(dag: Any, spec: Any, deployment: Any) -> Iterator[str]:
+def _of_dag(parent: Any, spec: Any, deployment: Any, inside: tuple[str, ...]) -> Iterator[str]:
+    """Of the DAG of a component, which is inside the components of those names."""
+    dag = parent.dag
     exit_tasks = {name for name, task in dag.tasks.items() if is_exit_task(task)}
     followed = [each for name in sorted(exit_tasks) for each in dag.tasks[name].dependent_tasks]
     for name, task in sorted(dag.tasks.items()):
-        if task.component_ref.name not in spec.components:
-            yield f"{name}: there is no component {task.component_ref.name!r}"
+        label = task.component_ref.name
+        if label not in spec.components:
+            yield f"{name}: there is no component {label!r}"
             continue
-        component = spec.components[task.component_ref.name]
-        for problem in _of_task(name, task, component, dag):
+        if label in inside:
+            yield f"{name}: the component {label!r} holds itself"
+            continue
+        component = spec.components[label]
+        for problem in (*_of_task(name, task, component, dag), *_of_inputs(task, parent)):
             yield f"{name}: {problem}"
         # compiler/argocompiler/dag.go: an exit task is a hook of each task it depends on, and a
         # task has one hook
@@ -87,7 +98,7 @@ def _of_dag(dag: Any, spec: Any, deployment: Any) -> Iterator[str]:
         for each in sorted(exit_tasks.intersection(producers_of(task))):
             yield f"{name}: nothing can depend on the exit task {each}"
         if component.HasField("dag"):
-            yield from _of_dag(component.dag, spec, deployment)
+            yield from _of_dag(component, spec, deployment, (*inside, label))
         else:
             for problem in _of_executor(component, deployment):
                 yield f"{name}: {problem}"
@@ -95,8 +106,8 @@ def _of_dag(dag: Any, spec: Any, deployment: Any) -> Iterator[str]:
         order_of(dag)
     except graphlib.CycleError as error:
         yield f"tasks depend on each other in a circle: {', '.join(error.args[1])}"
-    if exit_tasks and exit_tasks == set(dag.tasks):
-        yield "a DAG of exit tasks only: there has to be something that they follow"
+    if exit_tasks == set(dag.tasks) and (exit_tasks or inside):
+        yield "a DAG without a task that is no exit task"
 
 
 def order_of(dag: Any) -> list[str]:
@@ -125,12 +136,25 @@ def _of_task(name: str, task: Any, component: Any, dag: Any) -> Iterator[str]:
         yield "conditions are not supported"
     if task.HasField("parameter_iterator") or task.HasField("artifact_iterator"):
         yield "iterators are not supported"
-    for key, value in task.inputs.parameters.items():
+    if component.dag.outputs.artifacts or component.dag.outputs.parameters:
+        yield "outputs of a nested pipeline are not supported"
+
+
+def _of_inputs(task: Any, parent: Any) -> Iterator[str]:
+    """Of a task in the DAG of `parent`: driver/resolve.go, resolveInputParameter and others."""
+    for key, value in sorted(task.inputs.parameters.items()):
+        kind = value.WhichOneof("kind")
         constant = value.runtime_value.constant.string_value
         if "{{$.pipeline_" in constant and constant not in _OF_A_RUN:
             yield f"the driver leaves {constant!r} of parameter {key!r} as it stands"
-    if component.dag.outputs.artifacts or component.dag.outputs.parameters:
-        yield "outputs of a nested pipeline are not supported"
+        if kind == "runtime_value" and value.runtime_value.WhichOneof("value") != "constant":
+            yield f"parameter {key!r} is a runtime parameter, not a constant"
+        known = parent.input_definitions.parameters
+        if kind == "component_input_parameter" and value.component_input_parameter not in known:
+            yield f"the DAG has no input parameter {value.component_input_parameter!r}"
+    for key, artifact in sorted(task.inputs.artifacts.items()):
+        if artifact.WhichOneof("kind") != "task_output_artifact":
+            yield f"input artifact {key!r} is not another task's output, which is not supported"
 
 
 def _of_executor(component: Any, deployment: Any) -> Iterator[str]:
@@ -143,7 +167,18 @@ def _of_executor(component: Any, deployment: Any) -> Iterator[str]:
     elif executor.container.lifecycle.HasField("pre_cache_check"):
         yield "lifecycle.preCacheCheck is ignored by the backend"
     else:
+        yield from _of_container(executor.container)
         yield from _of_arguments(component, executor.container)
+
+
+def _of_container(container: Any) -> Iterator[str]:
+    # component/launcher_v2.go, NewLauncherV2: the launcher has nothing to run
+    if not (*container.command, *container.args):
+        yield "its container has no command"
+    # driver/driver.go, initPodSpecPatch: the pod is started without what was asked for
+    wanted = container.resources.accelerator
+    if container.resources.HasField("accelerator") and not (wanted.type and wanted.count > 0):
+        yield f"{wanted.count} accelerators of the type {wanted.type!r} are left out of the pod"
 
 
 def _of_types(component: Any) -> Iterator[str]:
@@ -151,10 +186,16 @@ def _of_types(component: Any) -> Iterator[str]:
     for name, definition in sorted(artifacts.items()):
         schema = definition.artifact_type
         # metadata/client.go, SchemaToArtifactType: the launcher ends there
-        if not schema.schema_title and "title" not in (
-            yaml.safe_load(schema.instance_schema) or {}
-        ):
+        if not schema.schema_title and not _title(schema.instance_schema):
             yield f"the type of the artifact {name!r} has no title"
+
+
+def _title(schema: str) -> str | None:
+    try:
+        content = yaml.safe_load(schema)
+    except yaml.YAMLError:
+        return None
+    return content.get("title") if isinstance(content, dict) else None
 
 
 def _of_arguments(component: Any, container: Any) -> Iterator[str]:

@@ -34,6 +34,7 @@ SETTINGS = [
     "train.max_steps=60",
     "train.deterministic=true",
 ]
+IMAGE = f"registry/image@sha256:{'0' * 64}"
 SET = [word for setting in SETTINGS for word in ("--set", setting)]
 
 
@@ -57,7 +58,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("spec") / "pipeline.yaml"
     # What names a folder of this machine is none of the spec's.
     result = kubeflow_runner(
-        *("compile", "--preset", "smoke", *SET, "--image", "registry/image@sha256:0"),
+        *("compile", "--preset", "smoke", *SET, "--image", IMAGE),
         *("--pipeline-root", "minio://bucket/root", "-o", str(path)),
         MNIST_DATA_DIR="/not/in/a/spec",
     )
@@ -76,7 +77,7 @@ def test_compile_writes_yaml_of_schema_2_1(spec):
         executor["container"]["image"]
         for executor in document["deploymentSpec"]["executors"].values()
     }
-    assert images == {"registry/image@sha256:0"}
+    assert images == {IMAGE}
     assert "/not/in/a/spec" not in spec.read_text()
     assert str(ROOT) not in spec.read_text()
     assert set(platform) == {"platforms"}
@@ -183,11 +184,27 @@ def test_help_imports_neither_tfx_nor_tensorflow():
 
 
 @pytest.mark.parametrize(
+    ("command", "defaults"),
+    [
+        ("compile", ["kubeflow.image", "kubeflow.pipeline_root"]),
+        ("rehearse", ["pipeline.yaml", "the spec's root's, or minio"]),
+        ("submit", ["pipeline.yaml", "$KF_PIPELINES_ENDPOINT", "the pipeline's name"]),
+        ("schedule", ["pipeline.yaml", "$KF_PIPELINES_ENDPOINT", "the spec's, else the cluster's"]),
+    ],
+)
+def test_help_says_what_is_taken_where_nothing_is_given(command, defaults, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    said = CliRunner().invoke(app, [command, "--help"]).output
+    assert [each for each in defaults if each not in said] == []
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["compile", "--preset", "tiny"], "there is no preset 'tiny'"),
         (["compile", "--set", "kubeflow.imag=x"], "the nearest is kubeflow.image"),
         (["compile", "--image", "not an image"], "kubeflow.image = 'not an image' (from --image)"),
+        (["compile", "--image", "image@sha256:0"], "this is no name of a container image"),
         (["compile", "--pipeline-root", "ftp://x"], "(from --pipeline-root)"),
         (["compile", "--set", "kubeflow.serving_root=/tmp/x"], "is lost with its container"),
         (["compile", "--set", "kubeflow.serving_root=minio://b/x"], "kubeflow.serving_root"),

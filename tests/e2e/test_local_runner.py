@@ -12,6 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
+
+from local_runner import app
 
 ROOT = Path(__file__).parents[2]
 NODES = [
@@ -487,6 +490,15 @@ def test_help_does_not_import_tensorflow():
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )
     assert result.stdout.rstrip().endswith("[]"), result.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "default"),
+    [("run", "$MNIST_DATA_DIR"), ("report", "the newest"), ("serve", "where runs push")],
+)
+def test_help_says_what_is_taken_where_nothing_is_given(command, default, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert default in CliRunner().invoke(app, [command, "--help"]).output
 
 
 @pytest.mark.slow

@@ -300,6 +300,17 @@ def test_schedule_schedules_unschedule(stand_in: StandIn, spec: str) -> None:
     _refused(_call("unschedule", "digits"), "there is no schedule 'digits'")
 
 
+def test_without_a_file_it_is_the_one_that_compile_writes(
+    stand_in: StandIn, spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(spec).parent)
+    assert _call("submit", "--param", "data=x").exit_code == 0
+    assert _call("schedule", "--cron", "@daily", "--param", "data=x").exit_code == 0
+    (run,) = stand_in.runs.values()
+    (schedule,) = stand_in.recurring_runs.values()
+    assert run.pipeline_spec == schedule.pipeline_spec == yaml.safe_load(SPEC)
+
+
 # What users get wrong.
 
 
@@ -333,7 +344,7 @@ def test_no_host_a_closed_port_and_a_refusal_are_one_message(
     result = _call(*arguments)
     _refused(result, "answered 401 Unauthorized: Unauthenticated. Sign in with a token")
     assert "wrong-secret" not in result.output
-    _refused(_call(*arguments, "--host", "http://127.0.0.1:1"), "Connection refused")
+    _refused(_call(*arguments, "--host", "http://127.0.0.1:1"), "127.0.0.1:1: Connection refused")
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     _refused(_call(*arguments), "no host: pass --host")

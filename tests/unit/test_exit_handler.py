@@ -228,7 +228,7 @@ def _tasks(document: dict) -> dict:
             lambda d: _tasks(d)["pipeline"].update(dependentTasks=["report-outcome"]),
             "pipeline: nothing can depend on the exit task report-outcome",
         ),
-        (lambda d: _tasks(d).pop("pipeline"), "a DAG of exit tasks only"),
+        (lambda d: _tasks(d).pop("pipeline"), "a DAG without a task that is no exit task"),
         (
             lambda d: d["components"]["pipeline"]["dag"]["tasks"].update({"a.b": _task("A")}),
             "a.b: a task's name may hold letters",

@@ -112,11 +112,23 @@ def test_a_training_that_begins_with_what_is_served_is_never_cached(wanted: str)
 
 def test_every_task_is_tried_again_with_all_four_fields(tasks):
     assert {json.dumps(task["retryPolicy"], sort_keys=True) for task in tasks.values()} == {
-        '{"backoffDuration": "30s", "backoffFactor": 2.0, "backoffMaxDuration": "120s", '
+        '{"backoffDuration": "30s", "backoffFactor": 2.0, "backoffMaxDuration": "31536000s", '
         '"maxRetryCount": 2}'
     }
     [without, _] = compile_settings(settings("kubeflow.retries=0"))
     assert not any("retryPolicy" in task for task in without["root"]["dag"]["tasks"].values())
+
+
+def test_attempts_that_use_their_whole_time_are_followed_by_others(documents):
+    """Argo's maxDuration is of all attempts and the waits between them, from the first start on."""
+    spec, platform = documents
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for name, task in spec["root"]["dag"]["tasks"].items():
+        policy = task["retryPolicy"]
+        attempt = executors[f"{name}_executor"]["activeDeadlineSeconds"]
+        retries = policy["maxRetryCount"]
+        waits = int(policy["backoffDuration"][:-1]) * (2**retries - 1)
+        assert int(policy["backoffMaxDuration"][:-1]) > (retries + 1) * attempt + waits, name
 
 
 def test_figures_and_report_are_outputs_that_kubeflows_page_shows(spec):
@@ -265,6 +277,37 @@ def test_a_webhook_gets_a_task_that_runs_however_the_others_end(tmp_path):
     assert "pvcMount" in executors["report-outcome_executor"]
 
 
+DIGEST = f"@sha256:{'0' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("image", "taken"),
+    [
+        *(
+            (name, True)
+            for name in ("image", "image:1", "host.io:5000/a/b-c_d:V1.2", f"a/b{DIGEST}")
+        ),
+        *((name, False) for name in ("", "a b", "http://host/image", "host/Image", "image:", "/a")),
+        *((name, False) for name in (f"{DIGEST}", f"a{DIGEST}0", "a@sha256:...", "a:1:2", "a//b")),
+    ],
+)
+def test_an_image_that_no_pod_could_start_is_refused(image, taken):
+    if taken:
+        assert KubeflowSettings(image=image).image == image
+    else:
+        with pytest.raises(ValidationError, match="no name of a container image"):
+            KubeflowSettings(image=image)
+
+
+def test_a_slash_at_the_end_of_a_place_changes_nothing():
+    slashed = ["kubeflow.volume_path=/mnt/mnist-gan/", "kubeflow.serving_root=s3://b/s/"]
+    documents = compile_settings(settings(*slashed, "kubeflow.webhook_secret=slack"))
+    plain = ["kubeflow.serving_root=s3://b/s", "kubeflow.webhook_secret=slack"]
+    assert documents == compile_settings(settings(*plain))
+    told = documents[0]["root"]["dag"]["tasks"]["report-outcome"]["inputs"]["parameters"]
+    assert told["serving_dir"]["runtimeValue"]["constant"] == "s3://b/s/mnist_gan"
+
+
 @pytest.mark.parametrize(
     "changed",
     [
@@ -272,6 +315,7 @@ def test_a_webhook_gets_a_task_that_runs_however_the_others_end(tmp_path):
         {"checkpoint_root": "/mnt/mnist-gan-2/x"},
         {"volume_claim": None},
         {"serving_root": "minio://b/x"},
+        {"serving_root": "gs:///x"},
         {"pipeline_root": "/local"},
     ],
 )

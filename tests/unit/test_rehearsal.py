@@ -213,6 +213,7 @@ def _nothing(document):
     ("change", "said"),
     [
         (lambda d: d.update(schemaVersion="2.0.0"), "schema version '2.0.0'"),
+        (lambda d: d["pipelineInfo"].update(name="Digits_"), "the pipeline's name 'Digits_'"),
         (lambda d: d.update(colour="red"), "is no compiled pipeline: Message type"),
         (lambda d: d["root"]["dag"]["tasks"].clear(), "no tasks"),
         (
@@ -258,6 +259,42 @@ def _nothing(document):
             ),
             "A: the driver leaves 'run {{\\$.pipeline_job_name}}' of parameter 'n'",
         ),
+        (
+            lambda d: d["components"]["A"]["outputDefinitions"]["artifacts"].update(
+                out={"artifactType": {"instanceSchema": "a: b: c"}}
+            ),
+            "A: the type of the artifact 'out' has no title",
+        ),
+        (
+            lambda d: d["root"]["dag"]["tasks"]["A"]["inputs"]["parameters"].update(
+                n={"runtimeValue": {"runtimeParameter": "n"}}
+            ),
+            "A: parameter 'n' is a runtime parameter",
+        ),
+        (
+            lambda d: d["root"]["dag"]["tasks"]["A"]["inputs"]["parameters"].update(
+                n={"componentInputParameter": "spam"}
+            ),
+            "A: the DAG has no input parameter 'spam'",
+        ),
+        (
+            lambda d: d["root"]["dag"]["tasks"]["A"]["inputs"]["artifacts"].update(
+                x={"componentInputArtifact": "x"}
+            ),
+            "A: input artifact 'x' is not another task's output",
+        ),
+        (
+            lambda d: _container(d).update(
+                resources={"accelerator": {"type": "nvidia.com/gpu", "count": "0"}}
+            ),
+            "A: 0 accelerators of the type 'nvidia.com/gpu' are left out",
+        ),
+        (lambda d: _container(d).update(command=[], args=[]), "A: its container has no command"),
+        (
+            lambda d: d["components"].update(A={"dag": {"tasks": dict(d["root"]["dag"]["tasks"])}}),
+            "A: the component 'A' holds itself",
+        ),
+        (lambda d: d["components"].update(A={"dag": {"tasks": {}}}), "without a task"),
         (_nothing, "it lacks pipelineInfo.name or root.dag"),
     ],
 )

@@ -17,7 +17,7 @@ from pipeline.kubeflow.checks import check_pipeline
 from pipeline.kubeflow.spec import compile_settings, kubeflow_pipeline
 from pipeline.kubeflow.vertex import machine_type
 
-IMAGE = "europe-docker.pkg.dev/p/r/mnist-gan@sha256:00"
+IMAGE = f"europe-docker.pkg.dev/p/r/mnist-gan@sha256:{'0' * 64}"
 ON_GCS = ("kubeflow.pipeline_root=gs://b/root", "kubeflow.checkpoint_root=gs://b/checkpoints")
 ON_VERTEX = ("kubeflow.vertex.project=my-project", "kubeflow.vertex.region=europe-west4")
 GPU = ("kubeflow.training.gpu=2", "kubeflow.vertex.accelerator=NVIDIA_TESLA_T4")
