@@ -46,14 +46,15 @@ class AveragedGenerator:
         for batch in range(_STATISTICS_BATCHES if self._norms else 0):
             for norm in self._norms:
                 norm.momentum = batch / (batch + 1)
-            self._apply(_ROWS, tf.range(_ROWS) % CLASSES, (_STATISTICS, batch), training=True)
+            digits = tf.range(_ROWS) % CLASSES
+            apply(self.network, self._latent((_STATISTICS, batch)), digits, training=True)
         for norm, momentum in zip(self._norms, momenta, strict=True):
             norm.momentum = momentum
 
     def draw(self, digits: np.ndarray) -> np.ndarray:
         """Draws a picture for each of the digits int [n], uint8 [n, 28, 28, 1].
 
-        The latents are the same on every call.
+        The latents are the same on every call, `sampling_width` times as wide as in training.
         """
         count = len(digits)
         padded = np.resize(digits, -(-count // _ROWS) * _ROWS).astype(np.int32)
@@ -64,13 +65,11 @@ class AveragedGenerator:
         return np.concatenate(pictures)[:count]
 
     def _draw_rows_eagerly(self, digits: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-        return to_pixels(self._apply(_ROWS, digits, (_PICTURES, number), training=False))
+        latent = self._settings.sampling_width * self._latent((_PICTURES, number))
+        return to_pixels(apply(self.network, latent, digits, training=False))
 
-    def _apply(
-        self, count: int, digits: tf.Tensor, stream: tuple[int, int | tf.Tensor], *, training: bool
-    ) -> tf.Tensor:
+    def _latent(self, stream: tuple[int, int | tf.Tensor]) -> tf.Tensor:
         seed = tf.random.experimental.stateless_fold_in(
             tf.constant([self._settings.seed, stream[0]]), stream[1]
         )
-        latent = draw_latent(self._settings, count, seed)
-        return apply(self.network, latent, digits, training=training)
+        return draw_latent(self._settings, _ROWS, seed)

@@ -90,12 +90,12 @@ class ServedGenerator(tf.Module):
         return {"image": self._draw(latent, digit), "digit": digit}
 
     def _latent(self, seed: tf.Tensor) -> tf.Tensor:
-        pair = tf.stack([seed, _LATENT])
+        pair, width = tf.stack([seed, _LATENT]), self._settings.sampling_width
         if self._settings.latent == "uniform":
             return tf.random.stateless_uniform(
-                [self._settings.latent_dim], pair, -1.0, 1.0, alg="philox"
+                [self._settings.latent_dim], pair, -width, width, alg="philox"
             )
-        return tf.random.stateless_normal([self._settings.latent_dim], pair, alg="philox")
+        return width * tf.random.stateless_normal([self._settings.latent_dim], pair, alg="philox")
 
     def _draw(self, latent: tf.Tensor, digit: tf.Tensor) -> tf.Tensor:
         count = tf.shape(latent)[0]

@@ -27,7 +27,7 @@ class TrainSettings(BaseModel):
         False, description="same weights from every run on the same device; needs max_steps alone"
     )
     batch_size: int = Field(
-        32, ge=2, le=65_536, description="real digits per update, over all replicas together"
+        16, ge=2, le=65_536, description="real digits per update, over all replicas together"
     )
     steps_per_call: int = Field(
         32, ge=1, le=10_000, description="updates per call from the host to the device"
@@ -75,8 +75,15 @@ class TrainSettings(BaseModel):
     latent: Literal["normal", "uniform"] = Field(
         "normal", description="latent distribution: N(0, 1) or U(-1, 1)"
     )
+    sampling_width: float = Field(
+        1.0,
+        gt=0,
+        le=2,
+        description="how much wider than in training the latents are when a trained generator "
+        "draws: above 1 its digits vary more, below less (the truncation trick, Brock et al. 2019)",
+    )
     generator_channels: tuple[int, int, int] = Field(
-        (96, 48, 12),
+        (96, 48, 8),
         description="generator's channels at 7x7, 14x14 and 28x28, each 1 or more; 0 for the last: "
         "from 14x14 straight to the picture",
     )
@@ -151,10 +158,10 @@ class TrainSettings(BaseModel):
     optimiser: Literal["sgd", "momentum", "adam", "rmsprop"] = Field(
         "adam", description="optimiser of both networks"
     )
-    generator_learning_rate: float = Field(2e-3, gt=0, le=1, description="generator's rate")
-    discriminator_learning_rate: float = Field(2e-3, gt=0, le=1, description="discriminator's rate")
+    generator_learning_rate: float = Field(1e-3, gt=0, le=1, description="generator's rate")
+    discriminator_learning_rate: float = Field(1e-3, gt=0, le=1, description="discriminator's rate")
     final_learning_rate: float = Field(
-        0.1, gt=0, le=1, description="share of the rate left at the end; falls in the second half"
+        0.02, gt=0, le=1, description="share of the rate left at the end; falls in the second half"
     )
     beta_1: float = Field(0.5, ge=0, lt=1, description="Adam's beta 1, or the momentum")
     beta_2: float = Field(0.99, ge=0, lt=1, description="Adam's beta 2, or RMSprop's rho")

@@ -15,7 +15,7 @@ from PIL import Image
 from tensorflow_serving.apis import prediction_log_pb2
 
 from models.gan.export import export_generator
-from models.gan.networks import build_generator
+from models.gan.networks import PROJECTION, build_generator
 from models.gan.settings import TrainSettings
 
 LATENT_DIM = 6
@@ -64,6 +64,24 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Served:
 @pytest.fixture(scope="module")
 def unconditional(tmp_path_factory: pytest.TempPathFactory) -> Served:
     return serve(tmp_path_factory.mktemp("unconditional"), conditional=False, latent="uniform")
+
+
+@pytest.mark.parametrize("latent", ["normal", "uniform"])
+def test_seeds_give_wider_latents_than_in_training(tmp_path: Path, latent: str) -> None:
+    """As if the weights at the latent were that much larger."""
+    tanh = {"generator_output": "tanh", "latent": latent}
+    wide = serve(tmp_path / "wide", sampling_width=1.5, **tanh)
+    kernel = wide.generator.get_layer(PROJECTION).kernel
+    kernel.assign(tf.concat([1.5 * kernel[:LATENT_DIM], kernel[LATENT_DIM:]], axis=0))
+    recipe = TrainSettings(
+        latent_dim=LATENT_DIM, generator_channels=(8, 6, 4), sampling_width=1, **tanh
+    )
+    export_generator(wide.generator, recipe, str(tmp_path / "narrow"))
+    narrow = Served(wide.generator, tf.saved_model.load(str(tmp_path / "narrow")))
+    rows = list(range(20)), [seed % 10 for seed in range(20)]
+    drawn, same = (each("generate_pixels", *rows)["image"].astype(int) for each in (wide, narrow))
+    assert np.ptp(drawn) > 100
+    assert np.abs(drawn - same).max() <= 1
 
 
 def latents(rows: int, seed: int = 0) -> np.ndarray:

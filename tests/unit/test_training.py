@@ -754,9 +754,25 @@ def test_pictures_come_from_the_average_and_from_the_same_latents(make, monkeypa
     assert [i for i in range(70) if not np.array_equal(changed[i], many[i])] == [40]
 
 
+def test_a_trained_generator_draws_from_wider_latents() -> None:
+    """As if the weights at the latent were that much larger."""
+    wide, narrow = (
+        AveragedGenerator(
+            TrainSettings(**(TINY | {"sampling_width": width, "generator_output": "tanh"}))
+        )
+        for width in (1.5, 1.0)
+    )
+    plain = narrow.draw(np.arange(20) % 10)
+    kernel = narrow.network.get_layer(PROJECTION).kernel
+    kernel.assign(tf.concat([1.5 * kernel[:8], kernel[8:]], axis=0))
+    drawn = wide.draw(np.arange(20) % 10).astype(int)
+    assert (drawn != plain).mean() > 0.3
+    assert np.abs(drawn - narrow.draw(np.arange(20) % 10)).max() <= 1
+
+
 def test_without_batch_statistics_there_is_nothing_to_recompute(monkeypatch) -> None:
     average = AveragedGenerator(TrainSettings(**(TINY | {"generator_normalisation": "none"})))
-    monkeypatch.setattr(average, "_apply", None)
+    monkeypatch.setattr(average, "_latent", None)
     given = random_weights(average.network)
     average.set_weights(given)
     assert same(weights(average.network), [weight.numpy() for weight in given])
@@ -769,7 +785,7 @@ class Script:
     """Held-out digits that find what they are told to find."""
 
     def __init__(self, fids: Sequence[float]) -> None:
-        self.count = 20
+        self.labels = np.arange(20) % 10
         self.fids = list(fids)
         self.asked: list[np.ndarray] = []
 
