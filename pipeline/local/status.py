@@ -36,6 +36,7 @@ def show_runs(settings: Settings, last: int, *, why: bool = False) -> None:
         return
     started, pushed = Column("started", no_wrap=True), Column("pushed", no_wrap=True)
     table = Table(started, "preset", "span", "nodes", "FID", "blessed", pushed, box=None)
+    table.padding, table.pad_edge = (0, 2, 0, 0), False  # so that a reason fits into 80 columns
     records = history.read_runs(places.database, last)
     for record in records:
         table.add_row(
