@@ -86,8 +86,8 @@ def test_a_run_that_pushed_nothing_new_is_none_to_tell_of(
     settings, served, tmp_path, httpserver, monkeypatch, state, outcome
 ):
     record = RunRecord("2026-11-23T09:00:00", nodes={"Pusher": state}, pushed_version=str(served))
-    ended = lambda *_, **__: Ended(Outcome.PUSHED, record.run_id)  # noqa: E731
-    monkeypatch.setattr("pipeline.local.retrain.run", ended)
+    ended = Ended(Outcome.PUSHED, record.run_id)
+    monkeypatch.setattr("pipeline.local.retrain.run", lambda *_, **__: ended)
     monkeypatch.setattr("pipeline.local.history.read_run", lambda *_: record)
     httpserver.expect_request("/hook").respond_with_data("ok")
     monkeypatch.setenv(ADDRESS_VARIABLE, httpserver.url_for("/hook"))
