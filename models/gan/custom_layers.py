@@ -58,10 +58,13 @@ class GreyLevels(layers.Layer):
         ops, stop = keras.ops, keras.ops.stop_gradient
         white = ops.clip(_WHITE_MEAN + _WHITE_DEVIATION * latent[:, 0], 0.0, 255.0)
         most = (white / 127.5 - 1.0)[:, None, None, None]
-        free = ops.where(ink > 0.0, _WHITE_STRETCH, _BLACK_STRETCH) * ops.tanh(ink)
+        bright = ops.tanh(ink)
+        # No scalars in `where`: TensorFlow's layout optimiser fails of them on GPUs.
+        free = ops.where(ink > 0.0, _WHITE_STRETCH * bright, _BLACK_STRETCH * bright)
         bounded = ops.clip(free, -1.0, most)
         picture = ops.round((bounded + 1.0) * 127.5) / 127.5 - 1.0
-        share = ops.where(ops.equal(bounded, free), 1.0, _CLIPPED_SHARE)
+        whole = ops.ones_like(free)
+        share = ops.where(ops.equal(bounded, free), whole, _CLIPPED_SHARE * whole)
         return stop(picture) + stop(share) * (free - stop(free))
 
 

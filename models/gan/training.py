@@ -98,8 +98,9 @@ class GanTrainer:
                 precision=choose_precision(settings.precision),
                 replicas=replicas,
             )
+        # With its loop: a GPU has done one update before the host has launched the next.
         xla = choose_xla(settings.xla, replicas)
-        self._replica_update = tf.function(self.update, jit_compile=True) if xla else self.update
+        self._run_on_device = tf.function(self._run_updates, jit_compile=xla or None)
         self.average = AveragedGenerator(settings)
         self.best = AveragedGenerator(settings)
         self._patience = Patience(settings.patience)
@@ -351,7 +352,7 @@ class GanTrainer:
             steps = min(steps, self.settings.max_steps - self.step)
         rate = self.settings.warm_learning_rate if self.course.is_warm else 1.0
         arguments = (tf.constant(fraction, tf.float32), tf.constant(rate, tf.float32))
-        means = self._steps(tf.constant(steps), *arguments).numpy()
+        means = self._run_on_device(tf.constant(steps), *arguments).numpy()
         scalars = dict(zip(SCALARS, means.tolist(), strict=True))
         if not np.isfinite(means).all():
             found = ", ".join(f"{name} {value:g}" for name, value in scalars.items())
@@ -362,8 +363,7 @@ class GanTrainer:
             )
         return scalars
 
-    @tf.function
-    def _steps(self, steps: tf.Tensor, fraction: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
+    def _run_updates(self, steps: tf.Tensor, fraction: tf.Tensor, rate: tf.Tensor) -> tf.Tensor:
         """Runs `steps` updates; returns the means of `SCALARS`, float32 [4]."""
         fall = 1.0 - self.settings.final_learning_rate
         self.update.set_rates(
@@ -371,11 +371,13 @@ class GanTrainer:
         )
         deviation = self.settings.instance_noise * (1.0 - fraction)
         total = tf.zeros([len(SCALARS)])
-        for _ in tf.range(steps):
-            scalars = self._strategy.run(self._replica_update, [deviation])
+        done = tf.constant(0)
+        while done < steps:  # Not tf.range, for whose every length XLA would compile anew.
+            scalars = self._strategy.run(self.update, [deviation])
             total += self._strategy.reduce("MEAN", scalars, axis=None)
             self.update.step.assign_add(1)
             self.update.age.assign_add(1)
+            done += 1
         return total / tf.cast(steps, tf.float32)
 
 

@@ -113,7 +113,8 @@ class GanUpdate:
         # As int64, since workers cannot hand each other uint8; 8 divides 28 * 28.
         packed = np.ascontiguousarray(images, np.uint8).reshape(len(images), -1).view(np.int64)
         self._images = tf.Variable(packed, trainable=False)
-        self._labels = tf.Variable(np.asarray(labels, np.int32), trainable=False)
+        # Not int32, which TensorFlow keeps on the host.
+        self._labels = tf.Variable(np.asarray(labels, np.int64), trainable=False)
         self._replicas = replicas
         self._local_batch = settings.batch_size // replicas
         self._loss = LOSSES[settings.loss]
@@ -194,7 +195,7 @@ class GanUpdate:
         return _Batch(
             draws,
             self._view(real, draws, deviation, _VIEW_REAL, _NOISE_REAL),
-            tf.gather(self._labels, rows),
+            tf.cast(tf.gather(self._labels, rows), tf.int32),
             draws.part(draw_latent(settings, size, draws.for_all(_LATENT))),
         )
 

@@ -655,12 +655,23 @@ def test_xla_computes_the_same(make, digits, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("models.gan.update.draw_latent", spread)
     recipe = SGD | {"r1_weight": 0.5, "penalty_interval": 2, "max_steps": 2}
     compiled, plain = make(xla="on", **recipe), make(xla="off", **recipe)
-    assert compiled._replica_update is not compiled.update
-    assert plain._replica_update is plain.update
+    assert compiled._run_on_device._jit_compile
+    assert not plain._run_on_device._jit_compile
     scalars = compiled.run_steps(2, 0.0)
     expected = np.mean(run(plain.update, 2), axis=0)
     np.testing.assert_allclose(list(scalars.values()), expected, rtol=1e-3, atol=1e-5)
     assert_close(both(compiled.update), both(plain.update), rtol=5e-3, atol=2e-5)
+
+
+def test_xla_compiles_once_for_calls_of_any_length(make) -> None:
+    """What it compiles reads the number of updates: compiled in, each length would cost seconds."""
+    trainer = make(xla="on", max_steps=100)
+    rest = tf.constant(0.0), tf.constant(1.0)
+    compiled = {
+        trainer._run_on_device.experimental_get_compiler_ir(tf.constant(steps), *rest)("hlo")
+        for steps in (1, 4, 7)
+    }
+    assert len(compiled) == 1
 
 
 # ------------------------------------------------------------------------------ averages
@@ -798,6 +809,12 @@ class Script:
 EACH_CALL = {"steps_per_call": 1, "report_seconds": 1e-9}
 
 
+def replace_update(trainer: GanTrainer, update: Callable[[tf.Tensor], tf.Tensor]) -> None:
+    """Has the training do something else in each update, and keep its variables."""
+    called = {"__call__": lambda self, deviation: update(deviation)}
+    trainer.update.__class__ = type("ReplacedUpdate", (GanUpdate,), called)
+
+
 def counting(trainer: GanTrainer) -> GanTrainer:
     """In place of learning, each update adds 1 to the average; the loop around it is the same."""
 
@@ -808,7 +825,7 @@ def counting(trainer: GanTrainer) -> GanTrainer:
 
     for variable in trainer.update.average:
         variable.assign(tf.zeros_like(variable))
-    trainer._replica_update = update
+    replace_update(trainer, update)
     return trainer
 
 
@@ -1042,6 +1059,6 @@ def test_any_scalar_that_is_not_finite_ends_the_training(
     trainer = make(max_steps=4)
     scalars = [1.0] * 4
     scalars[place] = value
-    trainer._replica_update = lambda deviation: tf.constant(scalars)
+    replace_update(trainer, lambda deviation: tf.constant(scalars))
     with pytest.raises(NonFiniteLossError, match=f"{value:g}"):
         trainer.run_steps(2, 0.0)
