@@ -35,6 +35,8 @@ def serve(base: Path, settings: ServeSettings, *, host: str, port: int) -> None:
     listening = _listen(host, port)
     # It tells of every GPU library that is there twice; what goes wrong is raised anyway.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Beside a training on the same GPU.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     shown, at = listening.getsockname()[:2]
     where = f"http://{f'[{shown}]' if ':' in shown else shown}:{at}/"
