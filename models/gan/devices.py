@@ -5,6 +5,7 @@ import os
 
 import tensorflow as tf
 
+_NVIDIA_DRIVER = "/proc/driver/nvidia/version"
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
@@ -57,3 +58,28 @@ def choose_xla(setting: str, replicas: int) -> bool:
     if setting != "auto":
         return setting == "on"
     return replicas == 1 and bool(tf.config.list_physical_devices("GPU"))
+
+
+def describe_devices(precision: str, xla: str, replicas: int) -> str:
+    """What a training runs on, for the log: such as "NVIDIA L4, mixed_bfloat16, XLA".
+
+    Args:
+      precision: `train.precision`.
+      xla: `train.xla`.
+      replicas: over all processes.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    name = "CPU"
+    if gpus:
+        name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
+    words = [f"{replicas} x {name}" if replicas > 1 else name, choose_precision(precision)]
+    return ", ".join([*words, "XLA"] if choose_xla(xla, replicas) else words)
+
+
+def has_idle_gpu() -> bool:
+    """Whether there is an NVIDIA driver, and TensorFlow, not told to leave GPUs alone, has none."""
+    return (
+        os.path.exists(_NVIDIA_DRIVER)
+        and "CUDA_VISIBLE_DEVICES" not in os.environ
+        and not tf.config.list_physical_devices("GPU")
+    )

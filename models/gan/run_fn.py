@@ -13,7 +13,7 @@ import tensorflow as tf
 from models.digit_classifier.features import FeatureExtractor
 from models.examples import load_split
 from models.gan.checkpoints import Checkpoints, checkpoint_key
-from models.gan.devices import choose_strategy, is_chief
+from models.gan.devices import choose_strategy, describe_devices, has_idle_gpu, is_chief
 from models.gan.export import export_generator
 from models.gan.held_out import HeldOut, split_held_out
 from models.gan.interruption import recipe, stopping_on_signals
@@ -53,6 +53,7 @@ def run_fn(fn_args: Any) -> None:
     trained, held_out = _hold_out(settings, images, labels, fn_args.base_model)
     images, labels = images[trained], labels[trained]
     trainer = GanTrainer(settings, images, labels, held_out=held_out, strategy=strategy)
+    _tell_devices(settings, strategy.num_replicas_in_sync)
     served = fn_args.custom_config.get("served")
     start = find_start(settings.warm_start, served, trainer.lasting_variables())
     if start:
@@ -69,6 +70,15 @@ def run_fn(fn_args: Any) -> None:
             leave_state(model_dir, trainer.lasting_variables(), trainer.step, trainer.course)
     if checkpoints and is_chief(strategy):
         checkpoints.clear()
+
+
+def _tell_devices(settings: TrainSettings, replicas: int) -> None:
+    _progress_log.info(f"on {describe_devices(settings.precision, settings.xla, replicas)}")
+    if has_idle_gpu():
+        _progress_log.warning(
+            "There is an NVIDIA driver, but TensorFlow finds no GPU and trains on the CPU: install "
+            "CUDA's libraries with `GPU=1 make setup`, and see in the log what it says of GPUs."
+        )
 
 
 def _settings(fn_args: Any) -> TrainSettings:
