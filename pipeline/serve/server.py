@@ -7,6 +7,7 @@ from pathlib import Path
 
 import uvicorn
 
+from pipeline.serve.connections import BoundedConnection
 from pipeline.serve.settings import ServeSettings
 
 
@@ -32,7 +33,7 @@ def serve(base: Path, settings: ServeSettings, *, host: str, port: int) -> None:
             "the pipeline pushes them: `python local_runner.py run`, or name the folder of "
             "another output with --output-dir."
         )
-    listening = _listen(host, port)
+    listening = _listen(host, port, settings.idle_seconds)
     # It tells of every GPU library that is there twice; what goes wrong is raised anyway.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Beside a training on the same GPU.
@@ -45,16 +46,20 @@ def serve(base: Path, settings: ServeSettings, *, host: str, port: int) -> None:
     from pipeline.serve.app import create_app
     from pipeline.serve.watch import VersionWatch
 
+    class Connection(BoundedConnection):
+        max_connections = settings.max_connections
+
     app = create_app(base.name, VersionWatch(base, settings.poll_seconds), settings)
     config = uvicorn.Config(
         app,
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_keep_alive=75,
+        timeout_keep_alive=settings.idle_seconds,
         timeout_graceful_shutdown=int(settings.timeout_seconds) + 1,
         h11_max_incomplete_event_size=64 << 10,
-        http="h11",
+        http=Connection,
+        backlog=128,  # so many are accepted at once before any is closed for want of room
         ws="none",
     )
     uvicorn.Server(config).run([listening])
@@ -69,13 +74,15 @@ def _has_version(base: Path) -> bool:
         raise ServeError(f"{base} cannot be looked into: {error.strerror}.") from None
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, idle_seconds: int) -> socket.socket:
     try:
         [(family, kind, _, _, address), *_] = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         listening = socket.socket(family, kind)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted connections inherit it: a client that takes nothing of its answer is dropped.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, idle_seconds * 1000)
         listening.bind(address)
     except OSError as error:
         raise ServeError(

@@ -18,6 +18,20 @@ class ServeSettings(BaseModel):
         le=100_000,
         description="requests that may arrive or wait while others are answered",
     )
+    max_connections: int = Field(
+        512,
+        ge=1,
+        le=100_000,
+        description="open connections; beyond it the one that waits longest for a request is "
+        "closed. More than max_waiting",
+    )
+    idle_seconds: int = Field(
+        75,
+        ge=1,
+        le=3600,
+        description="longest that a connection may be without a request whose head has come, or "
+        "its client take nothing of an answer",
+    )
     timeout_seconds: float = Field(
         20.0, gt=0, le=3600, description="longest that a request may take, to arrive or be answered"
     )

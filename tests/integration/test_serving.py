@@ -2,6 +2,7 @@
 
 import base64
 import concurrent.futures
+import contextlib
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import tensorflow as tf
 from google.protobuf import json_format
@@ -223,6 +225,92 @@ def test_a_client_that_goes_is_no_defect(served):
         going.sendall(head.encode() + b"{")
     wait_for(lambda: 'requests_total{code="499"} 1.0' in served.get("/metrics").text)
     assert 'code="500"' not in served.get("/metrics").text
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory, add_version) -> Iterator[tuple[psutil.Process, tuple[str, int]]]:
+    """A server of few connections, and where it listens."""
+    base = tmp_path_factory.mktemp("narrow") / "digits"
+    base.mkdir()
+    add_version(base, 3)
+    limits = ("max_connections=20", "idle_seconds=2")
+    process, address = start(
+        base, *(part for limit in limits for part in ("--set", f"serve.{limit}"))
+    )
+    wait_for(lambda: httpx.get(f"{address}/readyz").status_code == 200)
+    url = httpx.URL(address)
+    assert url.port is not None
+    yield psutil.Process(process.pid), (url.host, url.port)
+    process.terminate()
+    assert process.wait() in (0, -signal.SIGTERM)
+
+
+def count_open(server: psutil.Process) -> int:
+    """Connections that the server has not closed."""
+    return sum(each.status == psutil.CONN_ESTABLISHED for each in server.net_connections("tcp"))
+
+
+def test_connections_that_ask_nothing_shut_nobody_out(narrow):
+    server, address = narrow
+    body = json.dumps(TWO).encode()
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with contextlib.ExitStack() as held:
+        busy = held.enter_context(socket.create_connection(address))
+        busy.sendall(head + body[:5])
+        for number in range(90):
+            holding = held.enter_context(socket.create_connection(address))
+            if number % 3 == 0:
+                holding.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
+            if number % 3 == 1:
+                holding.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert holding.recv(1000).startswith(b"HTTP/1.1 200 ")
+        base = f"http://{address[0]}:{address[1]}"
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert httpx.get(base + path).status_code == 200
+        assert count_open(server) <= 20
+        assert httpx.post(base + PREDICT, json=TWO).status_code == 200
+        busy.sendall(body[5:])
+        assert busy.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
+def test_where_all_connections_are_busy_the_new_one_is_closed(narrow):
+    _, address = narrow
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n".encode()
+    with contextlib.ExitStack() as held:
+        busy = [held.enter_context(socket.create_connection(address)) for _ in range(20)]
+        for each in busy:
+            each.sendall(head + b"{")
+        time.sleep(0.5)
+        refused = held.enter_context(socket.create_connection(address))
+        refused.settimeout(1)
+        assert refused.recv(1000) == b""
+        assert all(each.recv(1000).startswith(b"HTTP/1.1 408 ") for each in busy)
+
+
+def test_a_head_that_comes_by_the_byte_is_not_waited_for(narrow):
+    _, address = narrow
+    began = time.monotonic()
+    with socket.create_connection(address) as slow, contextlib.suppress(ConnectionError):
+        slow.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
+        while time.monotonic() - began < 10:
+            slow.sendall(b"x")
+            time.sleep(0.1)
+    assert 1.9 < time.monotonic() - began < 9
+
+
+def test_an_answer_that_is_not_taken_is_not_kept(narrow):
+    server, address = narrow
+    body = json.dumps(
+        {"signature_name": "generate_pixels", "inputs": {"seed": [1] * 40, "digit": [1] * 40}}
+    )
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(address)
+        deaf.sendall((head + body).encode() * 100)
+        time.sleep(1)
+        assert count_open(server) == 1
+        wait_for(lambda: count_open(server) == 0)
 
 
 def test_metrics_count_what_was_asked(served):
