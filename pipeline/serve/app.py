@@ -123,6 +123,7 @@ class _Server:
         self.batcher = Batcher(settings.workers, settings.batch_rows)
         self._metrics = Metrics(versions)
         self._arriving = 0
+        self._arriving_bytes = 0
 
     async def healthz(self) -> Response:
         """Whether the process answers."""
@@ -230,24 +231,45 @@ class _Server:
 
     async def _read(self, request: Request) -> bytes:
         """The body, if there is room for it, it is short enough and comes in time."""
-        limit, seconds = self._settings.max_body_bytes, self._settings.timeout_seconds
+        seconds = self._settings.timeout_seconds
         waiting = self._arriving + self.batcher.waiting
         if waiting >= self._settings.max_waiting:
             raise HTTPException(503, f"{waiting} requests wait already; try again", _RETRY)
         if encoding := request.headers.get("content-encoding"):
             raise HTTPException(400, f"Content-Encoding {encoding[:50]!r} is not supported")
         declared = request.headers.get("content-length", "0")
-        if declared.isdecimal() and int(declared) > limit:
-            raise _too_long(limit)
+        if declared.isdecimal() and int(declared) > self._settings.max_body_bytes:
+            raise self._too_long()
         self._arriving += 1
         try:
-            return await asyncio.wait_for(_read_up_to(request, limit), seconds)
+            return await asyncio.wait_for(self._gather(request), seconds)
         except asyncio.TimeoutError:
             raise HTTPException(408, f"the body did not come within {seconds:g} s") from None
         except ClientDisconnect:
             raise HTTPException(_CLIENT_CLOSED_REQUEST, "the client has gone") from None
         finally:
             self._arriving -= 1
+
+    async def _gather(self, request: Request) -> bytes:
+        room = self._settings.max_arriving_bytes
+        even_share = room // self._settings.max_waiting
+        body = bytearray()
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                self._arriving_bytes += len(chunk)
+                if len(body) > self._settings.max_body_bytes:
+                    raise self._too_long()
+                others = self._arriving_bytes - len(body)
+                if others > room and len(body) > even_share:
+                    raise HTTPException(503, f"{others} bytes arrive already; try again", _RETRY)
+            return bytes(body)
+        finally:
+            self._arriving_bytes -= len(body)
+
+    def _too_long(self) -> HTTPException:
+        limit = self._settings.max_body_bytes
+        return HTTPException(413, f"the body is longer than the {limit} bytes allowed")
 
     async def _draw(self, model: LoadedVersion, asked: PredictRequest) -> dict[str, np.ndarray]:
         seconds = self._settings.timeout_seconds
@@ -267,19 +289,6 @@ async def _malformed(request: Request) -> Response:
     if path.rstrip("/") == "/v1/models":
         raise HTTPException(400, "Missing model name in request.")
     raise HTTPException(400, f"Malformed request: {request.method} {path[:200]}")
-
-
-async def _read_up_to(request: Request, limit: int) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise _too_long(limit)
-    return bytes(body)
-
-
-def _too_long(limit: int) -> HTTPException:
-    return HTTPException(413, f"the body is longer than the {limit} bytes allowed")
 
 
 def _number(version: str) -> int:

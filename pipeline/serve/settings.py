@@ -18,6 +18,13 @@ class ServeSettings(BaseModel):
         le=100_000,
         description="requests that may arrive or wait while others are answered",
     )
+    max_arriving_bytes: int = Field(
+        64 << 20,
+        ge=0,
+        le=1 << 40,
+        description="bytes of bodies that may be arriving before one that is longer than its "
+        "share, a max_waiting-th of this, is refused",
+    )
     max_connections: int = Field(
         512,
         ge=1,

@@ -233,7 +233,12 @@ def narrow(tmp_path_factory, add_version) -> Iterator[tuple[psutil.Process, tupl
     base = tmp_path_factory.mktemp("narrow") / "digits"
     base.mkdir()
     add_version(base, 3)
-    limits = ("max_connections=20", "idle_seconds=2")
+    limits = (
+        "max_connections=20",
+        "idle_seconds=2",
+        "max_waiting=20",
+        "max_arriving_bytes=10000",
+    )
     process, address = start(
         base, *(part for limit in limits for part in ("--set", f"serve.{limit}"))
     )
@@ -285,6 +290,25 @@ def test_where_all_connections_are_busy_the_new_one_is_closed(narrow):
         refused.settimeout(1)
         assert refused.recv(1000) == b""
         assert all(each.recv(1000).startswith(b"HTTP/1.1 408 ") for each in busy)
+
+
+def test_long_bodies_that_arrive_have_a_bound_together_and_short_ones_go_on(narrow):
+    _, address = narrow
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n".encode()
+    with contextlib.ExitStack() as held:
+        arriving = [held.enter_context(socket.create_connection(address)) for _ in range(4)]
+        for each in arriving:
+            each.sendall(head + b" " * 4900)
+            time.sleep(0.1)
+        refusal = arriving.pop().recv(1000)
+        assert refusal.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 1" in refusal.lower()
+        assert b'{"error":"14700 bytes arrive already; try again"}' in refusal
+        url = f"http://{address[0]}:{address[1]}{PREDICT}"
+        assert httpx.post(url, json=TWO).status_code == 200
+        for each in arriving:
+            each.sendall(json.dumps(TWO).encode().ljust(100))
+            assert each.recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_head_that_comes_by_the_byte_is_not_waited_for(narrow):
