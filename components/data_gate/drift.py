@@ -1,9 +1,9 @@
 """How far the statistics of new data are from those of the data before, as TFDV measures it."""
 
-from dataclasses import dataclass
-
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
+
+from components.data_gate.distance import Distance
 
 _Measurement = anomalies_pb2.DriftSkewInfo.Measurement
 _KINDS = {
@@ -11,22 +11,6 @@ _KINDS = {
     _Measurement.L_INFTY: "l_infinity",
 }
 _LABEL = "label"
-
-
-@dataclass(frozen=True)
-class Distance:
-    """How far a feature has moved.
-
-    Attributes:
-      feature: its name.
-      kind: `l_infinity`, the largest change of a class's share, for the label; else
-        `jensen_shannon`, the divergence of the histograms in bits.
-      value: 0..1.
-    """
-
-    feature: str
-    kind: str
-    value: float
 
 
 def measure(

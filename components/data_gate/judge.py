@@ -10,7 +10,8 @@ import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from components.anomalies import describe_anomalies
-from components.data_gate.drift import Distance, measure
+from components.data_gate.distance import Distance
+from components.data_gate.drift import measure
 from components.data_gate.labels import agrees, by_class
 from components.data_gate.settings import GateSettings
 from components.data_gate.statistics import DataStatistics, Digits, describe, join

@@ -5,13 +5,13 @@ A look before a run. Within it `DataGate` measures the same distances with TFDV.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from google.protobuf.message import DecodeError
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
+from components.data_gate.distance import Distance
 from components.mnist_example_gen.completeness import SpanState
 from components.mnist_example_gen.features import LABEL_FEATURE, derive_scalars
 from components.mnist_example_gen.idx import read_pair
@@ -26,22 +26,6 @@ STATISTICS_FILE, ABOUT_FILE = "statistics.pb", "data.json"
 # More pictures of a span change a divergence by a hundredth, and cost time.
 _PICTURES = 5_000
 _DIGITS = 10
-
-
-@dataclass(frozen=True)
-class Distance:
-    """How far a feature has moved.
-
-    Attributes:
-      feature: its name.
-      kind: `l_infinity`, the largest change of a digit's share, for the label; else
-        `jensen_shannon`, the divergence of the histograms in bits.
-      value: 0..1.
-    """
-
-    feature: str
-    kind: str
-    value: float
 
 
 def find_drift(

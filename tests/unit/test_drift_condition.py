@@ -1,6 +1,8 @@
 """The look at drift before a run, against the gate's own, which TFDV measures."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from pipeline.local.drift import (
 from pipeline.local.places import UsageError
 from pipeline.pipeline import SCHEMA_FILE
 
+ROOT = Path(__file__).parents[2]
 LIMITS = {"jensen_shannon": 0.1, "l_infinity": 0.08}
 
 
@@ -52,6 +55,15 @@ def test_what_is_read_is_what_the_gate_writes():
     assert Path("assets.extra", STATISTICS_FOLDER) == FOLDER
 
 
+def test_the_look_does_not_import_what_is_slow():
+    code = (
+        "import sys, pipeline.local.drift\n"
+        "slow = {'tensorflow', 'tensorflow_data_validation', 'tfx', 'apache_beam'}\n"
+        "sys.exit(bool(slow & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 @pytest.mark.parametrize("change", ["none", "thick", "few sevens"])
 def test_the_distances_are_those_of_tfdv(digits, schema, change):
     images, labels = digits
@@ -66,6 +78,7 @@ def test_the_distances_are_those_of_tfdv(digits, schema, change):
     expected = {(each.feature, each.kind): each.value for each in by_tfdv}
     found = measure(before.datasets[0], new_images, new_labels)
     assert len(expected) == 8
+    assert {type(each) for each in found} == {type(each) for each in by_tfdv}
     assert {(each.feature, each.kind): each.value for each in found} == pytest.approx(
         expected, abs=1e-5
     )
