@@ -90,8 +90,8 @@ def _run_alone(
     source = find_data(resolved, screen)
     window = find_window(resolved, places, source.directory)
     try:
-        log_file = None if verbose else _new_log(places.logs)
         mended = mend(resolved.settings, places)
+        log_file = None if verbose else _new_log(places.logs)
     except OSError as error:
         raise UsageError(f"cannot write to the output folder {places.root}: {error}") from None
     spans = ", ".join(str(state.span) for state in window.spans)
@@ -179,6 +179,7 @@ def _absolute(address: str | None) -> str | None:
 def _new_log(directory: Path) -> Path:
     now = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
     path = directory / f"{now}.log"
+    directory.mkdir(exist_ok=True)
     path.touch()
     return path
 
