@@ -28,6 +28,7 @@ from pipeline.local.metrics import export_metrics
 from pipeline.local.places import Places, UsageError
 from pipeline.local.reports import keep_report
 from pipeline.local.window import find_window
+from pipeline.nodes import node_names
 
 _FULL_DISK = re.compile("disk is full|No space left on device")
 
@@ -73,6 +74,9 @@ def run(resolved: Resolved, *, from_node: str | None, use_cache: bool, verbose: 
       UsageError: when the output folder cannot be used, or there is no node `from_node`.
       DataSourceError, SpanError, IdxError: when the data asked for cannot be had.
     """
+    nodes = node_names(resolved.settings)
+    if from_node is not None and from_node not in nodes:
+        raise UsageError(f"there is no node {from_node!r}; nodes are {', '.join(nodes)}")
     places = Places.of(resolved.settings)
     with locked(places):
         ended = _run_alone(resolved, places, from_node, use_cache, verbose)

@@ -439,14 +439,27 @@ def test_bad_usage_is_one_message_and_status_2(arguments, said, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
-def test_a_node_that_is_none_is_bad_usage_without_the_cache_too(tmp_path, span_dir):
+def test_a_node_that_is_none_is_bad_usage_before_tfx_is_imported(tmp_path, span_dir):
     output = tmp_path / "out"
     place = ["--data-dir", str(span_dir), "--output-dir", str(output)]
-    result = local_runner("run", "--no-cache", "--from", "Trainr", *place)
+    code = (
+        "import sys, local_runner\n"
+        "try: local_runner.app(sys.argv[1:])\n"
+        "finally: print([m for m in ('tensorflow', 'tfx') if m in sys.modules])"
+    )
+    arguments = ["run", "--no-cache", "--from", "Trainr", *place]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
     assert result.returncode == 2, result.stdout + result.stderr
     assert "there is no node 'Trainr'; nodes are ImportSchemaGen, " in result.stderr
-    assert not (output / "artifacts").exists()
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == "[]\n"
+    assert not output.exists()
 
 
 def test_make_run_takes_the_options_of_run():
