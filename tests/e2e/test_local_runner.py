@@ -183,17 +183,21 @@ def test_a_rerun_with_nothing_changed_skips_every_node(pushed, arguments, worksp
     result = local_runner(*arguments)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("unchanged, from the cache") == len(NODES)
+    assert f"Nothing new to push; served is {before[-1]}" in result.stdout
     assert versions(workspace) == before
 
 
 @pytest.mark.slow
 def test_a_push_that_is_run_again_pushes_nothing_twice(pushed, arguments, workspace):
-    """As after a kill between the push and its record in ML Metadata."""
     before = versions(workspace)
     result = local_runner(*arguments, "--from", "Pusher")
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("unchanged, from the cache") == len(NODES) - 1
+    assert f"Nothing new to push; served is {before[-1]}" in result.stdout
+    assert "Pushed " not in result.stdout
     assert versions(workspace) == before
+    status = local_runner("status", "--output-dir", str(workspace / "outputs")).stdout
+    assert status.count(before[-1].name) == 1
 
 
 def test_status_shows_the_runs(pushed, workspace):
