@@ -67,8 +67,8 @@ def run(
 
     Example: python local_runner.py run --preset smoke --set train.max_steps=200
 
-    Exit status: 0 pushed, 1 failed, 2 bad usage, 3 not blessed and so not pushed, 143 stopped by
-    a signal with a checkpoint, from which the next run goes on.
+    Exit status: 0 pushed or served already, 1 failed, 2 bad usage, 3 not blessed and so not pushed,
+    143 stopped by a signal with a checkpoint, from which the next run goes on.
     """
     from components.mnist_example_gen.idx import IdxError
     from components.mnist_example_gen.spans import SpanError

@@ -66,6 +66,7 @@ class Executor(base_executor.BaseExecutor):
         asked = spread_digits(max(settings.samples, settings.fid_samples), real.shares)
         generator = Generator(path_utils.serving_model_path(artifacts["model"].uri))
         candidate = generator.draw(asked, settings.seed)
+        walks = generator.interpolate((train | tuned).get("latent", "normal"), settings.seed)
         baseline = find_baseline(
             exec_properties.get("serving_dir") or "",
             asked,
@@ -91,7 +92,7 @@ class Executor(base_executor.BaseExecutor):
             result.reference,
             generator.draw(SHOWN, settings.seed),
             baseline,
-            generator.interpolate((train | tuned).get("latent", "normal"), settings.seed),
+            walks,
         )
         _write_evaluation(artifacts["evaluation"], content, arrays)
         _write_blessing(artifacts["blessing"], content)

@@ -57,9 +57,8 @@ class Generator:
                 self._model = tf.saved_model.load(place)
             except (OSError, ValueError, RuntimeError, LookupError, tf.errors.OpError) as error:
                 raise GeneratorError(f"{model_dir}: {_first_line(error)}") from None
-        if "generate_pixels" not in self._model.signatures:
-            raise GeneratorError(f"{model_dir}: the signature generate_pixels is missing")
         self._name = model_dir
+        self._require("generate_pixels")
         self.conditional = int(self._call([0], [ANY_DIGIT])["digit"][0]) != ANY_DIGIT
 
     def draw(self, asked: np.ndarray, seed: int) -> Samples:
@@ -94,7 +93,24 @@ class Generator:
 
         Returns:
           uint8 [rows, columns, 28, 28, 1].
+
+        Raises:
+          GeneratorError: when `from_latent` is missing or is another than it should be.
         """
+        self._require("from_latent")
+        try:
+            images = self._walk(latent, seed, rows, columns)
+        except (LookupError, TypeError, ValueError, tf.errors.OpError) as error:
+            raise GeneratorError(
+                f"{self._name}: the signature from_latent is not that of docs/serving-contract.md: "
+                f"{type(error).__name__}: {_first_line(error)}"
+            ) from None
+        if not np.isfinite(images).all():
+            raise GeneratorError(f"{self._name}: from_latent gives NaN or infinite pixels")
+        return np.clip(np.round((images + 1) * 127.5), 0, 255).astype(np.uint8)
+
+    def _walk(self, latent: str, seed: int, rows: int, columns: int) -> np.ndarray:
+        """What `from_latent` draws for `interpolate`, float32 [rows, columns, 28, 28, 1]."""
         from_latent = self._model.signatures["from_latent"]
         size = from_latent.structured_input_signature[1]["latent"].shape[1]
         random = np.random.default_rng(seed)
@@ -109,11 +125,17 @@ class Generator:
         digits = np.repeat(np.arange(rows) if self.conditional else ANY_DIGIT, columns)
         digits = np.resize(digits, len(walks)).astype(np.int64)
         drawn = from_latent(latent=tf.constant(walks, tf.float32), digit=tf.constant(digits))
-        images = drawn["image"].numpy()
-        if not np.isfinite(images).all():
-            raise GeneratorError(f"{self._name}: from_latent gives NaN or infinite pixels")
-        pixels = np.clip(np.round((images + 1) * 127.5), 0, 255).astype(np.uint8)
-        return pixels.reshape(rows, columns, 28, 28, 1)
+        return drawn["image"].numpy().reshape(rows, columns, 28, 28, 1)
+
+    def _require(self, signature: str) -> None:
+        found = sorted(self._model.signatures)
+        if signature not in found:
+            raise GeneratorError(
+                f"{self._name}: the signature {signature} is missing; found: "
+                f"{', '.join(found) or 'none'}. Expected serving_default, generate_pixels and "
+                "from_latent, as docs/serving-contract.md has them: export the model with "
+                "export_generator of models/gan/export.py, or give it that signature too"
+            )
 
     def _call(self, seeds: Any, digits: Any) -> dict[str, np.ndarray]:
         try:

@@ -2,7 +2,7 @@
 
 import datetime
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,11 @@ from typing import Any
 import ml_metadata
 from ml_metadata.proto import metadata_store_pb2
 
+from components.pusher.versions import read_record
 from pipeline.local.metadata import Database
 
+# What the record of a version says that no run pushed.
+_MADE_AGAIN = {"rolled_back_to", "restored"}
 _State = metadata_store_pb2.Execution.State
 
 
@@ -30,6 +33,7 @@ class RunRecord:
       blessed: by the evaluator; None when it did not get there.
       pushed_version: None when nothing was pushed.
       pushed_destination: the version's folder.
+      pushed_copy: folder of the copy that was kept of it, by the run that has it on record.
       evaluation_uri: folder of the evaluation's files.
       report_uri: folder of the report.
       failed_bounds: what the figures failed, in words; "" for nothing.
@@ -49,6 +53,7 @@ class RunRecord:
     blessed: bool | None = None
     pushed_version: str | None = None
     pushed_destination: str | None = None
+    pushed_copy: str | None = None
     evaluation_uri: str | None = None
     report_uri: str | None = None
     failed_bounds: str = ""
@@ -118,6 +123,24 @@ def pushed_models(database: Database | Path) -> list[tuple[Path, Path]]:
     return [(Path(destination), Path(uri)) for destination, uri in found if destination]
 
 
+def new_pushes(database: Database, records: Iterable[RunRecord]) -> set[str]:
+    """The ids of those runs that made a version; others with one found their model served already.
+
+    The first run that has a version on record made it: a run that was killed before it recorded its
+    push leaves that to the next. A version that a rollback or a repair made is no run's.
+    """
+    first: dict[Path, Path] = {}
+    for destination, copy in pushed_models(database):
+        first.setdefault(destination, copy)
+    made = {
+        str(copy)
+        for copy in first.values()
+        if not _MADE_AGAIN & read_record(str(copy.parent), copy.name).keys()
+    }
+    ran = (record for record in records if record.nodes.get("Pusher") == "complete")
+    return {record.run_id for record in ran if record.pushed_copy in made}
+
+
 def read_run_of(store: ml_metadata.MetadataStore, context: Any) -> RunRecord:
     """One run, by its context."""
     noted = context.custom_properties
@@ -181,6 +204,7 @@ def _note(record: RunRecord, node: str, type_name: str, artifact: Any) -> None:
     elif type_name == "PushedModel":
         record.pushed_version = _property(artifact, "pushed_version")
         record.pushed_destination = _property(artifact, "pushed_destination")
+        record.pushed_copy = artifact.uri
         record.not_pushed_because = _property(artifact, "not_pushed_because") or ""
 
 

@@ -29,13 +29,18 @@ def locked(places: Places) -> Iterator[None]:
     The kernel keeps the lock (flock) and releases it when its owner ends, however that ends. What
     is written beside it says who the owner is and decides nothing.
 
+    After an error a lock file and folders that were not there before are removed, as far as nothing
+    else is in them.
+
     Raises:
       LockedError: when another holds it; the message says who, where and since when.
       UsageError: when the folder cannot be written to.
     """
-    lock, owner = filelock.FileLock(places.root / _LOCK, timeout=0), places.root / _OWNER
+    path, owner = places.root / _LOCK, places.root / _OWNER
+    new = [each for each in (path, *path.parents) if not each.exists()]
+    lock = filelock.FileLock(path, timeout=0)
     try:
-        places.logs.mkdir(parents=True, exist_ok=True)
+        places.root.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except filelock.Timeout:
         raise LockedError(
@@ -45,12 +50,33 @@ def locked(places: Places) -> Iterator[None]:
     except OSError as error:
         raise UsageError(f"cannot write to the output folder {places.root}: {error}") from None
     try:
-        _write(owner)
+        with _described(owner):
+            yield
+    except BaseException:
+        # While the lock is held, so that nobody else has it by the file that goes: whoever opened
+        # that file before finds it unlinked (filelock looks), and takes a new one.
+        _remove(new)
+        raise
+    finally:
+        lock.release()
+
+
+def _remove(new: list[Path]) -> None:
+    """Removes a file and the folders around it, innermost first, up to one that is not empty."""
+    with contextlib.suppress(OSError):
+        for path in new:
+            path.rmdir() if path.is_dir() else path.unlink()
+
+
+@contextlib.contextmanager
+def _described(owner: Path) -> Iterator[None]:
+    """Has a file say who holds the lock."""
+    _write(owner)
+    try:
         yield
     finally:
         with contextlib.suppress(OSError):
             owner.unlink(missing_ok=True)
-        lock.release()
 
 
 def _write(owner: Path) -> None:

@@ -27,7 +27,7 @@ from pipeline.local.metrics import export_metrics
 from pipeline.local.models import serving_dir
 from pipeline.local.passes import NOT_STARTED, NOTHING_TO_DO, STOPPED, Pass, add_pass
 from pipeline.local.places import Places, UsageError
-from pipeline.local.run import Outcome, find_data, run
+from pipeline.local.run import Outcome, find_data, in_words, run
 from pipeline.local.window import find_window, quarantine_file
 from pipeline.webhook import RunReport, notify
 
@@ -88,19 +88,19 @@ def _make_pass(
     found, reason = (True, damage) if damage else check(Facts(resolved.settings, places, window))
     if not found:
         return Outcome.PUSHED, RunReport(NOTHING_TO_DO, reason, span=window.newest)
-    outcome, run_id, error = run(resolved, from_node=None, use_cache=True, verbose=verbose)
-    record = _read_run(places, run_id) if run_id else None
-    named = outcome.name.lower().replace("_", " ")
-    if outcome == Outcome.PUSHED and not damage and record and record.nodes["Pusher"] == "cached":
-        named, reason = NOTHING_TO_DO, f"{reason}, but nothing has changed since the last push"
-    return outcome, RunReport(
+    ended = run(resolved, from_node=None, use_cache=True, verbose=verbose)
+    record = _read_run(places, ended.run_id) if ended.run_id else None
+    named = in_words(ended.outcome)
+    if ended.outcome == Outcome.PUSHED and not (ended.is_new or damage):
+        named, reason = NOTHING_TO_DO, f"{reason}, but what came of it is served already"
+    return ended.outcome, RunReport(
         outcome=named,
         reason=reason,
         span=window.newest,
         run=record.run_id if record else None,
         fid=record.figures.get("fid") if record else None,
         failed=record.failed_figures if record else [],
-        error=error,
+        error=ended.error,
     )
 
 

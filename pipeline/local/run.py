@@ -15,6 +15,7 @@ from ml_metadata.errors import StatusError
 from rich.console import Console
 from rich.markup import escape
 
+from components.pusher.versions import list_versions
 from pipeline.config import Resolved
 from pipeline.data_source import DataSource, default_cache_dir, locate
 from pipeline.local import history
@@ -25,9 +26,11 @@ from pipeline.local.imports import quick_tfx_import
 from pipeline.local.json_log import JsonLog
 from pipeline.local.lock import locked
 from pipeline.local.metrics import export_metrics
+from pipeline.local.passes import NOTHING_TO_DO
 from pipeline.local.places import Places, UsageError
 from pipeline.local.reports import keep_report
 from pipeline.local.window import find_window
+from pipeline.nodes import node_names
 
 _FULL_DISK = re.compile("disk is full|No space left on device")
 
@@ -50,11 +53,13 @@ class Ended(NamedTuple):
       outcome: how it ended.
       run_id: its id; None where TFX's command line only compiles the pipeline.
       error: the node that failed and why; "" where none did.
+      is_new: whether it made a version, and did not find its model served already.
     """
 
     outcome: Outcome
     run_id: str | None
     error: str = ""
+    is_new: bool = False
 
 
 def run(resolved: Resolved, *, from_node: str | None, use_cache: bool, verbose: bool) -> Ended:
@@ -73,6 +78,9 @@ def run(resolved: Resolved, *, from_node: str | None, use_cache: bool, verbose: 
       UsageError: when the output folder cannot be used, or there is no node `from_node`.
       DataSourceError, SpanError, IdxError: when the data asked for cannot be had.
     """
+    nodes = node_names(resolved.settings)
+    if from_node is not None and from_node not in nodes:
+        raise UsageError(f"there is no node {from_node!r}; nodes are {', '.join(nodes)}")
     places = Places.of(resolved.settings)
     with locked(places):
         ended = _run_alone(resolved, places, from_node, use_cache, verbose)
@@ -90,8 +98,8 @@ def _run_alone(
     source = find_data(resolved, screen)
     window = find_window(resolved, places, source.directory)
     try:
-        log_file = None if verbose else _new_log(places.logs)
         mended = mend(resolved.settings, places)
+        log_file = None if verbose else _new_log(places.logs)
     except OSError as error:
         raise UsageError(f"cannot write to the output folder {places.root}: {error}") from None
     spans = ", ".join(str(state.span) for state in window.spans)
@@ -132,9 +140,15 @@ def _run_alone(
             say("run failed", f"{error}: {error.__cause__}", "error", log=log_file)
             _show_failure(console, error, log_file)
             return Ended(_outcome_of(error), error.run_id, f"{error}: {_reason(error)}")
-        outcome = Outcome.PUSHED if run_id is None else _conclude(console, places, run_id)
-        say("run ended", outcome.name.lower().replace("_", " "), log=log_file)
-        return Ended(outcome, run_id)
+        if run_id is None:
+            return Ended(Outcome.PUSHED, run_id)
+        record = history.read_run(places.database, run_id)
+        is_new = bool(history.new_pushes(places.database, [record]))
+        _show_outcome(console, places, record, is_new=is_new)
+        outcome = Outcome.PUSHED if record.pushed_version else Outcome.NOT_BLESSED
+        served_already = record.pushed_version and not is_new
+        say("run ended", NOTHING_TO_DO if served_already else in_words(outcome), log=log_file)
+        return Ended(outcome, run_id, is_new=is_new)
 
 
 def _say_nothing(event: str, message: str, level: str = "info", **more: object) -> None:
@@ -179,6 +193,7 @@ def _absolute(address: str | None) -> str | None:
 def _new_log(directory: Path) -> Path:
     now = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
     path = directory / f"{now}.log"
+    directory.mkdir(exist_ok=True)
     path.touch()
     return path
 
@@ -209,15 +224,23 @@ def _reason(error: Exception) -> str:
     return str(error.__cause__)
 
 
-def _conclude(console: Console, places: Places, run_id: str) -> Outcome:
-    """Shows what came of a run that went through."""
-    record = history.read_run(places.database, run_id)
+def in_words(outcome: Outcome) -> str:
+    """As the log and the record of passes call it."""
+    return outcome.name.lower().replace("_", " ")
+
+
+def _show_outcome(
+    console: Console, places: Places, record: history.RunRecord, *, is_new: bool
+) -> None:
+    """Shows what came of a run that went through; `is_new`: it made the version that it names."""
     console.print()
-    if record.pushed_version:
-        destination = _short(Path(record.pushed_destination or ""))
-        unchanged = record.nodes["Pusher"] == "cached"
-        verdict = "Nothing changed; already pushed" if unchanged else "Pushed"
-        console.print(f"[bold green]{verdict}[/] {escape(destination)}", soft_wrap=True)
+    if record.pushed_destination:
+        version = Path(record.pushed_destination)
+        if not is_new:
+            served = list_versions(str(version.parent))
+            version = version.with_name(str(max(served, default=int(version.name))))
+        verdict = "Pushed" if is_new else "Nothing new to push; served is"
+        console.print(f"[bold green]{verdict}[/] {escape(_short(version))}", soft_wrap=True)
     elif record.not_pushed_because:
         console.print(
             f"[bold yellow]Not pushed:[/] {escape(record.not_pushed_because)}", soft_wrap=True
@@ -226,7 +249,7 @@ def _conclude(console: Console, places: Places, run_id: str) -> Outcome:
         console.print("[bold yellow]Not blessed, so not pushed[/]")
         for reason in filter(None, record.failed_bounds.split("; ")):
             console.print(f"  [yellow]✗[/] {escape(reason)}", soft_wrap=True, highlight=False)
-    if record.baseline:
+    if record.baseline and (is_new or not record.pushed_version):
         console.print(f"  {escape(record.baseline)}", soft_wrap=True, highlight=False)
     for line in figure_lines(record.figures):
         console.print(f"  {line}", soft_wrap=True, highlight=False)
@@ -237,7 +260,6 @@ def _conclude(console: Console, places: Places, run_id: str) -> Outcome:
         page = None
     if page:
         console.print(f"  report  {escape(_short(page))}", soft_wrap=True, highlight=False)
-    return Outcome.PUSHED if record.pushed_version else Outcome.NOT_BLESSED
 
 
 def figure_lines(figures: Mapping[str, float]) -> Iterator[str]:

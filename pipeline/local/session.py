@@ -11,7 +11,7 @@ from pipeline.config import Resolved
 from pipeline.data_source import DataSource
 from pipeline.local import history
 from pipeline.local.damage import push_that_is_gone
-from pipeline.local.places import Places, UsageError
+from pipeline.local.places import Places
 from pipeline.local.runner import NodeFailedError, NodeListener, ReportingRunner
 from pipeline.local.served import baseline_version, data_baseline_version, training_start
 from pipeline.pipeline import create_pipeline
@@ -43,9 +43,6 @@ class Session:
           from_node: run this node and all that depend on it whatever the cache has.
           use_cache: whether the cache is used at all.
           listener: told of each node.
-
-        Raises:
-          UsageError: when there is no node `from_node`.
         """
         self._pipeline = create_pipeline(
             resolved.settings,
@@ -98,8 +95,6 @@ class Session:
             node.id: [follower.id for follower in node.downstream_nodes]
             for node in self._pipeline.components
         }
-        if from_node is not None and from_node not in followers:
-            raise UsageError(f"there is no node {from_node!r}; nodes are {', '.join(followers)}")
         if not use_cache:
             return set(followers)
         start = [from_node] if from_node else []

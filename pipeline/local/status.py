@@ -38,6 +38,7 @@ def show_runs(settings: Settings, last: int, *, why: bool = False) -> None:
     table = Table(started, "preset", "span", "nodes", "FID", "blessed", pushed, box=None)
     table.padding, table.pad_edge = (0, 2, 0, 0), False  # so that a reason fits into 80 columns
     records = history.read_runs(places.database, last)
+    made = history.new_pushes(places.database, records)
     for record in records:
         table.add_row(
             record.started.strftime("%Y-%m-%d %H:%M:%S"),
@@ -46,7 +47,7 @@ def show_runs(settings: Settings, last: int, *, why: bool = False) -> None:
             _nodes(record.nodes),
             f"{record.figures['fid']:.3f}" if "fid" in record.figures else "",
             _blessed(record),
-            record.pushed_version or "",
+            (record.run_id in made and record.pushed_version) or "",
         )
     console.print(table)
     console.print("[dim]nodes in order: ✓ ran, = from the cache, ✗ failed, … not finished[/]")

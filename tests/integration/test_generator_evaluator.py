@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from evaluating import COUNT, SETTINGS, Run, blurred, export
+from evaluating import COUNT, SETTINGS, Run, TableGenerator, blurred, export
 from scipy import ndimage
 from tfx.types import artifact_utils, standard_artifacts
 
@@ -320,12 +320,22 @@ def test_an_empty_version_is_a_broken_baseline(execute, pools, tmp_path):
         execute(pools["first"][0])
 
 
-def test_a_candidate_that_is_no_generator_is_refused(inputs, tmp_path):
-    module = tf.Module()
-    module.f = tf.function(lambda x: x, input_signature=[tf.TensorSpec([], tf.float32)])
-    tf.saved_model.save(module, str(tmp_path / "Format-Serving"), signatures=module.f)
-    with pytest.raises(GeneratorError, match="the signature generate_pixels is missing"):
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [(["from_latent"], "generate_pixels"), (["generate_pixels"], "from_latent")],
+)
+def test_a_candidate_without_a_signature_is_refused(inputs, pools, tmp_path, names, missing):
+    module = TableGenerator(pools["first"][0])
+    signatures = {name: getattr(module, name) for name in names}
+    tf.saved_model.save(module, str(tmp_path / "Format-Serving"), signatures=signatures)
+    with pytest.raises(GeneratorError) as caught:
         Run(tmp_path, inputs, tmp_path / "serving")
+    said = str(caught.value)
+    assert said.startswith(f"{tmp_path}/Format-Serving: the signature {missing} is missing")
+    assert f"found: {names[0]}. Expected serving_default, generate_pixels and from_latent" in said
+    assert "export the model with export_generator of models/gan/export.py" in said
+    assert "\n" not in said
+    assert not any((tmp_path / "evaluation").iterdir())
 
 
 def test_a_failed_threshold_is_named_with_its_number(execute, pools):

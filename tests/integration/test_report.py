@@ -11,7 +11,12 @@ from evaluating import Run, blurred, export
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from components.generator_evaluator.report.render import number, render_comparison, render_report
+from components.generator_evaluator.report.render import (
+    interval,
+    number,
+    render_comparison,
+    render_report,
+)
 
 _PROGRAMS = [shutil.which("chromium") or "", shutil.which("chromedriver") or ""]
 pytestmark = pytest.mark.skipif(
@@ -114,6 +119,10 @@ def test_a_rejected_generator_beside_the_one_being_served(execute, pools, show, 
         assert len(browser.find_elements(By.TAG_NAME, "img")) == 4
         row = browser.find_element(By.XPATH, "//tr[th[@title='sharpness_difference']]")
         assert "✗ fails" in row.text
+        fid = run.content["figures"]["fid"]
+        cells = browser.find_elements(By.XPATH, "//tr[th[@title='fid']]/td")
+        for cell, measured in zip(cells[2:4], (fid["baseline"], fid["difference"]), strict=True):
+            assert cell.text == f"{number(measured['value'])}\n{interval(measured['interval'])}"
         assert "version 10" in browser.find_element(By.TAG_NAME, "body").text
 
 

@@ -23,6 +23,7 @@ from components.mnist_example_gen.features import serialize_examples
 from models.digit_classifier.network import build_classifier
 from models.digit_classifier.run_fn import export_classifier
 from pipeline.config import resolve
+from pipeline.nodes import node_names
 from pipeline.pipeline import create_pipeline
 
 TRAIN: dict[str, Any] = {
@@ -155,3 +156,12 @@ def test_the_search_is_in_the_pipeline_only_where_it_is_asked_for(tmp_path: Path
     for name in readers:
         assert "hyperparameters" in nodes[name].inputs
     assert list(nodes).index("Tuner") < list(nodes).index("Trainer")
+
+
+@pytest.mark.parametrize("search", ["tune.enabled=false", "tune.enabled=true"])
+def test_the_names_of_the_nodes_are_known_without_building_them(
+    tmp_path: Path, search: str
+) -> None:
+    assert node_names(resolve(environ={}, assignments=[search]).settings) == list(
+        compiled(tmp_path, search)
+    )

@@ -84,6 +84,35 @@ def test_what_draws_no_pictures_is_named(tmp_path, image, said):
         Generator(save(tmp_path / "model", image)).draw(np.arange(100) % 10, 0)
 
 
+def with_from_latent(folder: Path, exported: Path, shape: list[int | None], output: str) -> str:
+    """An exported generator whose `from_latent` takes and gives something else."""
+    module = tf.saved_model.load(str(exported))
+    signature = [
+        tf.TensorSpec(shape, tf.float32, "latent"),
+        tf.TensorSpec([None], tf.int64, "digit"),
+    ]
+    wrong = tf.function(
+        lambda latent, digit: {output: tf.zeros([tf.size(digit), 28, 28, 1])},
+        input_signature=signature,
+    )
+    signatures = {
+        "generate_pixels": module.signatures["generate_pixels"],
+        "from_latent": wrong,
+    }
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("shape", "output", "said"),
+    [([None, 8], "pixels", "KeyError: 'image'"), ([None], "image", "IndexError")],
+)
+def test_another_from_latent_is_named(exported, tmp_path, shape, output, said):
+    model = with_from_latent(tmp_path / "model", exported[True], shape, output)
+    with pytest.raises(GeneratorError, match=f"model: the signature from_latent is not .*{said}"):
+        Generator(model).interpolate("normal", seed=0)
+
+
 def test_what_is_no_model_is_named(tmp_path):
     with pytest.raises(GeneratorError, match=r"nowhere: .*does not exist"):
         Generator(str(tmp_path / "nowhere"))

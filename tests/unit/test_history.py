@@ -1,42 +1,14 @@
 """What ML Metadata says of the runs, whatever the clock did and wherever they ended."""
 
+import shutil
 from pathlib import Path
 
 import pytest
-from ml_metadata import MetadataStore
-from ml_metadata.proto import metadata_store_pb2
+from recorder import CACHED, COMPLETE, RUNNING, Recorder
 
-from pipeline.local.history import read_runs
-
-COMPLETE = metadata_store_pb2.Execution.COMPLETE
-CACHED = metadata_store_pb2.Execution.CACHED
-RUNNING = metadata_store_pb2.Execution.RUNNING
-
-
-class Recorder:
-    """Writes runs into a database as TFX's launcher does."""
-
-    def __init__(self, database: Path) -> None:
-        config = metadata_store_pb2.ConnectionConfig()
-        config.sqlite.filename_uri = str(database)
-        self.store = MetadataStore(config)
-        self.types = {
-            name: self.store.put_context_type(metadata_store_pb2.ContextType(name=name))
-            for name in ("pipeline_run", "node")
-        }
-
-    def add(self, run_id: str, nodes: dict[str, int]) -> None:
-        run = metadata_store_pb2.Context(type_id=self.types["pipeline_run"], name=run_id)
-        self.store.put_contexts([run])
-        for name, state in nodes.items():
-            kind = self.store.put_execution_type(metadata_store_pb2.ExecutionType(name=name))
-            execution = metadata_store_pb2.Execution(type_id=kind, last_known_state=state)
-            known = self.store.get_context_by_type_and_name("node", f"mnist-gan.{name}")
-            node = metadata_store_pb2.Context(type_id=self.types["node"], name=f"mnist-gan.{name}")
-            self.store.put_execution(execution, [], [known or node, self._run(run_id)])
-
-    def _run(self, run_id: str) -> metadata_store_pb2.Context:
-        return self.store.get_context_by_type_and_name("pipeline_run", run_id)
+from components.pusher.versions import push_files, roll_back
+from pipeline.local.history import new_pushes, read_runs
+from pipeline.local.metadata import Database
 
 
 @pytest.fixture
@@ -65,3 +37,35 @@ def test_a_run_is_concluded_by_its_push(recorder, tmp_path, nodes, concluded):
     recorder.add("2026-11-23T03:00:00.000001", nodes)
     [run] = read_runs(tmp_path / "metadata.sqlite", 1)
     assert run.concluded == concluded
+
+
+def test_a_push_is_of_the_first_run_that_has_the_version_on_record(recorder, tmp_path):
+    """The second ran its Pusher again, the third had it from the cache; a rollback was no run."""
+    serving = tmp_path / "serving"
+    (tmp_path / "model").mkdir()
+    versions = []
+    for name in (b"a", b"b"):
+        (tmp_path / "model" / "saved_model.pb").write_bytes(name)
+        versions.append(push_files(str(tmp_path / "model"), str(serving)))
+    versions.append(roll_back(str(serving), None, "blurred"))
+    first, second, rolled_back = (serving / str(version) for version in versions)
+    for number, (state, destination, copy) in enumerate(
+        (
+            (COMPLETE, first, "1"),
+            (COMPLETE, first, "2"),
+            (CACHED, first, "2"),
+            (COMPLETE, second, "3"),
+            (COMPLETE, rolled_back, "4"),
+        )
+    ):
+        if not (tmp_path / copy).exists():
+            shutil.copytree(destination, tmp_path / copy)
+        recorder.add(f"run {number}", {"Pusher": state}, (destination, tmp_path / copy))
+    recorder.add("run 5", {"GeneratorEvaluator": COMPLETE})
+    database = Database(tmp_path / "metadata.sqlite")
+    runs = read_runs(database, 10)
+    assert [run.pushed_destination for run in runs[1:4]] == list(
+        map(str, (rolled_back, second, first))
+    )
+    assert new_pushes(database, runs) == {"run 0", "run 3"}
+    assert new_pushes(database, runs[:2]) == set()

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import ml_metadata
 import pytest
+from recorder import COMPLETE, Recorder
 
 from components.pusher.versions import push_files
 from pipeline.config import Resolved, resolve
 from pipeline.local.conditions import Facts, read_conditions
-from pipeline.local.history import RunRecord
 from pipeline.local.metadata import Database
 from pipeline.local.passes import read_passes
 from pipeline.local.places import Places, UsageError
@@ -79,22 +79,20 @@ def test_of_several_conditions_any_will_do(settings, served, condition, found, s
     assert said in reason
 
 
-@pytest.mark.parametrize(
-    ("state", "outcome"), [("cached", "nothing to do"), ("complete", "pushed")]
-)
+@pytest.mark.parametrize(("is_new", "outcome"), [(False, "nothing to do"), (True, "pushed")])
 def test_a_run_that_pushed_nothing_new_is_none_to_tell_of(
-    settings, served, tmp_path, httpserver, monkeypatch, state, outcome
+    settings, served, tmp_path, httpserver, monkeypatch, is_new, outcome
 ):
-    record = RunRecord("2026-11-23T09:00:00", nodes={"Pusher": state}, pushed_version=str(served))
-    ended = Ended(Outcome.PUSHED, record.run_id)
+    ended = Ended(Outcome.PUSHED, "2026-11-23T09:00:00", is_new=is_new)
+    recorder = Recorder(tmp_path / "out" / "metadata.sqlite")
+    recorder.add("2026-11-23T09:00:00", {"Pusher": COMPLETE})
     monkeypatch.setattr("pipeline.local.retrain.run", lambda *_, **__: ended)
-    monkeypatch.setattr("pipeline.local.history.read_run", lambda *_: record)
     httpserver.expect_request("/hook").respond_with_data("ok")
     monkeypatch.setenv(ADDRESS_VARIABLE, httpserver.url_for("/hook"))
     status, done = retrain(settings, "always", verbose=False)
-    assert (status, done.outcome, done.run) == (Outcome.PUSHED, outcome, record.run_id)
+    assert (status, done.outcome, done.run) == (Outcome.PUSHED, outcome, ended.run_id)
     assert [each.report for each in read_passes(tmp_path / "out")] == [done]
-    assert len(httpserver.log) == (state == "complete")
+    assert len(httpserver.log) == is_new
 
 
 @pytest.mark.parametrize("is_lost", [False, True])

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from recorder import COMPLETE, Recorder
 
 from components.generator_evaluator import document
 from components.generator_evaluator.decision import Check
@@ -42,7 +43,8 @@ def record() -> history.RunRecord:
 @pytest.fixture
 def show(record, tmp_path, monkeypatch, capsys):
     """A function that shows a run in a narrow terminal, and returns the lines."""
-    (tmp_path / "metadata.sqlite").touch()
+    recorder = Recorder(tmp_path / "metadata.sqlite")
+    recorder.add(RUN_ID, {"Pusher": COMPLETE}, (tmp_path / "1795636204", tmp_path / "copy"))
     monkeypatch.setenv("COLUMNS", "80")
 
     def shown(why: bool, **changed) -> list[str]:
@@ -67,8 +69,12 @@ def test_a_run_without_a_verdict_has_no_reasons(show):
     assert show(why=True, blessed=None, checks=[]) == show(why=False, blessed=None)
 
 
-def test_when_a_run_started_and_what_it_pushed_stay_whole_beside_much_that_failed(show):
+def test_when_a_run_started_and_what_it_pushed_stay_whole_beside_much_that_failed(show, tmp_path):
     failed = [dataclasses.replace(CHECKS[0], figure=f"figure_{number}") for number in range(9)]
-    lines = show(why=False, checks=document.checks_section(failed), pushed_version="1795636204")
+    pushed = {"pushed_version": "1795636204", "pushed_copy": str(tmp_path / "copy")}
+    wide = {"checks": document.checks_section(failed), **pushed}
+    lines = show(why=False, nodes={"Pusher": "complete"}, **wide)
     assert any(line.startswith("2026-11-25 19:59:18 ") for line in lines)
     assert any("1795636204" in line for line in lines)
+    lines = show(why=False, nodes={"Pusher": "cached"}, **wide)
+    assert not any("1795636204" in line for line in lines)
