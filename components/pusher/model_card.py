@@ -67,10 +67,15 @@ def _figures(card: dict[str, Any]) -> str:
         for name, figure in card["figures"].items()
     )
     return (
-        f"On {card['samples']} samples against the eval split, evaluated {card['created']}; the "
+        f"On {card['samples']} samples, FID on {_fid_samples(card)}, against the eval split, "
+        f"evaluated {card['created']}; the "
         "floor is what as many real training digits get.\n\n"
         f"| figure | value | 95 % interval | floor |\n| --- | --- | --- | --- |\n{rows}"
     )
+
+
+def _fid_samples(card: dict[str, Any]) -> int:
+    return max(card["samples"], card["settings"]["evaluation"]["fid_samples"])
 
 
 def _number(value: float | None) -> str:
