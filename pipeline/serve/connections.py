@@ -1,7 +1,7 @@
 """A bound for connections, of which uvicorn has none."""
 
-import asyncio
 import math
+from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -16,7 +16,7 @@ class BoundedConnection(H11Protocol):
 
     max_connections: int
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: Any) -> None:
         """Begins to wait; makes room if there is none."""
         super().connection_made(transport)
         self.timeout_keep_alive_task = self.loop.call_later(
