@@ -28,6 +28,11 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return (resolver.task_type, resolver.task_id) == (leader, 0)
 
 
+def trains_on_cpu() -> bool:
+    """Whether this machine has no GPU that TensorFlow can use."""
+    return not tf.config.list_physical_devices("GPU")
+
+
 def choose_precision(setting: str) -> str:
     """The Keras dtype policy for `train.precision`.
 

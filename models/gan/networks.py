@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from models.gan.cpu_convolutions import CpuConv2D, CpuConv2DTranspose
 from models.gan.custom_layers import GreyLevels, SpectralScaling, TransposedDense
 from models.gan.settings import TrainSettings
 
@@ -34,12 +35,14 @@ class _Builder:
         normalisation: str,
         precision: str,
         seed: int,
+        cpu_gradients: bool = False,
     ) -> None:
         self._settings = settings
         self._activation = activation
         self._normalisation = normalisation
         self._dtype = keras.DTypePolicy(precision)
         self._seed = seed
+        self._cpu_gradients = cpu_gradients
 
     def initialiser(self) -> Any:
         self._seed += 1
@@ -57,8 +60,9 @@ class _Builder:
         return TransposedDense(kernel, dtype=self._dtype, name=name)
 
     def convolution(self, channels: int, size: int, stride: int, name: str) -> layers.Layer:
+        kind = CpuConv2D if self._cpu_gradients else layers.Conv2D
         return self._finished(
-            layers.Conv2D(
+            kind(
                 channels,
                 size,
                 stride,
@@ -70,7 +74,8 @@ class _Builder:
         )
 
     def upsampling(self, channels: int, size: int, name: str) -> layers.Layer:
-        return layers.Conv2DTranspose(
+        kind = CpuConv2DTranspose if self._cpu_gradients else layers.Conv2DTranspose
+        return kind(
             channels,
             size,
             2,
@@ -125,12 +130,15 @@ def _fold(image: Any) -> Any:
     return keras.ops.reshape(keras.ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, 14, 14, 4 * channels))
 
 
-def build_generator(settings: TrainSettings, precision: str = "float32") -> keras.Model:
+def build_generator(
+    settings: TrainSettings, precision: str = "float32", *, cpu_gradients: bool = False
+) -> keras.Model:
     """Builds the generator.
 
     Args:
       settings: the recipe.
       precision: a Keras dtype policy, such as "mixed_bfloat16"; variables are always float32.
+      cpu_gradients: whether gradients are computed as `cpu_convolutions.py` says; same values.
 
     Returns:
       A model to call through `apply`: latent float32 [n, latent_dim] and digit int32 [n] to
@@ -142,6 +150,7 @@ def build_generator(settings: TrainSettings, precision: str = "float32") -> kera
         normalisation=settings.generator_normalisation,
         precision=precision,
         seed=settings.seed * 1000,
+        cpu_gradients=cpu_gradients,
     )
     deep, middle, shallow = settings.generator_channels
     latent = keras.Input((settings.latent_dim,), name="latent")

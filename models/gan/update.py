@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from models.gan.augment import augment
+from models.gan.devices import trains_on_cpu
 from models.gan.fused_adam import FusedAdam
 from models.gan.losses import LOSSES
 from models.gan.networks import (
@@ -118,7 +119,7 @@ class GanUpdate:
         self._replicas = replicas
         self._local_batch = settings.batch_size // replicas
         self._loss = LOSSES[settings.loss]
-        self.generator = build_generator(settings, precision)
+        self.generator = build_generator(settings, precision, cpu_gradients=trains_on_cpu())
         self.discriminator = build_discriminator(settings, self.generator, precision)
         self.average = [
             tf.Variable(variable.numpy(), trainable=False)
