@@ -27,7 +27,10 @@ STORES = ("minio", "gs", "s3")
 @app.command(name="compile")
 def compile_(
     preset: Annotated[
-        str, typer.Option(help="Settings to start from: default, smoke, best, gpu or classic.")
+        str,
+        typer.Option(
+            help="Settings to start from: default, smoke, few_digits, best, gpu or classic."
+        ),
     ] = "default",
     assignments: Annotated[
         list[str] | None,

@@ -19,7 +19,8 @@ app = typer.Typer(
 )
 
 _Preset = Annotated[
-    str, typer.Option(help="Settings to start from: default, smoke, best, gpu or classic.")
+    str,
+    typer.Option(help="Settings to start from: default, smoke, few_digits, best, gpu or classic."),
 ]
 _Assignments = Annotated[
     list[str] | None,

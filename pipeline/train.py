@@ -33,7 +33,10 @@ def train(
         str, typer.Option(metavar="DIR", help="Receives model/, run/, checkpoints/; seen by all.")
     ],
     preset: Annotated[
-        str, typer.Option(help="Settings to start from: default, smoke, best, gpu or classic.")
+        str,
+        typer.Option(
+            help="Settings to start from: default, smoke, few_digits, best, gpu or classic."
+        ),
     ] = "default",
     assignments: Annotated[
         list[str] | None,

@@ -163,7 +163,7 @@ def test_without_an_environment_the_process_own_is_read(monkeypatch: pytest.Monk
 
 
 def test_the_presets_are_those_documented() -> None:
-    assert {"default", "smoke", "gpu", "classic"} <= set(preset_names())
+    assert {"default", "smoke", "few_digits", "best", "gpu", "classic"} == set(preset_names())
 
 
 @pytest.mark.parametrize("preset", preset_names())
