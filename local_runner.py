@@ -382,8 +382,8 @@ def serve(
     Whoever can reach the address can draw digits; by default that is this machine alone.
     """
     from pipeline.local.models import serving_dir
-    from pipeline.serve.server import ServeError
-    from pipeline.serve.server import serve as serve_until_told
+    from serving.server import ServeError
+    from serving.server import serve as serve_until_told
 
     settings = _resolve("default", assignments, output_dir).settings
     base = Path(models_dir or serving_dir(settings)).absolute()

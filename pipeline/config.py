@@ -5,7 +5,7 @@ the environment, `--set section.key=value`. The fields of `train`, `tune`, `clas
 `evaluation` are defined beside the code they steer, in `models/gan/settings.py`,
 `models/gan/tuning_settings.py`, `models/digit_classifier/settings.py` and
 `components/generator_evaluator/settings.py`; those of `beam` in `pipeline/beam.py`, of
-`kubeflow` in `pipeline/kubeflow/settings.py` and of `serve` in `pipeline/serve/settings.py`.
+`kubeflow` in `pipeline/kubeflow/settings.py` and of `serve` in `serving/settings.py`.
 """
 
 import difflib
@@ -43,7 +43,7 @@ from models.gan.tuning_settings import TuneSettings
 from pipeline.beam import BeamSettings
 from pipeline.data_source import DEFAULT_MIRRORS
 from pipeline.kubeflow.settings import KubeflowSettings
-from pipeline.serve.settings import ServeSettings
+from serving.settings import ServeSettings
 
 PRESETS_DIR = Path(__file__).parent / "presets"
 ENVIRONMENT_PREFIX = "MNIST_GAN_"

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from models.gan.export import export_generator
 from models.gan.networks import build_generator
 from models.gan.settings import TrainSettings
-from pipeline.serve.app import create_app
-from pipeline.serve.settings import ServeSettings
-from pipeline.serve.watch import VersionWatch
+from serving.app import create_app
+from serving.settings import ServeSettings
+from serving.watch import VersionWatch
 
 LATENT_DIM = 6
 LIMITS = ServeSettings(max_rows=20, max_body_bytes=20_000, timeout_seconds=20)

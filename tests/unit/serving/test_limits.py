@@ -10,10 +10,10 @@ import httpx
 import numpy as np
 import pytest
 
-from pipeline.serve.app import create_app
-from pipeline.serve.codec import TensorSpec
-from pipeline.serve.settings import ServeSettings
-from pipeline.serve.watch import VersionWatch
+from serving.app import create_app
+from serving.codec import TensorSpec
+from serving.settings import ServeSettings
+from serving.watch import VersionWatch
 
 PREDICT = "/v1/models/digits:predict"
 ONE = b'{"inputs": {"seed": [1]}}'

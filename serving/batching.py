@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.serve.codec import PredictRequest, RequestError
-from pipeline.serve.loading import LoadedVersion
+from serving.codec import PredictRequest, RequestError
+from serving.loading import LoadedVersion
 
 _Outputs = dict[str, np.ndarray]
 

@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from pipeline.serve.loading import LoadedVersion
+from serving.loading import LoadedVersion
 
 
 def test_a_signature_whose_tensors_are_not_rows_is_refused_at_once(tmp_path):

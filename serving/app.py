@@ -17,12 +17,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
-from pipeline.serve import watch
-from pipeline.serve.batching import Batcher
-from pipeline.serve.codec import PredictRequest, RequestError, parse_request, render_outputs
-from pipeline.serve.loading import LoadedVersion
-from pipeline.serve.metrics import Metrics
-from pipeline.serve.settings import ServeSettings
+from serving import watch
+from serving.batching import Batcher
+from serving.codec import PredictRequest, RequestError, parse_request, render_outputs
+from serving.loading import LoadedVersion
+from serving.metrics import Metrics
+from serving.settings import ServeSettings
 
 PAGE = Path(__file__).parent / "page"
 _log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import uvicorn
 
-from pipeline.serve.connections import BoundedConnection
-from pipeline.serve.settings import ServeSettings
+from serving.connections import BoundedConnection
+from serving.settings import ServeSettings
 
 
 class ServeError(Exception):
@@ -43,8 +43,8 @@ def serve(base: Path, settings: ServeSettings, *, host: str, port: int) -> None:
     where = f"http://{f'[{shown}]' if ':' in shown else shown}:{at}/"
     print(f"Loading {base}; the page and the API will be at {where}", flush=True)
     # TensorFlow takes seconds to import, and a mistake should be told before.
-    from pipeline.serve.app import create_app
-    from pipeline.serve.watch import VersionWatch
+    from serving.app import create_app
+    from serving.watch import VersionWatch
 
     class Connection(BoundedConnection):
         max_connections = settings.max_connections

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.serve.server import ServeError, serve
-from pipeline.serve.settings import ServeSettings
+from serving.server import ServeError, serve
+from serving.settings import ServeSettings
 
 
 def test_a_folder_that_may_not_be_read_is_said(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.serve.codec import RequestError, TensorSpec, parse_request, render_outputs
+from serving.codec import RequestError, TensorSpec, parse_request, render_outputs
 
 INT, FLOAT, STRING = np.dtype(np.int64), np.dtype(np.float32), np.dtype(object)
 SIGNATURES = {

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.serve.loading import LoadedVersion
+from serving.loading import LoadedVersion
 
 _log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from pipeline.serve.codec import RequestError, TensorSpec
+from serving.codec import RequestError, TensorSpec
 
 _WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
 _CARD = Path("assets.extra", "model_card.json")
