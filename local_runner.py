@@ -363,6 +363,15 @@ def retire(
 @app.command()
 def serve(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 for any that is free.")] = 8501,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65_535,
+            help="0 for any that is free.",
+            show_default="8500; with --port 0, any that is free",
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     models_dir: Annotated[
         str | None,
@@ -375,20 +384,22 @@ def serve(
     output_dir: _OutputDir = None,
     assignments: _Assignments = None,
 ) -> None:
-    """Serve the pushed generator: a page of digits, and TensorFlow Serving's REST API.
+    """Serve the pushed generator: a page of digits, and TensorFlow Serving's REST and gRPC APIs.
 
-    Example: python local_runner.py serve --port 8501
+    Example: python local_runner.py serve --port 8501 --grpc-port 8500
 
-    Whoever can reach the address can draw digits; by default that is this machine alone.
+    Whoever can reach the addresses can draw digits; by default only this machine can.
     """
     from pipeline.local.models import serving_dir
     from serving.server import ServeError
-    from serving.server import serve as serve_until_told
+    from serving.server import serve as serve_until_stopped
 
     settings = _resolve("default", assignments, output_dir).settings
     base = Path(models_dir or serving_dir(settings)).absolute()
+    if grpc_port is None:
+        grpc_port = 8500 if port else 0
     try:
-        serve_until_told(base, settings.serve, host=host, port=port)
+        serve_until_stopped(base, settings.serve, host=host, port=port, grpc_port=grpc_port)
     except ServeError as error:
         _fail(str(error), 2)
 

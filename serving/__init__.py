@@ -1,1 +1,1 @@
-"""A small server of pushed generators that speaks TensorFlow Serving's REST protocol."""
+"""Serves a generator over TensorFlow Serving's REST and gRPC APIs."""

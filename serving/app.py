@@ -1,39 +1,38 @@
-"""The HTTP side: TensorFlow Serving's REST routes, health, metrics, and the page."""
+"""The REST side: TensorFlow Serving's routes, health, metrics, and the page.
+
+Called by `serving.http1`, which has read the body of a request before the application sees it.
+"""
 
 import asyncio
-import contextlib
-import logging
+import functools
+import ipaddress
 import re
-import time
-from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.types import Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving import watch
-from serving.batching import Batcher
-from serving.codec import PredictRequest, RequestError, parse_request, render_outputs
-from serving.loading import LoadedVersion
+from registry.layout import version_number
+from serving.json_codec import encode_slice, join_slices, parse_request
 from serving.metrics import Metrics
-from serving.settings import ServeSettings
+from serving.predicting import HTTP_STATUS, Predictor
+from serving.requests import BusyError, PredictError
+from serving.watch import VersionStatus
 
 PAGE = Path(__file__).parent / "page"
-_log = logging.getLogger(__name__)
 _RETRY = {"Retry-After": "1"}
-_CLIENT_CLOSED_REQUEST = 499  # as TensorFlow Serving has it for CANCELLED
-# Nothing but what lies beside the page, and the pictures that its script makes.
+_NO_SNIFFING = {"X-Content-Type-Options": "nosniff"}
+# Nothing but what lies beside the page, and the images that its script makes.
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-cache",
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
 _ERROR = {"description": 'An error: {"error": message}'}
@@ -54,52 +53,86 @@ _PREDICT_BODY = {
 }
 _MODEL = "/v1/models/{name}"
 _VERSION = _MODEL + "/versions/{version}"
-_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 _LABEL = re.compile(r"/v1/models/[^/:]+/labels/([^/:]+)(/metadata|:\w+)?")
 _METHOD = re.compile(r"/v1/models/[^/:]+(/versions/\d+)?:(classify|regress)")
+_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d*)?")
 
 
-def create_app(name: str, versions: watch.VersionWatch, settings: ServeSettings) -> FastAPI:
-    """Makes the application.
+def create_app(predictor: Predictor, address: str) -> FastAPI:
+    """Makes the ASGI application.
 
     Args:
-      name: of the model, as it stands in the addresses.
-      versions: what is served; started and stopped with the application.
-      settings: the limits.
+      predictor: what answers predict requests.
+      address: the IP address that the server listens on.
     """
-    server = _Server(name, versions, settings)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        del app
-        await asyncio.to_thread(versions.start)
-        yield
-        await asyncio.to_thread(versions.stop)
-        server.batcher.close()
-
+    routes = _Routes(predictor)
     # Its documentation pages load scripts from elsewhere, so there are none.
-    app = FastAPI(title="MNIST digit generator", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(title="MNIST digit generator", docs_url=None, redoc_url=None)
     get: dict[str, Any] = {"response_class": Response, "responses": {404: _ERROR, 400: _ERROR}}
     post: dict[str, Any] = {
         "response_class": Response,
-        "responses": dict.fromkeys((400, 404, 408, 413, 503), _ERROR),
+        "responses": dict.fromkeys((400, 404, 408, 413, 415, 503), _ERROR),
         "openapi_extra": {"requestBody": _PREDICT_BODY},
     }
-    app.get("/healthz", response_class=Response)(server.healthz)
-    app.get("/readyz", response_class=Response, responses={503: _ERROR})(server.readyz)
-    app.get("/metrics", response_class=Response)(server.show_metrics)
-    app.get("/about", response_class=Response)(server.about)
-    app.get(_MODEL + "/metadata", **get)(server.metadata)
-    app.get(_VERSION + "/metadata", **get)(server.metadata_of_version)
-    app.post(_MODEL + ":predict", **post)(server.predict)
-    app.post(_VERSION + ":predict", **post)(server.predict_with_version)
-    app.get(_MODEL, **get)(server.status)
-    app.get(_VERSION, **get)(server.status_of_version)
+    app.get("/healthz", response_class=Response)(routes.healthz)
+    app.get("/readyz", response_class=Response, responses={503: _ERROR})(routes.readyz)
+    app.get("/metrics", response_class=Response)(routes.show_metrics)
+    app.get("/about", response_class=Response)(routes.about)
+    app.get(_MODEL + "/metadata", **get)(routes.metadata)
+    app.get(_VERSION + "/metadata", **get)(routes.metadata_of_version)
+    app.post(_MODEL + ":predict", **post)(routes.predict)
+    app.post(_VERSION + ":predict", **post)(routes.predict_with_version)
+    app.get(_MODEL, **get)(routes.status)
+    app.get(_VERSION, **get)(routes.status_of_version)
     app.router.add_route("/v1/{rest:path}", _malformed, methods=_METHODS, include_in_schema=False)
     app.mount("/", _Page(directory=PAGE, html=True))
     app.add_exception_handler(HTTPException, _on_http_error)  # type: ignore[arg-type]
+    app.add_exception_handler(PredictError, _on_predict_error)  # type: ignore[arg-type]
     app.add_exception_handler(Exception, _on_defect)
+    app.add_middleware(_HostCheck, allowed=predictor.settings.allowed_hosts, address=address)
     return app
+
+
+class _HostCheck:
+    """ASGI middleware: refuses other host names, which a browser sends after DNS rebinding.
+
+    Also adds the header that keeps browsers from guessing an answer's type.
+    """
+
+    def __init__(self, app: ASGIApp, allowed: tuple[str, ...], address: str) -> None:
+        self._app = app
+        self._allowed = {name.lower() for name in allowed}
+        self._loopback_only = not allowed and _is_loopback(address)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_header(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_NO_SNIFFING)
+            await send(message)
+
+        app: ASGIApp = self._app
+        host = Headers(scope=scope).get("host")
+        # HTTP/1.0, which no browser speaks, has no host.
+        if host is not None and not self._allows(host):
+            message = f"Host {host[:100]!r} is not served here; see the setting serve.allowed_hosts"
+            app = _json({"error": message}, 400)
+        await app(scope, receive, send_with_header)
+
+    def _allows(self, host: str) -> bool:
+        if not (parts := _HOST.fullmatch(host)):
+            return False
+        name = parts[1].strip("[]").rstrip(".").lower()
+        if self._loopback_only:
+            return name == "localhost" or _is_loopback(name)
+        return not self._allowed or name in self._allowed
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 class _Page(StaticFiles):
@@ -113,17 +146,14 @@ class _Page(StaticFiles):
         return response
 
 
-class _Server:
+class _Routes:
     """What the routes do."""
 
-    def __init__(self, name: str, versions: watch.VersionWatch, settings: ServeSettings) -> None:
-        self._name = name
-        self._versions = versions
-        self._settings = settings
-        self.batcher = Batcher(settings.workers, settings.batch_rows)
-        self._metrics = Metrics(versions)
-        self._arriving = 0
-        self._arriving_bytes = 0
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        self._versions = predictor.versions
+        # Of its own, so that no request waits for the model before it is known what it asks.
+        self._parsing = ThreadPoolExecutor(1, thread_name_prefix="parse")
 
     async def healthz(self) -> Response:
         """Whether the process answers."""
@@ -137,19 +167,19 @@ class _Server:
 
     async def show_metrics(self) -> Response:
         """Prometheus' text format."""
-        return Response(self._metrics.render(), media_type=Metrics.CONTENT_TYPE)
+        return Response(self._predictor.metrics.render(), media_type=Metrics.CONTENT_TYPE)
 
     async def about(self) -> Response:
         """What the page shows: versions, the model card, limits."""
         served = self._versions.served
         return _json(
             {
-                "model": self._name,
+                "model": self._predictor.name,
                 "version": served.number if served else None,
                 "versions": [vars(status) for status in self._versions.statuses()],
                 "card": served.card if served else None,
                 "latent_dim": served.latent_dim if served else None,
-                "max_rows": self._settings.max_rows,
+                "max_rows": self._predictor.settings.max_rows,
             }
         )
 
@@ -180,11 +210,7 @@ class _Server:
     def _statuses(self, name: str, version: int | None) -> Response:
         if ":" in name:
             raise HTTPException(400, f"Malformed request: GET /v1/models/{name[:200]}")
-        found = [
-            status
-            for status in self._versions.statuses()
-            if name == self._name and version in (None, status.version)
-        ]
+        found = self._versions.statuses(version) if name == self._predictor.name else []
         if not found and version is None:
             raise HTTPException(404, f"Could not find any versions of model {name}")
         if not found:
@@ -192,91 +218,33 @@ class _Server:
         return _json({"model_version_status": [_status(status) for status in found]})
 
     def _metadata(self, name: str, version: int | None) -> Response:
-        model = self._find(name, version)
+        model = self._predictor.find(name, version)
         return _json(
             {
                 "model_spec": {"name": name, "signature_name": "", "version": str(model.number)},
-                "metadata": {"signature_def": model.signature_def},
+                "metadata": {"signature_def": model.signature_def_json()},
             }
         )
 
-    def _find(self, name: str, version: int | None) -> LoadedVersion:
-        served = self._versions.served
-        if name != self._name or served is None or version not in (None, served.number):
-            which = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-            raise HTTPException(404, f"Servable not found for request: {which}")
-        return served
-
     async def _predict(self, name: str, version: int | None, request: Request) -> Response:
-        began = time.perf_counter()
-        code, rows = 500, 0
-        try:
-            model = self._find(name, version)
-            # The body is in no variable: it would stay in memory while the request waits.
-            asked = parse_request(
-                await self._read(request), model.signatures, self._settings.max_rows
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type != "application/json":
+            # A web page of another site may send other types without being asked for permission.
+            raise HTTPException(415, "Expected the header Content-Type: application/json")
+        with self._predictor.counted() as drawn:
+            model = self._predictor.find(name, version)
+            asked = await asyncio.get_running_loop().run_in_executor(
+                self._parsing,
+                parse_request,
+                await request.body(),
+                model.signatures,
+                self._predictor.settings.max_rows,
             )
-            outputs = await self._draw(model, asked)
-            answer = render_outputs(outputs, by_row=asked.by_row)
-            code, rows = 200, asked.rows
-            return Response(answer, media_type="application/json")
-        except RequestError as error:
-            code = 400
-            raise HTTPException(code, str(error)) from None
-        except HTTPException as error:
-            code = error.status_code
-            raise
-        finally:
-            self._metrics.count(code, rows, time.perf_counter() - began)
-
-    async def _read(self, request: Request) -> bytes:
-        """The body, if there is room for it, it is short enough and comes in time."""
-        seconds = self._settings.timeout_seconds
-        waiting = self._arriving + self.batcher.waiting
-        if waiting >= self._settings.max_waiting:
-            raise HTTPException(503, f"{waiting} requests wait already; try again", _RETRY)
-        if encoding := request.headers.get("content-encoding"):
-            raise HTTPException(400, f"Content-Encoding {encoding[:50]!r} is not supported")
-        declared = request.headers.get("content-length", "0")
-        if declared.isdecimal() and int(declared) > self._settings.max_body_bytes:
-            raise self._too_long()
-        self._arriving += 1
-        try:
-            return await asyncio.wait_for(self._gather(request), seconds)
-        except asyncio.TimeoutError:
-            raise HTTPException(408, f"the body did not come within {seconds:g} s") from None
-        except ClientDisconnect:
-            raise HTTPException(_CLIENT_CLOSED_REQUEST, "the client has gone") from None
-        finally:
-            self._arriving -= 1
-
-    async def _gather(self, request: Request) -> bytes:
-        room = self._settings.max_arriving_bytes
-        even_share = room // self._settings.max_waiting
-        body = bytearray()
-        try:
-            async for chunk in request.stream():
-                body += chunk
-                self._arriving_bytes += len(chunk)
-                if len(body) > self._settings.max_body_bytes:
-                    raise self._too_long()
-                others = self._arriving_bytes - len(body)
-                if others > room and len(body) > even_share:
-                    raise HTTPException(503, f"{others} bytes arrive already; try again", _RETRY)
-            return bytes(body)
-        finally:
-            self._arriving_bytes -= len(body)
-
-    def _too_long(self) -> HTTPException:
-        limit = self._settings.max_body_bytes
-        return HTTPException(413, f"the body is longer than the {limit} bytes allowed")
-
-    async def _draw(self, model: LoadedVersion, asked: PredictRequest) -> dict[str, np.ndarray]:
-        seconds = self._settings.timeout_seconds
-        try:
-            return await asyncio.wait_for(self.batcher.run(model, asked), seconds)
-        except asyncio.TimeoutError:
-            raise HTTPException(503, f"not answered within {seconds:g} s", _RETRY) from None
+            encode = functools.partial(encode_slice, by_row=asked.by_row)
+            slices = await self._predictor.draw(model, asked.request, encode)
+            drawn.rows = asked.request.rows
+            body = join_slices(slices, by_row=asked.by_row)
+        return Response(body, media_type="application/json")
 
 
 async def _malformed(request: Request) -> Response:
@@ -292,13 +260,13 @@ async def _malformed(request: Request) -> Response:
 
 
 def _number(version: str) -> int:
-    # As TensorFlow Serving's addresses have it: an int64.
-    if version.isascii() and version.isdecimal() and len(version) <= 19:
-        return int(version)
-    raise HTTPException(400, f"Malformed request: {version[:100]!r} is no version")
+    number = version_number(version)
+    if number is None:
+        raise HTTPException(400, f"Malformed request: {version[:100]!r} is no version")
+    return number
 
 
-def _status(status: watch.VersionStatus) -> dict[str, Any]:
+def _status(status: VersionStatus) -> dict[str, Any]:
     code = "UNKNOWN" if status.error else "OK"
     return {
         "version": str(status.version),
@@ -318,6 +286,14 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
     return response
 
 
+async def _on_predict_error(request: Request, error: PredictError) -> Response:
+    del request
+    response = _json({"error": str(error)}, HTTP_STATUS[type(error)])
+    if isinstance(error, BusyError):
+        response.headers.update(_RETRY)
+    return response
+
+
 async def _on_defect(request: Request, error: Exception) -> Response:
-    del request, error  # Starlette passes it on, and uvicorn logs it.
+    del request, error  # Starlette raises it again, and serving.http1 logs it.
     return _json({"error": "internal error; the server's log has more"}, 500)

@@ -1,21 +1,20 @@
-"""A version of a model in memory; importing this imports TensorFlow."""
+"""A version of a model in memory; importing this module imports TensorFlow."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.codec import RequestError, TensorSpec
+from registry.layout import MODEL_CARD, WARM_UP_REQUESTS
+from serving.requests import Arrays, RequestError, TensorSpec
 
-_WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
-_CARD = Path("assets.extra", "model_card.json")
 _ASSERTED = "assertion failed: ["
+_MAX_CARD_BYTES = 4 << 20
 
 
 class LoadedVersion:
@@ -24,8 +23,8 @@ class LoadedVersion:
     Attributes:
       number: its version.
       signatures: the inputs of each signature, by name.
-      signature_def: as TensorFlow Serving's metadata has it.
-      card: of the model, None where there is none.
+      signature_defs: TensorFlow's `SignatureDef` of each, by name.
+      card: the model card, None where there is none that can be read.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -43,9 +42,9 @@ class LoadedVersion:
             name: {key: _spec(spec) for key, spec in function.structured_input_signature[1].items()}
             for name, function in self._functions.items()
         }
-        self.signature_def = _signature_def(directory)
-        self.card = _card(directory)
-        self._warm_up(directory / _WARM_UP)
+        self.signature_defs = _signature_defs(directory)
+        self.card = _card(directory / MODEL_CARD)
+        self._warm_up(directory / WARM_UP_REQUESTS)
 
     @property
     def latent_dim(self) -> int | None:
@@ -53,7 +52,19 @@ class LoadedVersion:
         spec = self.signatures.get("from_latent", {}).get("latent")
         return spec.shape[-1] if spec else None
 
-    def call(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def signature_def_json(self) -> dict[str, Any]:
+        """The signatures as the REST API's metadata has them."""
+        found = {
+            name: {
+                "inputs": {key: _tensor_info(info) for key, info in signature.inputs.items()},
+                "outputs": {key: _tensor_info(info) for key, info in signature.outputs.items()},
+                "method_name": signature.method_name,
+            }
+            for name, signature in self.signature_defs.items()
+        }
+        return {"signature_def": found}
+
+    def call(self, signature: str, inputs: Arrays) -> Arrays:
         """Runs a signature.
 
         Raises:
@@ -83,7 +94,7 @@ def _require_rows(name: str, function: Any) -> None:
         if not spec.shape.rank or spec.shape[0] is not None:
             raise ValueError(
                 f"signature {name}: {key} has the shape {spec.shape}; expected a first dimension "
-                "of any size, one row per picture"
+                "of any size, one row per image"
             )
 
 
@@ -92,22 +103,14 @@ def _spec(spec: tf.TensorSpec) -> TensorSpec:
     return TensorSpec(dtype, tuple(spec.shape.as_list()))
 
 
-def _signature_def(directory: Path) -> dict[str, Any]:
+def _signature_defs(directory: Path) -> dict[str, Any]:
     content = saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
-    found = {
-        name: {
-            "inputs": {key: _tensor_info(info) for key, info in signature.inputs.items()},
-            "outputs": {key: _tensor_info(info) for key, info in signature.outputs.items()},
-            "method_name": signature.method_name,
-        }
-        for name, signature in content.meta_graphs[0].signature_def.items()
-        if not name.startswith("__")
-    }
-    return {"signature_def": found}
+    signatures = content.meta_graphs[0].signature_def.items()
+    return {name: signature for name, signature in signatures if not name.startswith("__")}
 
 
 def _tensor_info(info: Any) -> dict[str, Any]:
-    """With the fields that have their default, which protobuf's own JSON leaves out."""
+    """Includes the fields that have their default, which protobuf's own JSON leaves out."""
     shape = info.tensor_shape
     return {
         "dtype": types_pb2.DataType.Name(info.dtype),
@@ -119,11 +122,14 @@ def _tensor_info(info: Any) -> dict[str, Any]:
     }
 
 
-def _card(directory: Path) -> dict[str, Any] | None:
+def _card(path: Path) -> dict[str, Any] | None:
     try:
-        return json.loads((directory / _CARD).read_bytes())
-    except (OSError, ValueError):
+        if path.stat().st_size > _MAX_CARD_BYTES:
+            return None
+        card = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
         return None
+    return card if isinstance(card, dict) else None
 
 
 def _reason(error: tf.errors.InvalidArgumentError) -> str:

@@ -1,93 +1,211 @@
 """`local_runner.py serve`: from a folder of versions to a listening server."""
 
+import asyncio
+import gc
+import importlib
 import logging
 import os
+import resource
+import signal
 import socket
 from pathlib import Path
 
-import uvicorn
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from serving.connections import BoundedConnection
-from serving.settings import ServeSettings
+from registry.layout import list_versions
+from serving import log
+from serving.app import create_app
+from serving.http1 import HttpServer, Limits
+from serving.predicting import Predictor
+from serving.settings import IDLE_SECONDS, MAX_BODY_BYTES, ServeSettings
+from serving.watch import VersionWatch
+
+_log = logging.getLogger(__name__)
+_GRACE_SECONDS = 1.0  # beyond the time that a request may take
+_BACKLOG = 128
+_OTHER_FILES = 64  # descriptors beside the connections: libraries, logs, the model, gRPC
+_GRPC_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_BODY_BYTES),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_concurrent_streams", 64),  # of one connection
+    ("grpc.so_reuseport", 0),
+    # A client that does not answer a ping within 10 s has gone, or reads nothing.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+)
+_MAX_RPCS = 1024
 
 
 class ServeError(Exception):
     """The server cannot start; the message says why."""
 
 
-def serve(base: Path, settings: ServeSettings, *, host: str, port: int) -> None:
+def serve(base: Path, settings: ServeSettings, *, host: str, port: int, grpc_port: int) -> None:
     """Serves the newest version in a folder until SIGTERM or Ctrl-C.
+
+    Requests that have begun are then answered, within `settings.timeout_seconds` and a second.
 
     Args:
       base: folder named as the model, which holds `<version>/`.
       settings: the limits.
       host: address to listen on.
-      port: 0 for any that is free.
+      port: of the REST API and the page; 0 for any that is free.
+      grpc_port: of the gRPC API; 0 for any that is free.
 
     Raises:
-      ServeError: when there is no version, or the address cannot be listened on.
+      ServeError: there is no version, or an address cannot be listened on.
     """
-    if not _has_version(base):
+    _require_version(base)
+    listening = _listen(host, port)
+    # TensorFlow names every GPU library that is there twice; what goes wrong is raised anyway.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Beside a training on the same GPU.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    log.configure()
+    asyncio.run(_Serving(base, settings, listening, host, grpc_port).run())
+
+
+class _Serving:
+    """Both APIs over one `Predictor`."""
+
+    def __init__(
+        self,
+        base: Path,
+        settings: ServeSettings,
+        listening: socket.socket,
+        host: str,
+        grpc_port: int,
+    ) -> None:
+        self._base = base
+        self._listening = listening
+        self._host = host
+        self._grpc_port = grpc_port
+        self._grace = settings.timeout_seconds + _GRACE_SECONDS
+        self._versions = VersionWatch(base)
+        self._predictor = Predictor(base.name, self._versions, settings)
+        connections, self._backlog = _connections(settings.max_connections)
+        limits = Limits(
+            connections=connections,
+            body_bytes=MAX_BODY_BYTES,
+            seconds=settings.timeout_seconds,
+            idle_seconds=IDLE_SECONDS,
+        )
+        app = create_app(self._predictor, listening.getsockname()[0])
+        self._http = HttpServer(app, limits, self._predictor.metrics.count_refusal)
+
+    async def run(self) -> None:
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        rpc = grpc.aio.server(options=_GRPC_OPTIONS, maximum_concurrent_rpcs=_MAX_RPCS)
+        self._announce(_bind_grpc(rpc, self._host, self._grpc_port))
+        await self._http.start(self._listening, self._backlog)
+        loading = asyncio.create_task(self._load(rpc))
+        await asyncio.wait(
+            [asyncio.create_task(stopping.wait()), loading], return_when=asyncio.FIRST_COMPLETED
+        )
+        if loading.done():
+            loading.result()
+        await stopping.wait()
+        loading.cancel()
+        self._versions.stop()
+        await asyncio.gather(self._http.stop(self._grace), rpc.stop(self._grace))
+        self._predictor.close()
+        logging.shutdown()
+        # A version on a hung mount, or an import that goes on, may hold a thread for ever.
+        os._exit(0)
+
+    def _announce(self, grpc_address: str) -> None:
+        address, port = self._listening.getsockname()[:2]
+        shown = f"[{address}]" if ":" in address else address
+        print(f"Loading {self._base}; the page and the REST API are at http://{shown}:{port}/")
+        print(f"The gRPC API is at grpc://{grpc_address}", flush=True)
+
+    async def _load(self, rpc: grpc.aio.Server) -> None:
+        """Imports TensorFlow, and begins to load versions and to answer gRPC."""
+        grpc_api = await asyncio.to_thread(importlib.import_module, "serving.grpc_api")
+        # A full garbage collection stops every request while it walks TensorFlow's modules.
+        gc.collect()
+        gc.freeze()
+        grpc_api.add_services(rpc, self._predictor)
+        states = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(states, rpc)
+        self._versions.start()
+        await rpc.start()
+        await self._report_health(states, ("", *grpc_api.SERVICES))
+
+    async def _report_health(
+        self, states: health.aio.HealthServicer, services: tuple[str, ...]
+    ) -> None:
+        state = health_pb2.HealthCheckResponse.NOT_SERVING
+        while True:
+            for service in services:
+                await states.set(service, state)
+            if state == health_pb2.HealthCheckResponse.SERVING:
+                return
+            while self._versions.served is None:
+                await asyncio.sleep(0.1)
+            state = health_pb2.HealthCheckResponse.SERVING
+
+
+def _require_version(base: Path) -> None:
+    try:
+        versions = list_versions(base)
+    except OSError as error:
+        raise ServeError(f"{base} cannot be listed: {error.strerror}.") from None
+    if not versions:
         raise ServeError(
             f"{base} holds no version of a model. Expected folders named by numbers, as a run of "
             "the pipeline pushes them: `python local_runner.py run`, or name the folder of "
             "another output with --output-dir."
         )
-    listening = _listen(host, port, settings.idle_seconds)
-    # It tells of every GPU library that is there twice; what goes wrong is raised anyway.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Beside a training on the same GPU.
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    shown, at = listening.getsockname()[:2]
-    where = f"http://{f'[{shown}]' if ':' in shown else shown}:{at}/"
-    print(f"Loading {base}; the page and the API will be at {where}", flush=True)
-    # TensorFlow takes seconds to import, and a mistake should be told before.
-    from serving.app import create_app
-    from serving.watch import VersionWatch
-
-    class Connection(BoundedConnection):
-        max_connections = settings.max_connections
-
-    app = create_app(base.name, VersionWatch(base, settings.poll_seconds), settings)
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=settings.idle_seconds,
-        timeout_graceful_shutdown=int(settings.timeout_seconds) + 1,
-        h11_max_incomplete_event_size=64 << 10,
-        http=Connection,
-        backlog=128,  # so many are accepted at once before any is closed for want of room
-        ws="none",
-    )
-    uvicorn.Server(config).run([listening])
 
 
-def _has_version(base: Path) -> bool:
-    try:
-        return any(path.name.isdecimal() for path in base.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise ServeError(f"{base} cannot be looked into: {error.strerror}.") from None
-
-
-def _listen(host: str, port: int, idle_seconds: int) -> socket.socket:
+def _listen(host: str, port: int) -> socket.socket:
     try:
         [(family, kind, _, _, address), *_] = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         listening = socket.socket(family, kind)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Accepted connections inherit it: a client that takes nothing of its answer is dropped.
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, idle_seconds * 1000)
         listening.bind(address)
     except OSError as error:
         raise ServeError(
             f"cannot listen on {host}, port {port}: {error.strerror or error}. Choose another "
             "with --port or --host."
         ) from None
-    listening.set_inheritable(True)
     return listening
+
+
+def _bind_grpc(server: grpc.aio.Server, host: str, port: int) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    try:
+        bound = server.add_insecure_port(f"{shown}:{port}")
+    except RuntimeError:
+        bound = 0
+    if not bound:
+        raise ServeError(
+            f"cannot listen on {host}, port {port}, for gRPC: it is in use or not allowed. Choose "
+            "another with --grpc-port."
+        )
+    return f"{shown}:{bound}"
+
+
+def _connections(wanted: int) -> tuple[int, int]:
+    """How many connections, and how many waiting to be accepted, fit the limit on open files."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    room = max(8, hard - _OTHER_FILES) if hard != resource.RLIM_INFINITY else wanted + _BACKLOG
+    if room >= wanted + _BACKLOG:
+        return wanted, _BACKLOG
+    backlog = max(4, min(_BACKLOG, room // 4))
+    connections = max(4, min(wanted, room - backlog))
+    _log.warning(
+        "at most %d connections instead of %d: the limit on open files (ulimit -n) is %d",
+        connections,
+        wanted,
+        hard,
+    )
+    return connections, backlog

@@ -12,7 +12,8 @@ let predictUrl = "";
 // --- The server.
 
 async function ask(body) {
-  const answer = await fetch(predictUrl, { method: "POST", body: JSON.stringify(body) });
+  const headers = { "Content-Type": "application/json" };
+  const answer = await fetch(predictUrl, { method: "POST", headers, body: JSON.stringify(body) });
   const content = await answer.json();
   if (!answer.ok) throw new Error(content.error || `the server answered ${answer.status}`);
   return content.outputs;
@@ -220,7 +221,7 @@ function addActions(name) {
   by(`[data-for="${name}"]`).append(
     button("Download PNG", (what) => download(name, what)),
     button("Copy as curl", async ({ body }) => {
-      await copy(`curl -s -d '${JSON.stringify(body)}' '${predictUrl}'`);
+      await copy(`curl -s -H 'Content-Type: application/json' -d '${JSON.stringify(body)}' '${predictUrl}'`);
       say("Copied: a curl line that gives the same pictures.");
     }),
   );

@@ -1,0 +1,370 @@
+"""An HTTP/1.1 server for an ASGI application, in which no client can hold up the others.
+
+h11 parses and writes the protocol, asyncio carries the bytes. uvicorn, Hypercorn and aiohttp were
+read first: their public options bound neither connections, nor the time that a head or a body takes
+to arrive, nor answers that clients do not read, and they drop a client that closes its sending side
+(`shutdown(SHUT_WR)`) before its answer. What is bounded here, see `Limits`:
+
+- Connections. One more closes the connection whose client has kept the server waiting longest: for
+  a head, for a body, or for an answer to be taken.
+- Memory. Bodies that arrive and answers that clients have not taken count against a number of
+  bytes; over it a body is refused, and the answer that has waited longest is dropped.
+- Time. Each wait for a client has a deadline.
+
+The application sees whole requests and gives whole answers: it is called once the body is there.
+"""
+
+import asyncio
+import contextlib
+import http
+import json
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from typing import Any
+from urllib.parse import unquote
+
+import h11
+
+_log = logging.getLogger(__name__)
+_READ_BYTES = 16 << 10
+_WRITE_BYTES = 64 << 10
+_HEAD_BYTES = 32 << 10
+_MAX_CHUNKS = 8192  # of one body with Transfer-Encoding: chunked
+_CHUNKS_IN_TURN = 64  # parsed before other connections have their turn
+_LINGER_SECONDS = 2.0
+_SMALL_BODY_BYTES = 64 << 10  # for which there is always room
+
+Headers = list[tuple[bytes, bytes]]
+Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What clients may hold.
+
+    Attributes:
+      connections: open ones.
+      body_bytes: longest body of a request.
+      arriving_bytes: of all bodies that have not arrived whole.
+      unread_bytes: of all answers that clients have not taken.
+      seconds: for a body to arrive, and for 64 KiB of an answer to be taken.
+      idle_seconds: for the head of a request to arrive, on a connection that has no request.
+    """
+
+    connections: int = 512
+    body_bytes: int = 4 << 20
+    arriving_bytes: int = 64 << 20
+    unread_bytes: int = 128 << 20
+    seconds: float = 20.0
+    idle_seconds: float = 75.0
+
+
+@dataclass
+class _Answer:
+    status: int
+    headers: Headers = field(default_factory=list)
+    body: bytes = b""
+
+
+class _RefusedError(Exception):
+    """A request is refused before the application sees it, and the connection closed."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        headers = [(b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff")]
+        if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
+            headers.append((b"retry-after", b"1"))
+        body = json.dumps({"error": message}).encode()
+        self.answer = _Answer(status, [*headers, (b"connection", b"close")], body)
+
+
+class HttpServer:
+    """Listens, and holds the connections to their limits."""
+
+    def __init__(
+        self, app: Application, limits: Limits, on_refusal: Callable[[int], None] = lambda _: None
+    ) -> None:
+        """Makes a server that does not listen yet.
+
+        Args:
+          app: an ASGI application; only its HTTP side is used, without a lifespan.
+          limits: what clients may hold.
+          on_refusal: called with the status of each request that the application never sees.
+        """
+        self.app = app
+        self.limits = limits
+        self.on_refusal = on_refusal
+        self.stopping = False
+        self._open: set[_Connection] = set()
+        self._listener: asyncio.Server | None = None
+
+    async def start(self, listening: socket.socket, backlog: int) -> None:
+        """Accepts connections on a bound socket.
+
+        Args:
+          listening: bound to an address.
+          backlog: connections that may wait to be accepted, and are accepted at once.
+        """
+        self._listener = await asyncio.start_server(
+            self._converse, sock=listening, backlog=backlog, limit=_READ_BYTES
+        )
+
+    async def stop(self, seconds: float) -> None:
+        """Accepts no more connections, and closes those without a request.
+
+        Requests that have begun are answered, for up to so many seconds.
+        """
+        self.stopping = True
+        if self._listener is not None:
+            self._listener.close()
+        for connection in [each for each in self._open if each.is_idle]:
+            connection.abort()
+        ends = time.monotonic() + seconds
+        while self._open and time.monotonic() < ends:
+            await asyncio.sleep(0.05)
+        for connection in list(self._open):
+            connection.abort()
+
+    @property
+    def arriving_bytes(self) -> int:
+        """Bytes of bodies that have not arrived whole."""
+        return sum(each.arriving_bytes for each in self._open)
+
+    def drop_unread(self) -> None:
+        """Closes the connections whose clients read slowest, until their answers fit."""
+        unread = [each for each in self._open if each.unread_bytes]
+        excess = sum(each.unread_bytes for each in unread) - self.limits.unread_bytes
+        for connection in sorted(unread, key=lambda each: each.waits_since):
+            if excess <= 0:
+                return
+            excess -= connection.unread_bytes
+            self._drop(connection)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = _Connection(self, reader, writer)
+        self._open.add(connection)
+        if len(self._open) > self.limits.connections:
+            self._drop(min(self._open, key=lambda each: each.waits_since))
+        try:
+            await connection.run()
+        finally:
+            self._open.discard(connection)
+
+    def _drop(self, connection: "_Connection") -> None:
+        self._open.discard(connection)
+        connection.abort()
+
+
+class _Connection:
+    """One client's requests, one after the other.
+
+    Attributes:
+      waits_since: since when the server waits for this client, seconds of the monotonic clock;
+        infinite while a request is being answered.
+      is_idle: no byte of a request has arrived that is not answered.
+      arriving_bytes: of a body that has not arrived whole.
+      unread_bytes: of an answer that the client has not taken.
+    """
+
+    def __init__(
+        self, server: HttpServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.waits_since = time.monotonic()
+        self.is_idle = True
+        self.arriving_bytes = 0
+        self.unread_bytes = 0
+        self._server = server
+        self._limits = server.limits
+        self._reader = reader
+        self._writer = writer
+        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_BYTES)
+
+    def abort(self) -> None:
+        """Closes the connection; what was not sent is lost."""
+        self._writer.transport.abort()
+
+    async def run(self) -> None:
+        """Answers requests until the client or the server ends the connection."""
+        self._writer.transport.set_write_buffer_limits(high=_WRITE_BYTES)
+        # The client may have gone, or may not have kept to its time; neither is worth a line.
+        with contextlib.suppress(OSError, asyncio.TimeoutError, asyncio.IncompleteReadError):
+            while await self._exchange():
+                self._h11.start_next_cycle()
+            await self._linger()
+        self._writer.close()
+
+    async def _exchange(self) -> bool:
+        """Answers one request; returns whether another may follow on this connection."""
+        method = b""
+        try:
+            request = await asyncio.wait_for(self._read_head(), self._limits.idle_seconds)
+            if request is None:
+                return False
+            method = request.method
+            body = await self._read_body(request)
+            self.waits_since = float("inf")
+            answer = await self._ask_application(request, body)
+        except _RefusedError as error:
+            answer = self._refuse(error)
+        except h11.RemoteProtocolError as error:
+            message = f"Malformed request: {error}"
+            answer = self._refuse(_RefusedError(error.error_status_hint, message))
+        self.waits_since = time.monotonic()
+        await self._send(answer, is_head=method == b"HEAD")
+        self.is_idle = True
+        both = (self._h11.our_state, self._h11.their_state)
+        return both == (h11.DONE, h11.DONE) and not self._server.stopping
+
+    async def _read_head(self) -> h11.Request | None:
+        event = await self._next_event()
+        if not isinstance(event, h11.Request):
+            return None
+        names = {name for name, _ in event.headers}
+        if {b"content-length", b"transfer-encoding"} <= names:
+            # Two servers may read two different bodies: RFC 9112, section 6.1.
+            raise _RefusedError(400, "Content-Length and Transfer-Encoding exclude each other")
+        if b"content-encoding" in names:
+            raise _RefusedError(400, "Content-Encoding is not supported: send the body as it is")
+        return event
+
+    async def _read_body(self, request: h11.Request) -> bytes:
+        declared = int(dict(request.headers).get(b"content-length", b"0"))
+        if declared > self._limits.body_bytes:
+            raise self._too_long()
+        if self._h11.they_are_waiting_for_100_continue:
+            self._writer.write(
+                self._h11.send(h11.InformationalResponse(status_code=100, headers=[]))
+            )
+        try:
+            return await asyncio.wait_for(self._gather_body(), self._limits.seconds)
+        except asyncio.TimeoutError:
+            seconds = f"{self._limits.seconds:g} s"
+            raise _RefusedError(408, f"the body did not arrive within {seconds}") from None
+        finally:
+            self.arriving_bytes = 0
+
+    async def _gather_body(self) -> bytes:
+        body = bytearray()
+        chunks = 0
+        async for data in self._body_events():
+            body += data
+            chunks += 1
+            self.arriving_bytes = len(body)
+            if len(body) > self._limits.body_bytes:
+                raise self._too_long()
+            if chunks > _MAX_CHUNKS:
+                raise _RefusedError(400, f"the body has more than {_MAX_CHUNKS} chunks")
+            if len(body) > _SMALL_BODY_BYTES and (
+                self._server.arriving_bytes > self._limits.arriving_bytes
+            ):
+                raise _RefusedError(503, "too many bytes of request bodies arrive; try again")
+            if chunks % _CHUNKS_IN_TURN == 0:
+                await asyncio.sleep(0)
+        return bytes(body)
+
+    async def _body_events(self) -> AsyncIterator[bytes]:
+        while True:
+            event = await self._next_event()
+            if isinstance(event, h11.EndOfMessage):
+                return
+            if not isinstance(event, h11.Data):
+                raise ConnectionResetError
+            yield event.data
+
+    def _refuse(self, error: _RefusedError) -> _Answer:
+        self._server.on_refusal(error.answer.status)
+        return error.answer
+
+    def _too_long(self) -> _RefusedError:
+        return _RefusedError(413, f"the body is longer than {self._limits.body_bytes} bytes")
+
+    async def _next_event(self) -> Any:
+        while (event := self._h11.next_event()) is h11.NEED_DATA:
+            data = await self._reader.read(_READ_BYTES)
+            self.is_idle = self.is_idle and not data
+            self._h11.receive_data(data)
+        return event
+
+    async def _ask_application(self, request: h11.Request, body: bytes) -> _Answer:
+        answer = _Answer(500)
+        parts: list[bytes] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                answer.status, answer.headers = message["status"], list(message["headers"])
+            else:
+                parts.append(message.get("body", b""))
+
+        try:
+            await self._server.app(_scope(request, self._writer), receive, send)
+        except Exception:
+            _log.exception("a request failed")
+        answer.body = b"".join(parts)
+        return answer
+
+    async def _send(self, answer: _Answer, *, is_head: bool) -> None:
+        names = {name.lower() for name, _ in answer.headers}
+        headers = [*answer.headers, (b"date", formatdate(usegmt=True).encode())]
+        if b"content-length" not in names:
+            headers.append((b"content-length", str(len(answer.body)).encode()))
+        if self._server.stopping and b"connection" not in names:
+            headers.append((b"connection", b"close"))
+        reason = http.HTTPStatus(answer.status).phrase.encode()
+        head = h11.Response(status_code=answer.status, headers=headers, reason=reason)
+        self._writer.write(self._h11.send(head))
+        body = b"" if is_head else answer.body
+        self.unread_bytes = len(body)
+        self._server.drop_unread()
+        for start in range(0, len(body), _WRITE_BYTES):
+            piece = h11.Data(data=body[start : start + _WRITE_BYTES])
+            self._writer.write(self._h11.send(piece))
+            await self._drain()
+        self._writer.write(self._h11.send(h11.EndOfMessage()))
+        await self._drain()
+        self.unread_bytes = 0
+
+    async def _drain(self) -> None:
+        if self._writer.is_closing():
+            raise ConnectionResetError
+        if self._writer.transport.get_write_buffer_size() > _WRITE_BYTES:
+            await asyncio.wait_for(self._writer.drain(), self._limits.seconds)
+
+    async def _linger(self) -> None:
+        """Ends the sending side and reads what still arrives, so that the answer is not lost.
+
+        Closing a socket with unread bytes in it resets the connection: RFC 9112, section 9.6.
+        """
+        if self._writer.can_write_eof():
+            self._writer.write_eof()
+        ends = time.monotonic() + _LINGER_SECONDS
+        while (left := ends - time.monotonic()) > 0:
+            if not await asyncio.wait_for(self._reader.read(_READ_BYTES), left):
+                return
+
+
+def _scope(request: h11.Request, writer: asyncio.StreamWriter) -> dict[str, Any]:
+    """The request as ASGI has it; HEAD is GET, whose body is not sent."""
+    path, _, query = request.target.partition(b"?")
+    method = request.method.decode("ascii")
+    peer = writer.get_extra_info("peername") or ("", 0)
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": request.http_version.decode("ascii"),
+        "method": "GET" if method == "HEAD" else method,
+        "scheme": "http",
+        "path": unquote(path.decode("ascii")),
+        "raw_path": path,
+        "query_string": query,
+        "root_path": "",
+        "headers": list(request.headers),
+        "client": peer[:2],
+        "server": writer.get_extra_info("sockname")[:2],
+    }
