@@ -9,7 +9,7 @@ import ipaddress
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -19,11 +19,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from registry.layout import version_number
-from serving.json_codec import encode_slice, join_slices, parse_request
+from serving.json_codec import JsonRequest, encode_slice, join_slices, parse_request
 from serving.metrics import Metrics
 from serving.predicting import HTTP_STATUS, Predictor
 from serving.requests import BusyError, PredictError
 from serving.watch import VersionStatus
+
+if TYPE_CHECKING:
+    from serving.loading import LoadedVersion
 
 PAGE = Path(__file__).parent / "page"
 _RETRY = {"Retry-After": "1"}
@@ -36,6 +39,7 @@ _PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
 }
 _ERROR = {"description": 'An error: {"error": message}'}
+_SHORT_BODY_BYTES = 8 << 10  # parsed in less time than a thread takes to start on it
 _PREDICT_BODY = {
     "required": True,
     "content": {
@@ -152,7 +156,6 @@ class _Routes:
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
         self._versions = predictor.versions
-        # Of its own, so that no request waits for the model before it is known what it asks.
         self._parsing = ThreadPoolExecutor(1, thread_name_prefix="parse")
 
     async def healthz(self) -> Response:
@@ -233,18 +236,19 @@ class _Routes:
             raise HTTPException(415, "Expected the header Content-Type: application/json")
         with self._predictor.counted() as drawn:
             model = self._predictor.find(name, version)
-            asked = await asyncio.get_running_loop().run_in_executor(
-                self._parsing,
-                parse_request,
-                await request.body(),
-                model.signatures,
-                self._predictor.settings.max_rows,
-            )
+            asked = await self._parse(await request.body(), model)
             encode = functools.partial(encode_slice, by_row=asked.by_row)
             slices = await self._predictor.draw(model, asked.request, encode)
             drawn.rows = asked.request.rows
             body = join_slices(slices, by_row=asked.by_row)
         return Response(body, media_type="application/json")
+
+    async def _parse(self, body: bytes, model: "LoadedVersion") -> JsonRequest:
+        arguments = (body, model.signatures, self._predictor.settings.max_rows)
+        if len(body) <= _SHORT_BODY_BYTES:
+            return parse_request(*arguments)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._parsing, parse_request, *arguments)
 
 
 async def _malformed(request: Request) -> Response:

@@ -35,6 +35,8 @@ _WRITE_BYTES = 64 << 10
 _HEAD_BYTES = 32 << 10
 _MAX_CHUNKS = 8192  # of one body with Transfer-Encoding: chunked
 _CHUNKS_IN_TURN = 64  # parsed before other connections have their turn
+_BACKLOG = 128
+_ACCEPTED_IN_TURN = 8
 _LINGER_SECONDS = 2.0
 _SMALL_BODY_BYTES = 64 << 10  # for which there is always room
 
@@ -102,16 +104,13 @@ class HttpServer:
         self._open: set[_Connection] = set()
         self._listener: asyncio.Server | None = None
 
-    async def start(self, listening: socket.socket, backlog: int) -> None:
-        """Accepts connections on a bound socket.
-
-        Args:
-          listening: bound to an address.
-          backlog: connections that may wait to be accepted, and are accepted at once.
-        """
+    async def start(self, listening: socket.socket) -> None:
+        """Accepts connections on a bound socket."""
         self._listener = await asyncio.start_server(
-            self._converse, sock=listening, backlog=backlog, limit=_READ_BYTES
+            self._converse, sock=listening, backlog=_ACCEPTED_IN_TURN, limit=_READ_BYTES
         )
+        # asyncio accepts `backlog` connections in one turn of its loop, and listens for as many.
+        listening.listen(_BACKLOG)
 
     async def stop(self, seconds: float) -> None:
         """Accepts no more connections, and closes those without a request.

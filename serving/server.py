@@ -23,7 +23,6 @@ from serving.watch import VersionWatch
 
 _log = logging.getLogger(__name__)
 _GRACE_SECONDS = 1.0  # beyond the time that a request may take
-_BACKLOG = 128
 _OTHER_FILES = 64  # descriptors beside the connections: libraries, logs, the model, gRPC
 _GRPC_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_BODY_BYTES),
@@ -85,9 +84,8 @@ class _Serving:
         self._grace = settings.timeout_seconds + _GRACE_SECONDS
         self._versions = VersionWatch(base)
         self._predictor = Predictor(base.name, self._versions, settings)
-        connections, self._backlog = _connections(settings.max_connections)
         limits = Limits(
-            connections=connections,
+            connections=_connections(settings.max_connections),
             body_bytes=MAX_BODY_BYTES,
             seconds=settings.timeout_seconds,
             idle_seconds=IDLE_SECONDS,
@@ -101,7 +99,7 @@ class _Serving:
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         rpc = grpc.aio.server(options=_GRPC_OPTIONS, maximum_concurrent_rpcs=_MAX_RPCS)
         self._announce(_bind_grpc(rpc, self._host, self._grpc_port))
-        await self._http.start(self._listening, self._backlog)
+        await self._http.start(self._listening)
         loading = asyncio.create_task(self._load(rpc))
         await asyncio.wait(
             [asyncio.create_task(stopping.wait()), loading], return_when=asyncio.FIRST_COMPLETED
@@ -193,19 +191,17 @@ def _bind_grpc(server: grpc.aio.Server, host: str, port: int) -> str:
     return f"{shown}:{bound}"
 
 
-def _connections(wanted: int) -> tuple[int, int]:
-    """How many connections, and how many waiting to be accepted, fit the limit on open files."""
+def _connections(wanted: int) -> int:
+    """How many connections fit the limit on open files, which is raised as far as it may be."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    room = max(8, hard - _OTHER_FILES) if hard != resource.RLIM_INFINITY else wanted + _BACKLOG
-    if room >= wanted + _BACKLOG:
-        return wanted, _BACKLOG
-    backlog = max(4, min(_BACKLOG, room // 4))
-    connections = max(4, min(wanted, room - backlog))
+    if hard == resource.RLIM_INFINITY or hard - _OTHER_FILES >= wanted:
+        return wanted
+    room = max(8, hard - _OTHER_FILES)
     _log.warning(
         "at most %d connections instead of %d: the limit on open files (ulimit -n) is %d",
-        connections,
+        room,
         wanted,
         hard,
     )
-    return connections, backlog
+    return room
