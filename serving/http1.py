@@ -317,15 +317,17 @@ class _Connection:
             headers.append((b"connection", b"close"))
         reason = http.HTTPStatus(answer.status).phrase.encode()
         head = h11.Response(status_code=answer.status, headers=headers, reason=reason)
-        self._writer.write(self._h11.send(head))
+        written = self._h11.send(head) or b""
         body = b"" if is_head else answer.body
         self.unread_bytes = len(body)
         self._server.drop_unread()
         for start in range(0, len(body), _WRITE_BYTES):
             piece = h11.Data(data=body[start : start + _WRITE_BYTES])
-            self._writer.write(self._h11.send(piece))
+            written += self._h11.send(piece) or b""
+            self._writer.write(written)
+            written = b""
             await self._drain()
-        self._writer.write(self._h11.send(h11.EndOfMessage()))
+        self._writer.write(written + (self._h11.send(h11.EndOfMessage()) or b""))
         await self._drain()
         self.unread_bytes = 0
 
