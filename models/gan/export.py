@@ -162,10 +162,10 @@ def export_generator(generator: keras.Model, settings: TrainSettings, directory:
         )
     }
     archive.write_out(directory, verbose=False)
-    _write_warm_up(signatures, settings, os.path.join(directory, WARM_UP_REQUESTS))
+    write_warm_up(signatures, settings, os.path.join(directory, WARM_UP_REQUESTS))
 
 
-def _write_warm_up(
+def write_warm_up(
     signatures: dict[str, Callable[..., dict[str, tf.Tensor]]], settings: TrainSettings, path: str
 ) -> None:
     """Writes a request for each signature, with the response of the generator in this process.
@@ -174,6 +174,11 @@ def _write_warm_up(
     of a signature takes many times as long as those after it, and does not look at the responses:
     https://www.tensorflow.org/tfx/serving/saved_model_warmup. ServingCheck compares them with what
     the SavedModel gives.
+
+    Args:
+      signatures: by name, each a function of the inputs of `docs/serving-contract.md`.
+      settings: of the generator, for its digits and the size of its latents.
+      path: of the TFRecord file; its folder is created.
     """
     digits = tf.range(ANY_DIGIT, CLASSES, dtype=tf.int64)
     rows = len(digits)
