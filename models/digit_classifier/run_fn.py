@@ -52,16 +52,23 @@ def run_fn(fn_args: Any) -> None:
 
 
 def export_classifier(model: keras.Model, directory: str) -> None:
-    """Writes the SavedModel that `FeatureExtractor` reads."""
+    """Writes the SavedModel that `FeatureExtractor` reads.
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 28, 28, 1], tf.uint8, "image")])
+    Args:
+      model: from `build_classifier`.
+      directory: created; must not hold a SavedModel yet.
+    """
+
     def classify(image: tf.Tensor) -> dict[str, tf.Tensor]:
         features, logits = model(image, training=False)
         return {"features": features, "logits": logits}
 
-    module = tf.Module()
-    module.model = model
-    tf.saved_model.save(module, directory, signatures={"serving_default": classify})
+    archive = keras.export.ExportArchive()
+    # Not `track`ed, so that each variable is saved once; see `models/gan/export.py`.
+    archive.add_endpoint(
+        "serving_default", classify, [tf.TensorSpec([None, 28, 28, 1], tf.uint8, "image")]
+    )
+    archive.write_out(directory, verbose=False)
 
 
 def _reporter(total: int) -> Callable[[int, float, float], None]:

@@ -1,16 +1,18 @@
 """The exported generator: a SavedModel whose rows each stand alone and are reproducible."""
 
 import os
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from models.gan.networks import CLASSES, IMAGE_SHAPE, apply, to_pixels
 from models.gan.settings import TrainSettings
+from registry.layout import WARM_UP_REQUESTS
 
 ANY_DIGIT = -1
-WARM_UP = os.path.join("assets.extra", "tf_serving_warmup_requests")
 
 _LATENT, _DIGIT = 0, 1
 # Rows run through the network this many at a time, the last ones padded: a kernel chosen for
@@ -18,53 +20,33 @@ _LATENT, _DIGIT = 0, 1
 _ROWS = 16
 
 
-class ServedGenerator(tf.Module):
-    """The serving contract around a generator; see `docs/serving-contract.md`.
+class ServedGenerator:
+    """The signatures of `docs/serving-contract.md` for a generator, as functions of tensors.
 
-    Each signature takes N rows, N from 0 up. A digit outside -1..9 is an InvalidArgumentError that
-    names the row and the value; so is a digit asked of an unconditional generator, and inputs of
-    unequal numbers of rows.
+    Each function takes N rows, N from 0 up. It raises an InvalidArgumentError that names the row
+    and the value for a digit outside -1..9, for a digit given to an unconditional generator, and
+    for a latent that gives no finite image; and one for inputs of unequal numbers of rows.
     """
 
     def __init__(self, generator: keras.Model, settings: TrainSettings) -> None:
-        super().__init__(name="served_generator")
         self._generator = generator
         self._settings = settings
-        self.from_latent = tf.function(
-            self._from_latent,
-            input_signature=[
-                tf.TensorSpec([None, settings.latent_dim], tf.float32, "latent"),
-                tf.TensorSpec([None], tf.int64, "digit"),
-            ],
-        )
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None], tf.int64, "seed"),
-            tf.TensorSpec([None], tf.int64, "digit"),
-        ]
-    )
     def serve_png(self, seed: tf.Tensor, digit: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Draws PNG pictures.
+        """Draws PNG images.
 
         Args:
           seed: int64 [N], any value.
           digit: int64 [N], 0..9, or -1 for any.
 
         Returns:
-          `image_bytes` string [N], each a PNG of 28x28 grey pixels; `digit` int64 [N], the digit
-          that the generator was asked for, -1 when it is unconditional.
+          `image_bytes` string [N], each a PNG of 28x28 gray pixels; `digit` int64 [N], the digit
+          that the generator was given, -1 when it is unconditional.
         """
         drawn = self.generate_pixels(seed, digit)
         encoded = tf.map_fn(tf.io.encode_png, drawn["image"], fn_output_signature=tf.string)
         return {"image_bytes": encoded, "digit": drawn["digit"]}
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None], tf.int64, "seed"),
-            tf.TensorSpec([None], tf.int64, "digit"),
-        ]
-    )
     def generate_pixels(self, seed: tf.Tensor, digit: tf.Tensor) -> dict[str, tf.Tensor]:
         """Draws pixels: `image` uint8 [N, 28, 28, 1] and `digit` int64 [N]; see `serve_png`."""
         digit = self._checked(digit, seed)
@@ -73,11 +55,11 @@ class ServedGenerator(tf.Module):
         latent = tf.map_fn(self._latent, seed, fn_output_signature=tf.float32)
         return {"image": to_pixels(self._draw(latent, digit)), "digit": digit}
 
-    def _from_latent(self, latent: tf.Tensor, digit: tf.Tensor) -> dict[str, tf.Tensor]:
+    def from_latent(self, latent: tf.Tensor, digit: tf.Tensor) -> dict[str, tf.Tensor]:
         """Draws from latents.
 
         Args:
-          latent: float32 [N, latent_dim].
+          latent: float32 [N, latent_dim], finite and small enough for finite images.
           digit: int64 [N], 0..9, or -1 for any (then the digit follows from the row's latent).
 
         Returns:
@@ -85,8 +67,10 @@ class ServedGenerator(tf.Module):
         """
         digit = self._checked(digit, latent)
         if self._settings.conditional:
-            follows = tf.cast(tf.bitcast(tf.reduce_sum(latent, axis=1), tf.int32), tf.int64)
-            digit = tf.where(digit == ANY_DIGIT, tf.map_fn(_any_digit, follows), digit)
+            # A sum of integers: a sum of floats depends on the order that a CPU adds them in.
+            bits = tf.cast(tf.bitcast(latent, tf.int32), tf.int64)
+            follows = tf.map_fn(_any_digit, tf.reduce_sum(bits, axis=1))
+            digit = tf.where(digit == ANY_DIGIT, follows, digit)
         return {"image": self._draw(latent, digit), "digit": digit}
 
     def _latent(self, seed: tf.Tensor) -> tf.Tensor:
@@ -97,11 +81,11 @@ class ServedGenerator(tf.Module):
             )
         return width * tf.random.stateless_normal([self._settings.latent_dim], pair, alg="philox")
 
-    def _draw(self, latent: tf.Tensor, digit: tf.Tensor) -> tf.Tensor:
-        count = tf.shape(latent)[0]
+    def _draw(self, given: tf.Tensor, digit: tf.Tensor) -> tf.Tensor:
+        count = tf.shape(given)[0]
         padding = -count % _ROWS
         latent = tf.reshape(
-            tf.pad(latent, [[0, padding], [0, 0]]), [-1, _ROWS, self._settings.latent_dim]
+            tf.pad(given, [[0, padding], [0, 0]]), [-1, _ROWS, self._settings.latent_dim]
         )
         digit = tf.reshape(tf.pad(tf.maximum(digit, 0), [[0, padding]]), [-1, _ROWS])
         images = tf.map_fn(
@@ -111,7 +95,7 @@ class ServedGenerator(tf.Module):
             (latent, digit),
             fn_output_signature=tf.TensorSpec([_ROWS, *IMAGE_SHAPE], tf.float32),
         )
-        return tf.reshape(images, [-1, *IMAGE_SHAPE])[:count]
+        return _finite(tf.reshape(images, [-1, *IMAGE_SHAPE])[:count], given)
 
     def _checked(self, digit: tf.Tensor, beside: tf.Tensor) -> tf.Tensor:
         """The digits, once they are as many as the rows `beside` them, and each is allowed."""
@@ -138,6 +122,22 @@ def _any_digit(seed: tf.Tensor) -> tf.Tensor:
     return tf.random.stateless_uniform([], pair, 0, CLASSES, tf.int64, alg="philox")
 
 
+def _finite(images: tf.Tensor, latent: tf.Tensor) -> tf.Tensor:
+    """The images, once each of them and of the latents that they are drawn from is finite."""
+    is_finite = tf.reduce_all(tf.math.is_finite(latent), axis=1) & tf.reduce_all(
+        tf.math.is_finite(images), axis=[1, 2, 3]
+    )
+    wrong = tf.where(~is_finite)[:1, 0]
+    size = tf.where(tf.math.is_finite(latent), tf.abs(latent), latent.dtype.max)
+    worst = tf.gather(latent, tf.argmax(size, axis=1)[:, tf.newaxis], axis=1, batch_dims=1)
+    message = tf.strings.format(
+        "latent must be finite and give a finite image; row {} has {}",
+        (wrong, tf.gather(worst[:, 0], wrong)),
+    )
+    with tf.control_dependencies([tf.debugging.Assert(tf.size(wrong) == 0, [message])]):
+        return tf.identity(images)
+
+
 def export_generator(generator: keras.Model, settings: TrainSettings, directory: str) -> None:
     """Writes the SavedModel with the signatures of the serving contract.
 
@@ -146,37 +146,60 @@ def export_generator(generator: keras.Model, settings: TrainSettings, directory:
       settings: those it was built with.
       directory: created; must not hold a SavedModel yet.
     """
-    module = ServedGenerator(generator, settings)
-    tf.saved_model.save(
-        module,
-        directory,
-        signatures={
-            "serving_default": module.serve_png,
-            "generate_pixels": module.generate_pixels,
-            "from_latent": module.from_latent,
-        },
-    )
-    _write_warm_up(settings, os.path.join(directory, WARM_UP))
+    served = ServedGenerator(generator, settings)
+    digit = tf.TensorSpec([None], tf.int64, "digit")
+    seeded = [tf.TensorSpec([None], tf.int64, "seed"), digit]
+    latent = [tf.TensorSpec([None, settings.latent_dim], tf.float32, "latent"), digit]
+    archive = keras.export.ExportArchive()
+    # The archive saves each variable that an endpoint reads, once. `track(generator)` would save
+    # the Keras variables around them as well, and a second copy under every one.
+    signatures = {
+        name: archive.add_endpoint(name, function, specs)
+        for name, function, specs in (
+            ("serving_default", served.serve_png, seeded),
+            ("generate_pixels", served.generate_pixels, seeded),
+            ("from_latent", served.from_latent, latent),
+        )
+    }
+    archive.write_out(directory, verbose=False)
+    write_warm_up(signatures, settings, os.path.join(directory, WARM_UP_REQUESTS))
 
 
-def _write_warm_up(settings: TrainSettings, path: str) -> None:
-    """Requests with which TensorFlow Serving tries each signature before it serves a version.
+def write_warm_up(
+    signatures: dict[str, Callable[..., dict[str, tf.Tensor]]], settings: TrainSettings, path: str
+) -> None:
+    """Writes a request for each signature, with the response of the generator in this process.
 
-    The first call of a signature takes many times as long as those after it; see
-    https://www.tensorflow.org/tfx/serving/saved_model_warmup.
+    TensorFlow Serving sends the requests to a version before it serves that, since the first call
+    of a signature takes many times as long as those after it, and does not look at the responses:
+    https://www.tensorflow.org/tfx/serving/saved_model_warmup. ServingCheck compares them with what
+    the SavedModel gives.
+
+    Args:
+      signatures: by name, each a function of the inputs of `docs/serving-contract.md`.
+      settings: of the generator, for its digits and the size of its latents.
+      path: of the TFRecord file; its folder is created.
     """
-    any_digit = tf.constant([ANY_DIGIT], tf.int64)
-    seeded = {"seed": tf.constant([0], tf.int64), "digit": any_digit}
-    latent = {"latent": tf.zeros([1, settings.latent_dim]), "digit": any_digit}
-    requests = {"serving_default": seeded, "generate_pixels": seeded, "from_latent": latent}
+    digits = tf.range(ANY_DIGIT, CLASSES, dtype=tf.int64)
+    rows = len(digits)
+    if not settings.conditional:
+        digits = tf.fill([rows], tf.constant(ANY_DIGIT, tf.int64))
+    latent = tf.random.stateless_normal([rows, settings.latent_dim], [0, 0])
+    seeded = {"seed": tf.range(rows, dtype=tf.int64), "digit": digits}
     tf.io.gfile.makedirs(os.path.dirname(path))
-    with tf.io.TFRecordWriter(path) as writer:
-        for signature, inputs in requests.items():
-            request = predict_pb2.PredictRequest()
-            request.model_spec.signature_name = signature
-            for name, value in inputs.items():
-                request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-            log = prediction_log_pb2.PredictionLog(
-                predict_log=prediction_log_pb2.PredictLog(request=request)
+    # On the CPU, which every machine has: a GPU rounds otherwise.
+    with tf.io.TFRecordWriter(path) as writer, tf.device("CPU"):
+        for name, function in signatures.items():
+            inputs = {"latent": latent, "digit": digits} if name == "from_latent" else seeded
+            log = prediction_log_pb2.PredictLog(
+                request=predict_pb2.PredictRequest(inputs=_protos(inputs)),
+                response=predict_pb2.PredictResponse(outputs=_protos(function(**inputs))),
             )
-            writer.write(log.SerializeToString())
+            log.request.model_spec.signature_name = name
+            log.response.model_spec.signature_name = name
+            record = prediction_log_pb2.PredictionLog(predict_log=log)
+            writer.write(record.SerializeToString())
+
+
+def _protos(tensors: dict[str, tf.Tensor]) -> dict[str, tensor_pb2.TensorProto]:
+    return {name: tf.make_tensor_proto(tensor) for name, tensor in tensors.items()}

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
+from saved_variables import variables_of
 
 from components.mnist_example_gen.features import serialize_examples
 from models.digit_classifier.features import FeatureExtractor
@@ -104,6 +105,13 @@ def test_the_export_gives_the_same_features_and_logits(trained, exported, split)
     for seen, wanted in zip(FeatureExtractor(exported)(images), expected, strict=True):
         assert seen.dtype == np.float32
         np.testing.assert_allclose(seen, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_each_variable_is_exported_once(trained, exported):
+    in_graph, restored, stored = variables_of(exported)
+    assert in_graph == restored
+    # Seeds of the layers are variables that the signature does not read.
+    assert len(in_graph) == stored == len(trained.weights)
 
 
 def test_features_do_not_depend_on_the_batch_they_are_computed_in(exported, split):

@@ -1,6 +1,7 @@
 """The serving contract, on an untrained generator that was saved and loaded again."""
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,12 +12,15 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from PIL import Image
+from saved_variables import variables_of
 from tensorflow_serving.apis import prediction_log_pb2
 
 from models.gan.export import export_generator
 from models.gan.networks import PROJECTION, build_generator
 from models.gan.settings import TrainSettings
+from registry.layout import WARM_UP_REQUESTS
 
 LATENT_DIM = 6
 ENDS = (-(2**63), 2**63 - 1)
@@ -25,9 +29,10 @@ DIGITS = st.integers(-1, 9)
 
 
 class Served(NamedTuple):
-    """A generator and what was loaded of it."""
+    """A generator, the folder that it was exported to, and what was loaded from there."""
 
     generator: keras.Model
+    folder: Path
     loaded: Any
 
     def __call__(self, signature: str, *columns: Any) -> dict[str, np.ndarray]:
@@ -53,7 +58,8 @@ def serve(directory: Path, **changed: Any) -> Served:
         if variable.name == "kernel":
             variable.assign(3.0 * variable)
     export_generator(generator, recipe, str(directory / "model"))
-    return Served(generator, tf.saved_model.load(str(directory / "model")))
+    folder = directory / "model"
+    return Served(generator, folder, tf.saved_model.load(str(folder)))
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +83,8 @@ def test_seeds_give_wider_latents_than_in_training(tmp_path: Path, latent: str) 
         latent_dim=LATENT_DIM, generator_channels=(8, 6, 4), sampling_width=1, **tanh
     )
     export_generator(wide.generator, recipe, str(tmp_path / "narrow"))
-    narrow = Served(wide.generator, tf.saved_model.load(str(tmp_path / "narrow")))
+    folder = tmp_path / "narrow"
+    narrow = Served(wide.generator, folder, tf.saved_model.load(str(folder)))
     rows = list(range(20)), [seed % 10 for seed in range(20)]
     drawn, same = (each("generate_pixels", *rows)["image"].astype(int) for each in (wide, narrow))
     assert np.ptp(drawn) > 100
@@ -231,11 +238,54 @@ def test_what_is_served_is_the_network(name: str, request: pytest.FixtureRequest
     assert np.abs(drawn["image"]).max() <= 1
 
 
-def test_extreme_latents_stay_in_range(served: Served) -> None:
-    extreme = np.concatenate([1e6 * latents(3), np.zeros((1, LATENT_DIM), np.float32)])
-    image = served("from_latent", extreme, [0, 9, -1, -1])["image"]
-    assert np.isfinite(image).all()
-    assert np.abs(image).max() <= 1
+@settings(max_examples=60, deadline=None)
+@given(
+    latent=hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 20), st.just(LATENT_DIM)),
+        elements=st.floats(width=32),
+        fill=st.floats(-3, 3, width=32),
+    ),
+    digit=DIGITS,
+)
+def test_pixels_of_any_latent_are_in_range_or_the_row_is_refused(
+    served: Served, latent: np.ndarray, digit: int
+) -> None:
+    try:
+        image = served("from_latent", latent, [digit] * len(latent))["image"]
+    except tf.errors.InvalidArgumentError as error:
+        [row] = map(int, re.findall(r"row \[(\d+)\]", error.message))
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"row \[0\]"):
+            served("from_latent", latent[row : row + 1], [digit])
+        before = served("from_latent", latent[:row], [digit] * row)["image"]
+        assert (np.abs(before) <= 1).all()
+    else:
+        assert np.isfinite(latent).all()
+        assert (np.abs(image) <= 1).all()
+
+
+@pytest.mark.parametrize("name", ["served", "unconditional"])
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf"), (3e38, r"3e\+38")],
+)
+@pytest.mark.parametrize("row", [0, 1, 17])
+def test_a_latent_without_a_finite_image_is_named(
+    name: str, request: pytest.FixtureRequest, value: float, shown: str, row: int
+) -> None:
+    model = request.getfixturevalue(name)
+    latent = latents(18)
+    latent[row] = value
+    message = rf"latent must be finite and give a finite image; row \[{row}\] has \[{shown}\]"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        model("from_latent", latent, [-1] * 18)
+
+
+def test_each_variable_is_saved_once(served: Served, unconditional: Served) -> None:
+    for model in (served, unconditional):
+        in_graph, restored, stored = variables_of(model.folder)
+        assert in_graph == restored
+        assert len(in_graph) == stored == len(model.generator.variables)
 
 
 SIGNATURES: dict[str, Callable[[int], Any]] = {
@@ -283,18 +333,20 @@ def test_inputs_of_unequal_length_are_refused(
             model(signature, first(rows), [-1] * digits)
 
 
-def test_warm_up_requests_call_every_signature(tmp_path):
+@pytest.mark.parametrize("name", ["served", "unconditional"])
+def test_warm_up_requests_call_every_signature(name: str, request: pytest.FixtureRequest) -> None:
     """As TensorFlow Serving reads them: PredictionLogs in a TFRecord, at most 1,000."""
-    recipe = TrainSettings(latent_dim=LATENT_DIM, generator_channels=(4, 4, 4))
-    export_generator(build_generator(recipe), recipe, str(tmp_path / "model"))
-    path = str(tmp_path / "model" / "assets.extra" / "tf_serving_warmup_requests")
-    signatures = tf.saved_model.load(str(tmp_path / "model")).signatures
+    model = request.getfixturevalue(name)
+    path = model.folder / WARM_UP_REQUESTS
     called = []
-    for record in tf.data.TFRecordDataset(path):
-        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
-        request = log.predict_log.request
-        inputs = {name: tf.constant(tf.make_ndarray(p)) for name, p in request.inputs.items()}
-        outputs = signatures[request.model_spec.signature_name](**inputs)
-        assert all(value.shape[0] == 1 for value in outputs.values())
-        called.append(request.model_spec.signature_name)
-    assert sorted(called) == sorted(signatures)
+    for record in tf.data.TFRecordDataset(str(path)):
+        log = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log
+        signature = log.request.model_spec.signature_name
+        assert log.response.model_spec.signature_name == signature
+        inputs = {name: tf.constant(tf.make_ndarray(p)) for name, p in log.request.inputs.items()}
+        outputs = model.loaded.signatures[signature](**inputs)
+        assert set(log.response.outputs) == set(outputs)
+        for key, expected in log.response.outputs.items():
+            np.testing.assert_array_equal(outputs[key].numpy(), tf.make_ndarray(expected))
+        called.append(signature)
+    assert sorted(called) == sorted(model.loaded.signatures)
