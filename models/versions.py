@@ -1,6 +1,6 @@
 """The versions of a model that are served, in a local folder or on a store."""
 
-from models import storage
+import storage
 
 
 def newest_version(serving_dir: str) -> str | None:

@@ -4,9 +4,9 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import storage
 from components.data_blessing import STATISTICS_FILES, STATISTICS_FOLDER
 from components.data_gate.statistics import DataStatistics
-from models import storage
 
 
 class Served(NamedTuple):

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
+import storage
 from components.pusher.versions import (
     RECORD,
     PushError,
@@ -14,7 +15,6 @@ from components.pusher.versions import (
     model_files,
     new_record,
 )
-from models import storage
 
 _CLAIMS = ".claims"
 _LAST = "saved_model.pb"

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from models import storage
+import storage
 from models.gan.checkpoints import (
     MANIFEST,
     BrokenStateError,

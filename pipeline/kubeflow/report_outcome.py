@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Any
 
-from models import storage
+import storage
 from pipeline.webhook import RunReport, notify
 
 # ML Metadata's. A DAG whose last task lost its pod still says RUNNING.

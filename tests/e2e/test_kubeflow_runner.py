@@ -10,9 +10,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+import storage
 from components.pusher.object_store import list_versions
 from kubeflow_runner import app
-from models import storage
 
 ROOT = Path(__file__).parents[2]
 NODES = {

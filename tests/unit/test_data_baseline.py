@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
+import storage
 from components.data_gate.served import find_served
 from components.data_gate.statistics import DataStatistics
-from models import storage
 from pipeline.local.served import data_baseline_version
 
 
