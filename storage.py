@@ -79,6 +79,20 @@ def names_in(folder: str) -> list[str]:
     return sorted(name for name in _relative(folder, found) if name)
 
 
+def files_in(folder: str) -> list[str]:
+    """The files in a folder and in all folders below it, as relative paths, sorted.
+
+    Raises:
+      FileNotFoundError: when there is no local folder.
+    """
+    if is_local(folder):
+        walked = os.walk(folder, onerror=_raise)
+        found = [os.path.join(place, name) for place, _, names in walked for name in names]
+        return sorted(os.path.relpath(path, folder) for path in found)
+    with _store(folder) as store:
+        return sorted(set(_relative(folder, store.find(folder))))
+
+
 def read(address: str) -> bytes:
     """Reads a file.
 
@@ -91,10 +105,15 @@ def read(address: str) -> bytes:
         return bytes(store.cat_file(address))
 
 
-def read_if_there(address: str) -> bytes | None:
-    """Reads a file; None where there is none, or something else has its name."""
+def read_if_there(address: str, limit: int | None = None) -> bytes | None:
+    """Reads a file; None where there is none, something else has its name, or it is too large.
+
+    Args:
+      address: of the file.
+      limit: the largest size to read, bytes; None for any.
+    """
     try:
-        return read(address)
+        return None if limit is not None and size(address) > limit else read(address)
     except FileNotFoundError:  # without a number where s3fs raises it
         return None
     except OSError as error:
@@ -215,14 +234,13 @@ def new_folder(folder: str, last: str) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory() as staging:
         yield staging
-        paths = [
-            os.path.relpath(os.path.join(place, name), staging)
-            for place, _, names in os.walk(staging)
-            for name in names
-        ]
         with _store(folder) as store:
-            for path in sorted(paths, key=lambda path: (path == last, path)):
+            for path in sorted(files_in(staging), key=lambda path: path == last):
                 store.put_file(os.path.join(staging, path), f"{folder}/{path}")
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _mode(path: str) -> int | None:
@@ -287,6 +305,10 @@ class _TensorFlowFiles:
     def ls(self, folder: str, detail: bool) -> list[str]:
         del detail
         return self._gfile.listdir(folder) if self._gfile.exists(folder) else []
+
+    def find(self, folder: str) -> list[str]:
+        walked = self._gfile.walk(folder)
+        return [os.path.join(place, name) for place, _, names in walked for name in names]
 
     def cat_file(self, address: str) -> bytes:
         with self._gfile.GFile(address, "rb") as file:

@@ -11,8 +11,8 @@ import yaml
 from typer.testing import CliRunner
 
 import storage
-from components.pusher.object_store import list_versions
 from kubeflow_runner import app
+from registry.layout import list_versions
 
 ROOT = Path(__file__).parents[2]
 NODES = {
