@@ -332,12 +332,12 @@ def rollback(
 
     Example: python local_runner.py rollback --reason "blurred sevens"
     """
-    from components.pusher.versions import PushError
     from pipeline.local.models import roll_back_to
+    from registry.errors import RegistryError
 
     try:
         roll_back_to(_resolve("default", None, output_dir).settings, version, reason)
-    except PushError as error:
+    except RegistryError as error:
         _fail(str(error), 2)
 
 
@@ -351,12 +351,12 @@ def retire(
 
     Example: python local_runner.py retire 1795413754 --reason "trained on the wrong span"
     """
-    from components.pusher.versions import PushError
     from pipeline.local.models import retire_version
+    from registry.errors import RegistryError
 
     try:
         retire_version(_resolve("default", None, output_dir).settings, version, reason)
-    except PushError as error:
+    except RegistryError as error:
         _fail(str(error), 2)
 
 
@@ -390,12 +390,12 @@ def serve(
 
     Whoever can reach the addresses can draw digits; by default only this machine can.
     """
-    from pipeline.local.models import serving_dir
+    from pipeline.local.places import Places
     from serving.server import ServeError
     from serving.server import serve as serve_until_stopped
 
     settings = _resolve("default", assignments, output_dir).settings
-    base = Path(models_dir or serving_dir(settings)).absolute()
+    base = Path(models_dir or Places.of(settings).versions).absolute()
     if grpc_port is None:
         grpc_port = 8500 if port else 0
     try:

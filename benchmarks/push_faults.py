@@ -85,9 +85,9 @@ def watch(base: Path, model: Path, stop, ready, results) -> None:
 
 
 def our_push(model: Path, base: Path) -> Callable[[int], object]:
-    from components.pusher.versions import push_files
+    from registry.push import push
 
-    return lambda number: push_files(str(model), str(base))
+    return lambda number: push(model, base)
 
 
 def tfx_push(model: Path, base: Path) -> Callable[[int], None]:

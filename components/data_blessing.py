@@ -5,11 +5,12 @@ import os
 from typing import Any
 
 from tfx import v1 as tfx
-from tfx.v1.dsl.io import fileio
+
+import storage
+from registry.layout import STATISTICS_FILES
 
 BLESSING_FILE = "data_blessing.json"
 STATISTICS_FOLDER = "data_statistics"
-STATISTICS_FILES = ("statistics.pb", "class_means.npy", "data.json")
 
 
 class DataBlessing(tfx.dsl.Artifact):
@@ -24,14 +25,10 @@ class DataBlessing(tfx.dsl.Artifact):
 
 def read_blessing(blessing: Any) -> dict[str, Any]:
     """What the gate wrote down; `components/data_gate/executor.py` says what is in it."""
-    with fileio.open(os.path.join(blessing.uri, BLESSING_FILE)) as file:
-        return json.load(file)
+    return json.loads(storage.read(os.path.join(blessing.uri, BLESSING_FILE)))
 
 
-def statistics_files(blessing: Any) -> dict[str, bytes]:
-    """The content of `data_statistics/`, by path relative to a pushed version's `assets.extra/`."""
-    contents = {}
-    for name in STATISTICS_FILES:
-        with fileio.open(os.path.join(blessing.uri, STATISTICS_FOLDER, name), "rb") as file:
-            contents[f"{STATISTICS_FOLDER}/{name}"] = file.read()
-    return contents
+def statistics_contents(blessing: Any) -> dict[str, bytes]:
+    """The files in `data_statistics/`, content by the names in `STATISTICS_FILES`."""
+    folder = os.path.join(blessing.uri, STATISTICS_FOLDER)
+    return {name: storage.read(os.path.join(folder, name)) for name in STATISTICS_FILES}

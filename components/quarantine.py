@@ -92,7 +92,7 @@ def release(address: str, span: int) -> Entry:
 
 def _read(address: str) -> str:
     if "://" in address:
-        from models import storage
+        import storage
 
         return storage.read(address).decode() if storage.exists(address) else ""
     try:
@@ -105,7 +105,7 @@ def _write(address: str, entries: Mapping[int, Entry]) -> None:
     content = {str(span): asdict(entry) for span, entry in sorted(entries.items())}
     text = json.dumps(content, indent=2) + "\n"
     if "://" in address:
-        from models import storage
+        import storage
 
         storage.write(address, text.encode())
         return

@@ -72,7 +72,7 @@ def s3_server() -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def s3_bucket(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
-    """The address of an empty bucket that `models.storage` reaches."""
+    """The address of an empty bucket that `storage.py` reaches."""
     import s3fs
 
     for name, value in s3_server.items():

@@ -11,7 +11,7 @@ import pandas as pd
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
-from components.data_blessing import STATISTICS_FILES
+from registry.layout import STATISTICS_FILES
 
 CLASSES = 10
 _FLOAT_BINS = 30

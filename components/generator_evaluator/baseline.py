@@ -1,12 +1,12 @@
 """The generator that is being served, which a candidate has to match."""
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
 
 from components.generator_evaluator.samples import SHOWN, Generator, GeneratorError, Samples
-from models.versions import newest_version
+from registry.integrity import newest_intact_version
+from registry.layout import version_address
 
 
 class BrokenBaselineError(RuntimeError):
@@ -38,7 +38,7 @@ class Baseline:
 def find_baseline(
     serving_dir: str, asked: np.ndarray, candidate: Samples, seed: int, broken: str
 ) -> Baseline:
-    """Draws from the newest version that is served.
+    """Draws from the newest version whose files are those that were pushed.
 
     Args:
       serving_dir: folder or URI with a folder per version, named by its number, as TensorFlow
@@ -51,10 +51,10 @@ def find_baseline(
     Raises:
       BrokenBaselineError: for such a version, with `fail`.
     """
-    version = newest_version(serving_dir)
-    if version is None:
+    newest = newest_intact_version(serving_dir)
+    if newest is None:
         return Baseline("none", "No model is served yet, so the thresholds alone decide.")
-    path = os.path.join(serving_dir, version)
+    version, path = str(newest), version_address(serving_dir, newest)
     try:
         generator = Generator(path)
         samples, shown = generator.draw(asked, seed), generator.draw(SHOWN, seed)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from models import storage
+import storage
 from models.metrics.pictures import require_pictures
 
 ANY_DIGIT = -1

@@ -246,7 +246,7 @@ def _local_size(path: str) -> int:
 
 
 def _remote_size(path: str) -> int:
-    from models import storage
+    import storage
 
     if not storage.exists(path):
         raise FileNotFoundError("not found")
@@ -256,13 +256,13 @@ def _remote_size(path: str) -> int:
 
 
 def _remote_time(path: str) -> float:
-    from models import storage
+    import storage
 
     return storage.modified(path)
 
 
 def _open_remote(path: str) -> BinaryIO:
-    from models import storage
+    import storage
 
     return storage.open_binary(path)
 

@@ -202,7 +202,7 @@ def _entries(directory: str) -> dict[str, bool]:
 def _remote_entries(directory: str) -> dict[str, bool]:
     import tensorflow as tf
 
-    from models import storage
+    import storage
 
     try:
         names = set(storage.names_in(directory))

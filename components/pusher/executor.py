@@ -2,25 +2,25 @@
 
 import json
 import os
-import tempfile
 from typing import Any
 
 from absl import logging
 from google.protobuf import json_format
 from tfx.components.pusher import executor as tfx_pusher
 from tfx.types import artifact_utils
-from tfx.utils import io_utils
 from tfx.v1 import proto
-from tfx.v1.dsl.io import fileio
 
-from components.data_blessing import statistics_files
-from components.pusher.model_card import card_files
-from components.pusher.object_store import is_object_store, push_objects
-from components.pusher.versions import RolledBackError, push_files
+import storage
+from components.data_blessing import statistics_contents
+from registry.errors import RolledBackError
+from registry.layout import version_address
+from registry.model_card import card_files
+from registry.push import copy_version, push
+from registry.records import statistics_files
 
 
 class Executor(tfx_pusher.Executor):
-    """Pushes into `<base_directory>/<version>/`; see `versions.py` and `object_store.py`."""
+    """Pushes into `<base_directory>/<version>/`; `registry/push.py` does the work."""
 
     def Do(
         self,
@@ -36,12 +36,13 @@ class Executor(tfx_pusher.Executor):
         Args:
           input_dict: `model`, and optionally `model_blessing`, `infra_blessing` and
             `data_blessing`.
-          output_dict: `pushed_model`, one PushedModel.
+          output_dict: `pushed_model`, one PushedModel, which receives a copy of the version.
           exec_properties: `push_destination`, a PushDestination as JSON; optionally
             `custom_config`, JSON with `keep_versions`.
 
         Raises:
-          PushError: when the copy differs from the model.
+          RegistryError: when the version differs from the model.
+          OSError: when the model cannot be read or the version not be written.
         """
         pushed_model = artifact_utils.get_single_instance(output_dict["pushed_model"])
         if not self.CheckBlessing(input_dict):
@@ -51,50 +52,38 @@ class Executor(tfx_pusher.Executor):
         json_format.Parse(exec_properties["push_destination"], destination)
         base = destination.filesystem.base_directory
         options = json.loads(exec_properties.get("custom_config") or "null") or {}
-        extra = card_files(_read_evaluation(input_dict)) | _data_statistics(input_dict)
-        with tempfile.TemporaryDirectory() as folder:
-            model_dir = _local(self.GetModelPath(input_dict), folder)
-            try:
-                if is_object_store(base):
-                    version = push_objects(model_dir, base, extra)
-                else:
-                    keep = options.get("keep_versions")
-                    version = push_files(model_dir, base, extra_files=extra, keep_versions=keep)
-            except RolledBackError as error:
-                logging.warning("Not pushed: %s", error)
-                pushed_model.set_string_custom_property("not_pushed_because", str(error))
-                self._MarkNotPushed(pushed_model)
-                return
-            path = os.path.join(base, str(version))
-            # With its record, so that a version that is lost can be restored.
-            io_utils.copy_dir(model_dir if is_object_store(base) else path, pushed_model.uri)
+        try:
+            version = push(
+                self.GetModelPath(input_dict),
+                base,
+                extra_files=card_files(_read_evaluation(input_dict)) | _data_statistics(input_dict),
+                keep_versions=options.get("keep_versions"),
+            )
+        except RolledBackError as error:
+            logging.warning("Not pushed: %s", error)
+            pushed_model.set_string_custom_property("not_pushed_because", str(error))
+            self._MarkNotPushed(pushed_model)
+            return
+        # A version that is lost can be restored from the copy.
+        copy_version(base, version, pushed_model.uri)
+        path = version_address(base, version)
         self._MarkPushed(pushed_model, pushed_destination=path, pushed_version=str(version))
         logging.info("Pushed version %d to %s", version, path)
-
-
-def _local(model_dir: str, folder: str) -> str:
-    """The model's folder, downloaded where it is a URI."""
-    if not is_object_store(model_dir):
-        return model_dir
-    target = os.path.join(folder, "model")
-    io_utils.copy_dir(model_dir, target)
-    return target
 
 
 def _data_statistics(input_dict: dict[str, list[Any]]) -> dict[str, bytes]:
     """The statistics of the model's data, by path relative to the version."""
     return {
-        f"assets.extra/{path}": content
+        path: content
         for blessing in input_dict.get("data_blessing") or []
-        for path, content in statistics_files(blessing).items()
+        for path, content in statistics_files(statistics_contents(blessing)).items()
     }
 
 
 def _read_evaluation(input_dict: dict[str, list[Any]]) -> dict[str, Any] | None:
     """The evaluation that the blessing carries, if it does."""
     for blessing in input_dict.get("model_blessing") or []:
-        path = os.path.join(blessing.uri, "evaluation.json")
-        if fileio.exists(path):
-            with fileio.open(path) as file:
-                return json.load(file)
+        content = storage.read_if_there(os.path.join(blessing.uri, "evaluation.json"))
+        if content is not None:
+            return json.loads(content)
     return None

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models import storage
+import storage
 
 _FORMAT = 2
 _STATE = "state"
@@ -82,7 +82,7 @@ class Checkpoints:
         """Touches no file.
 
         Args:
-          root: a local folder or a URI that `models.storage` knows; made when needed.
+          root: a local folder or a URI that `storage.py` knows; made when needed.
           key: from `checkpoint_key`.
           variables: the state, by any names; of a Keras variable, its `value`.
           keep: how many checkpoints to leave after a save.

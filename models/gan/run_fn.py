@@ -22,6 +22,7 @@ from models.gan.settings import TrainSettings
 from models.gan.training import GanTrainer
 from models.gan.tuning_settings import describe, with_hyperparameters
 from models.gan.warm_start import find_start, leave_state
+from registry.layout import TRAINING_STATE, newest_version, version_address
 
 _progress_log = logging.getLogger("mnist_gan.progress")
 
@@ -54,7 +55,7 @@ def run_fn(fn_args: Any) -> None:
     images, labels = images[trained], labels[trained]
     trainer = GanTrainer(settings, images, labels, held_out=held_out, strategy=strategy)
     _tell_devices(settings, strategy.num_replicas_in_sync)
-    served = fn_args.custom_config.get("served")
+    served = _served_state(fn_args.custom_config.get("served") or "")
     start = find_start(settings.warm_start, served, trainer.lasting_variables())
     if start:
         trainer.begin_from(start)
@@ -67,7 +68,8 @@ def run_fn(fn_args: Any) -> None:
             run_log.sample(trainer.step)
         export_generator(trainer.best.network, settings, model_dir)
         if is_chief(strategy):
-            leave_state(model_dir, trainer.lasting_variables(), trainer.step, trainer.course)
+            state_dir = os.path.join(model_dir, TRAINING_STATE)
+            leave_state(state_dir, trainer.lasting_variables(), trainer.step, trainer.course)
     if checkpoints and is_chief(strategy):
         checkpoints.clear()
 
@@ -99,6 +101,14 @@ def _hold_out(
         return np.arange(len(images)), None
     trained, held_out = split_held_out(len(images), settings.holdout_share, settings.seed)
     return trained, HeldOut(images[held_out], labels[held_out], FeatureExtractor(classifier))
+
+
+def _served_state(serving_dir: str) -> tuple[int, str] | None:
+    """The version that is served and the address of its training state; None for no version."""
+    version = newest_version(serving_dir)
+    if version is None:
+        return None
+    return version, os.path.join(version_address(serving_dir, version), TRAINING_STATE)
 
 
 def _checkpoints(

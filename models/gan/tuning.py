@@ -35,7 +35,7 @@ from keras_tuner.oracles import BayesianOptimizationOracle, RandomSearchOracle
 from pydantic import ValidationError
 from tfx import v1 as tfx
 
-from models import storage
+import storage
 from models.digit_classifier.features import FeatureExtractor
 from models.examples import load_split
 from models.gan.checkpoints import Checkpoints, checkpoint_key

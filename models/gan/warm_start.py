@@ -1,9 +1,9 @@
 """Where a training begins: with weights drawn by the seed, or with the served training's.
 
-A training leaves its last state beside the model that it exports, in `assets.extra/training/`,
-which TensorFlow Serving does not load. It goes wherever the model goes: so each version that is
-served holds it, on a disk or on a store, for as long as the version is there, and a training that
-was not blessed leaves none where it could be found.
+A training leaves its last state in a folder beside the model that it exports, which TensorFlow
+Serving does not load (`registry/layout.py`). It goes wherever the model goes: so each version that
+is served holds it, on a disk or on a store, for as long as the version is there, and a training
+that was not blessed leaves none where it could be found.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow as tf
 
-from models import storage
+import storage
 from models.gan.checkpoints import (
     MANIFEST,
     BrokenStateError,
@@ -24,9 +24,7 @@ from models.gan.checkpoints import (
     read_state,
     write_state,
 )
-from models.versions import newest_version
 
-STATE = os.path.join("assets.extra", "training")
 _log = logging.getLogger("mnist_gan.progress")
 
 
@@ -50,7 +48,7 @@ class Start:
         evaluation; None when none was made.
     """
 
-    version: str
+    version: int
     digest: str
     values: Mapping[str, np.ndarray]
     cold: float | None
@@ -74,12 +72,12 @@ class Course:
 
 
 def leave_state(
-    model_dir: str, variables: Mapping[str, tf.Variable], step: int, course: Course
+    folder: str, variables: Mapping[str, tf.Variable], step: int, course: Course
 ) -> None:
-    """Writes the state of a training that ended beside its model.
+    """Writes the state of a training that ended.
 
     Args:
-      model_dir: an exported SavedModel.
+      folder: path or URI; created.
       variables: by name.
       step: updates done.
       course: how it began.
@@ -87,34 +85,35 @@ def leave_state(
     Raises:
       OSError, tf.errors.OpError: when that fails.
     """
-    with storage.new_folder(os.path.join(model_dir, STATE), last=MANIFEST) as place:
+    with storage.new_folder(folder, last=MANIFEST) as place:
         write_state(place, variables, step, {"course": asdict(course)})
 
 
 def find_start(
     wanted: Literal["none", "served", "auto"],
-    serving_dir: str | None,
+    served: tuple[int, str] | None,
     variables: Mapping[str, tf.Variable],
 ) -> Start | None:
     """The state of the training whose model is served, if it is wanted and there is one.
 
     Args:
       wanted: `train.warm_start`.
-      serving_dir: folder or URI with a folder per version; it need not exist.
+      served: the version that is served, and the path or URI of its training state, which need not
+        exist; None where nothing is served.
       variables: of the training that is to begin, which the state has to fit.
 
     Returns:
-      The state of the newest version; None for a cold start, the reason of which is logged.
+      The state; None for a cold start, the reason of which is logged.
 
     Raises:
       WarmStartError: under `served`, when that version has none that is whole and fits.
     """
-    version = newest_version(serving_dir or "") if wanted != "none" else None
-    if version is None:
-        if wanted != "none":
-            _log.info("cold start: no model is served yet")
+    if wanted == "none":
         return None
-    place = os.path.join(serving_dir or "", version, STATE)
+    if served is None:
+        _log.info("cold start: no model is served yet")
+        return None
+    version, place = served
     try:
         return _read_start(place, version, variables, judged=wanted == "auto")
     except _UnfitError as error:
@@ -122,28 +121,28 @@ def find_start(
             _log.warning(f"cold start, since version {version} cannot be gone on from: {error}")
             return None
         raise WarmStartError(
-            f"train.warm_start=served, and version {version} in {serving_dir} cannot be gone on "
-            f"from: {error}. Train with the settings that its model card names, or set "
-            "train.warm_start to auto, which begins anew then, or to none."
+            f"train.warm_start=served, and version {version} in {place} cannot be gone on from: "
+            f"{error}. Train with the settings that its model card names, or set train.warm_start "
+            "to auto, which begins anew then, or to none."
         ) from None
 
 
-def read_origin(serving_dir: str, version: str) -> tuple[str, str | None]:
-    """Names the state of a version.
+def read_origin(folder: str) -> tuple[str, str | None]:
+    """Names the state in a folder.
 
     Returns:
-      Its digest, "" where the version has no state that can be read; and the digest of the state
+      Its digest, "" where there is no state that can be read; and the digest of the state
       that its training was given, None where there was none.
     """
     try:
-        content = json.loads(storage.read(os.path.join(serving_dir, version, STATE, MANIFEST)))
+        content = json.loads(storage.read(os.path.join(folder, MANIFEST)))
         return content["sha256"], content["content"]["extra"]["course"]["origin"]
-    except (OSError, ValueError, LookupError, TypeError, tf.errors.OpError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return "", None
 
 
 def _read_start(
-    place: str, version: str, variables: Mapping[str, tf.Variable], *, judged: bool
+    place: str, version: int, variables: Mapping[str, tf.Variable], *, judged: bool
 ) -> Start:
     try:
         if not storage.exists(os.path.join(place, MANIFEST)):
@@ -151,7 +150,7 @@ def _read_start(
         with storage.local_copy(place) as folder:
             content, values = read_state(folder)
             digest = _digest(folder)
-    except (BrokenStateError, OSError, tf.errors.OpError) as error:
+    except (BrokenStateError, OSError, RecursionError) as error:
         raise _UnfitError(f"the state in {place} cannot be read: {error}") from error
     misfit = find_misfit(values, variables)
     if misfit:

@@ -8,7 +8,7 @@ the older of their two fields, which all backends read.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from models import storage
+import storage
 from pipeline.kubeflow import exit_handler
 from pipeline.kubeflow.settings import KubeflowSettings, NodeResources
 from pipeline.webhook import ADDRESS_VARIABLE

@@ -10,8 +10,10 @@ import os
 import sys
 from typing import Any
 
-from models import storage
 from pipeline.webhook import RunReport, notify
+from registry.integrity import newest_intact_version
+from registry.layout import version_address
+from registry.records import ModelCard, PushRecord, read_card, read_record
 
 # ML Metadata's. A DAG whose last task lost its pod still says RUNNING.
 _SUCCEEDED = ("COMPLETE", "CACHED", "SUCCEEDED")
@@ -36,17 +38,16 @@ def make_report(values: dict[str, Any], now: datetime.datetime) -> RunReport:
     """
     succeeded = values.get("status", {}).get("state") in _SUCCEEDED
     created = _time(values["created"])
-    version, record, card = _newest_version(values["serving_dir"])
-    pushed_at = _time(record.get("pushed_at", ""))
-    is_new = bool(succeeded and created and pushed_at and pushed_at >= created)
+    version, record, card = _served(values["serving_dir"])
+    is_new = bool(succeeded and created and record and record.pushed_at >= created)
     outcome = "succeeded" if created is None else "pushed" if is_new else "not pushed"
     return RunReport(
         outcome=outcome if succeeded else "failed",
         reason=f"run {values['run_name']}",
-        span=card.get("data", {}).get("span") if is_new else None,
+        span=card.data.span if is_new else None,
         run=values["run_id"],
         version=version,
-        fid=card.get("figures", {}).get("fid", {}).get("value") if is_new else None,
+        fid=card.metric("fid") if is_new else None,
         failed=[],
         seconds=(now - created).total_seconds() if created else None,
     )
@@ -59,23 +60,16 @@ def _time(text: str) -> datetime.datetime | None:
         return None
 
 
-def _newest_version(serving_dir: str) -> tuple[int | None, dict[str, Any], dict[str, Any]]:
-    """The version that is served, its record and its card; nothing where they cannot be read."""
+def _served(serving_dir: str) -> tuple[int | None, PushRecord | None, ModelCard]:
+    """The version that is served, its record and its card; nothing where the store fails."""
     try:
-        names = [name for name in storage.names_in(serving_dir) if name.isdecimal()]
-        for name in sorted(names, key=int, reverse=True):
-            folder = f"{serving_dir}/{name}"
-            if storage.exists(f"{folder}/saved_model.pb"):
-                extra = f"{folder}/assets.extra"
-                return int(name), _read(f"{extra}/push.json"), _read(f"{extra}/model_card.json")
-    except Exception as error:  # Whatever the store has: a report without a version is one too.
+        version = newest_intact_version(serving_dir)
+        if version is not None:
+            folder = version_address(serving_dir, version)
+            return version, read_record(folder), read_card(folder)
+    except OSError as error:  # a report without a version is one too
         print(f"{serving_dir} cannot be read: {error}")
-    return None, {}, {}
-
-
-def _read(path: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(storage.read(path)) if storage.exists(path) else {}
-    return content
+    return None, None, ModelCard()
 
 
 if __name__ == "__main__":

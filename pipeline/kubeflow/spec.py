@@ -3,7 +3,6 @@
 TFX compiles; what the backend wants otherwise is patched here. `docs/kubeflow.md` says why of each.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from tfx.dsl.components.base import executor_spec
 from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
 from tfx.v1.dsl.experimental import RuntimeParameter
 
-from models import storage
+import storage
 from pipeline.config import Settings
 from pipeline.kubeflow import parameters
 from pipeline.kubeflow.checks import check_pipeline
@@ -145,12 +144,8 @@ def _wanted(
 
 def write_spec(documents: Sequence[dict[str, Any]], path: Path) -> None:
     """Writes a spec as YAML, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(yaml.safe_dump_all(documents, sort_keys=True, width=100))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = yaml.safe_dump_all(documents, sort_keys=True, width=100)
+    storage.write(str(path), content.encode())
 
 
 def _set_runtime_parameters(

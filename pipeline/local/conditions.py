@@ -4,15 +4,14 @@ import datetime
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from components.mnist_example_gen.windows import Window
-from components.pusher.versions import list_versions, read_record
 from pipeline.config import Settings
 from pipeline.local import history
 from pipeline.local.drift import find_drift
-from pipeline.local.models import serving_dir
 from pipeline.local.places import Places, UsageError
+from registry.layout import newest_version, version_dir
+from registry.records import read_record
 
 CONDITIONS = "new-data, drift, age:<N>d, age:<N>h, age:<N>m or always, or several with commas"
 _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
@@ -84,20 +83,20 @@ def _has_new_data(facts: Facts) -> tuple[bool, str]:
 
 def _is_older(facts: Facts, age: datetime.timedelta) -> tuple[bool, str]:
     """Whether the version that is served was pushed longer ago than that."""
-    base = serving_dir(facts.settings)
-    versions = list_versions(base)
-    pushed = read_record(base, versions[-1]).get("pushed_at") if versions else None
-    if pushed is None:
+    version = newest_version(facts.places.versions)
+    if version is None:
         return True, "nothing is served yet"
-    now = datetime.datetime.now(datetime.timezone.utc)
-    found = now - datetime.datetime.fromisoformat(pushed)
-    return found > age, f"version {versions[-1]} was pushed {pushed}"
+    record = read_record(version_dir(facts.places.versions, version))
+    if record is None:
+        return True, f"version {version} does not say when it was pushed"
+    found = datetime.datetime.now(datetime.timezone.utc) - record.pushed_at
+    return found > age, f"version {version} was pushed {record.pushed_at:%Y-%m-%d %H:%M} UTC"
 
 
 def _has_drifted(facts: Facts) -> tuple[bool, str]:
     """Whether a new span is further from the data behind what is served than the gate likes."""
     limits = facts.settings.gate.drift.warn.model_dump()
-    return find_drift(Path(serving_dir(facts.settings)), facts.window.spans, limits)
+    return find_drift(facts.places.versions, facts.window.spans, limits)
 
 
 _NAMED: dict[str, Check] = {

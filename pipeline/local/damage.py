@@ -1,4 +1,4 @@
-"""What time, hands and broken disks do to an output folder between runs, and what is made of it.
+"""Damage to an output folder between runs, found and repaired.
 
 Needs neither TFX nor TensorFlow.
 """
@@ -8,86 +8,94 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from components.pusher.versions import (
-    can_restore,
-    is_intact,
-    list_versions,
-    read_history,
-    restore,
-    set_aside_damaged,
-)
-from pipeline.config import Settings
 from pipeline.local import history
-from pipeline.local.models import serving_dir
 from pipeline.local.places import Places
+from registry.history import Event, read_history
+from registry.integrity import can_restore, find_damaged
+from registry.layout import list_versions, version_number
+from registry.repair import repair
 
 
-def find_damage(settings: Settings, places: Places) -> str:
-    """What a run can mend, in a sentence; "" for nothing."""
-    lost = _why_lost(places)
-    if lost:
-        return lost
-    base = serving_dir(settings)
-    versions = list_versions(base)
-    if versions and not is_intact(base, versions[-1]):
-        return f"the files of version {versions[-1]} are not those that were pushed"
-    gone, copy = push_that_is_gone(places) or (None, None)
-    if gone and (can_restore(str(copy)) or not versions):
-        return f"version {gone.name} was pushed and is gone"
+class LostPush(NamedTuple):
+    """A version that should be served and was altered or deleted, and the copy its run kept."""
+
+    version: int
+    copy: Path
+
+
+def find_damage(places: Places) -> str:
+    """Finds what a run repairs; returns a sentence, "" for nothing."""
+    why = _why_lost(places)
+    if why:
+        return why
+    damaged = find_damaged(places.versions)
+    if damaged:
+        return f"the files of version {damaged[0]} are not those that were pushed"
+    lost = lost_push(places)
+    if lost and (can_restore(lost.copy) or not list_versions(places.versions)):
+        return f"version {lost.version} was pushed and is gone"
     return ""
 
 
-def mend(settings: Settings, places: Places) -> list[str]:
-    """Sets aside what is damaged, so that a run can begin; to be called by whoever holds the lock.
+def repair_damage(places: Places) -> list[str]:
+    """Repairs what `find_damage` finds; to be called by whoever holds the lock of the folder.
 
-    A version that was altered or deleted is pushed again from the copy that its run kept; where
-    there is none, the version before it is served. A database that cannot be read takes the
-    artifacts with it, which nothing else describes and whose folders a new one would use again.
+    A version that was altered or deleted is pushed again from the copy that its run kept, or else
+    replaced as `registry/repair.py` says. A database that cannot be read takes the artifacts with
+    it, which nothing else describes and whose folders a new one would use again.
 
     Returns:
       What was done, in sentences.
     """
-    done, base = [], serving_dir(settings)
-    lost = _why_lost(places)
-    for version in set_aside_damaged(base):
-        done.append(f"version {version} was altered since its push and is no longer served")
-    if lost:
+    done, why = [], _why_lost(places)
+    if why:
         aside = _set_aside(places)
-        done.append(f"{lost}. It is in {aside} with the artifacts; the history begins anew.")
-    gone, copy = push_that_is_gone(places) or (None, None)
-    if gone and can_restore(str(copy)):
-        made = restore(str(copy), str(gone.parent), int(gone.name))
-        done.append(f"version {gone.name} was gone and is served again, as {made}")
+        done.append(f"{why}. It is in {aside} with the artifacts; the history begins anew.")
+    lost = lost_push(places) or LostPush(0, places.root)
+    events = repair(places.versions, lost.version, lost.copy)
+    done += map(_describe, events)
+    remaining = find_damaged(places.versions)
+    if remaining:
+        done.append(
+            f"version {remaining[0]} was altered since its push, and nothing can replace it before "
+            "this run pushes a model"
+        )
     return done
 
 
-def push_that_is_gone(places: Places) -> tuple[Path, Path] | None:
-    """The last version that was pushed, if it is there no more, and the copy that its run kept.
+def lost_push(places: Places) -> LostPush | None:
+    """The last version that a run pushed, where it is not served any more though it should be.
 
-    One that was retired or rolled back from is not missed. Of one that was restored, the restored
-    one may be.
+    A version that was retired or rolled back from is not lost. In place of a version that was
+    restored, the restored one may be lost.
     """
     if not places.database.exists():
         return None
-    pushed = history.pushed_models(places.database)
-    if not pushed:
+    base = places.versions
+    pushed = [
+        (version_number(folder.name), copy)
+        for folder, copy in history.pushed_models(places.database)
+        if folder.parent.name == base.name
+    ]
+    version, copy = pushed[-1] if pushed else (None, places.root)
+    ended = set()
+    for event in read_history(base):
+        if event.event == "restore" and event.version == version:
+            version = event.made
+        elif event.event in ("retire", "rollback"):
+            ended.add(event.version)
+    if version is None or version in ended:
         return None
-    (first, copy), base = pushed[-1], pushed[-1][0].parent
-    events = read_history(str(base))
-    number = int(first.name)
-    for event in events:
-        if event["event"] == "restore" and event["version"] == number:
-            number = event["made"]
-    left = [event.get("rolled_back_from", event["version"]) for event in events if _ends(event)]
-    is_missed = not (base / str(number)).is_dir() and number not in left
-    return (base / str(number), copy) if is_missed else None
+    is_served = version in list_versions(base) and version not in find_damaged(base)
+    return None if is_served else LostPush(version, copy)
 
 
-def _ends(event: dict[str, Any]) -> bool:
-    """Whether it put a version out of service on purpose."""
-    return event["event"] in ("retire", "rollback")
+def _describe(event: Event) -> str:
+    if event.event == "restore":
+        return f"version {event.version} was altered or gone and is served again, as {event.made}"
+    return f"version {event.version} was {event.reason}"
 
 
 def _why_lost(places: Places) -> str:

@@ -3,7 +3,6 @@
 A look before a run. Within it `DataGate` measures the same distances with TFDV.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,12 +15,9 @@ from components.mnist_example_gen.completeness import SpanState
 from components.mnist_example_gen.features import LABEL_FEATURE, derive_scalars
 from components.mnist_example_gen.idx import read_pair
 from components.mnist_example_gen.spans import SpanFiles
-from components.pusher.versions import list_versions
 from pipeline.local.places import UsageError
-
-# What goes with a pushed version; `components/data_blessing.py` names the same, and imports TFX.
-FOLDER = Path("assets.extra", "data_statistics")
-STATISTICS_FILE, ABOUT_FILE = "statistics.pb", "data.json"
+from registry.layout import STATISTICS_FILES, newest_version, version_dir
+from registry.records import data_fingerprints, read_statistics
 
 # More pictures of a span change a divergence by a hundredth, and cost time.
 _PICTURES = 5_000
@@ -45,16 +41,16 @@ def find_drift(
     Raises:
       UsageError: what the version says of its data cannot be read.
     """
-    versions = list_versions(str(serving_dir))
-    if not versions:
+    version = newest_version(serving_dir)
+    if version is None:
         return True, "nothing is served yet"
-    folder = serving_dir / str(versions[-1]) / FOLDER
-    if not (folder / STATISTICS_FILE).exists():
-        return True, f"version {versions[-1]} does not say what data it was made of"
-    known, statistics = _read_served(folder)
+    served = _read_served(version_dir(serving_dir, version))
+    if served is None:
+        return True, f"version {version} does not say what data it was made of"
+    known, statistics = served
     new = [state for state in spans if state.fingerprint not in known]
     if not new:
-        return False, f"version {versions[-1]} was made of these very data"
+        return False, f"version {version} was made of these very data"
     for state in new:
         over = [
             f"{each.feature} by {each.value:.3f} (let pass: {limit:g})"
@@ -64,7 +60,7 @@ def find_drift(
         if over:
             return True, f"span {state.span} has drifted in {', '.join(over)}"
     names = ", ".join(str(state.span) for state in new)
-    return False, f"span {names} has not drifted from the data behind version {versions[-1]}"
+    return False, f"span {names} has not drifted from the data behind version {version}"
 
 
 def measure(
@@ -125,17 +121,23 @@ def _standard_histograms(
             yield np.array([histogram.buckets[0].low_value, *highs]), counts
 
 
-def _read_served(folder: Path) -> tuple[set[str], statistics_pb2.DatasetFeatureStatistics]:
-    """The fingerprints of the spans behind a version, and their statistics."""
+def _read_served(
+    version: Path,
+) -> tuple[list[str], statistics_pb2.DatasetFeatureStatistics] | None:
+    """The fingerprints of the spans behind a version, and their statistics; None where missing."""
+    contents, known = read_statistics(version), data_fingerprints(version)
+    if contents is None:
+        return None
     try:
         found = statistics_pb2.DatasetFeatureStatisticsList()
-        found.ParseFromString((folder / STATISTICS_FILE).read_bytes())
-        spans = json.loads((folder / ABOUT_FILE).read_text())["spans"]
-        return {span["fingerprint"] for span in spans}, found.datasets[0]
-    except (OSError, DecodeError, LookupError, TypeError, ValueError) as error:
+        found.ParseFromString(contents[STATISTICS_FILES[0]])
+        if known is None or not found.datasets:
+            raise ValueError("spans or features are missing")
+        return known, found.datasets[0]
+    except (DecodeError, ValueError) as error:
         raise UsageError(
-            f"{folder} cannot be read ({error}). Expected the statistics that were pushed with the "
-            "version: take another condition than drift, or roll back to an intact version."
+            f"the data statistics in {version} cannot be read ({error}). Expected what was pushed "
+            "with it: take another condition than drift, or roll back to an intact version."
         ) from error
 
 

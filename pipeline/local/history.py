@@ -10,11 +10,9 @@ from typing import Any
 import ml_metadata
 from ml_metadata.proto import metadata_store_pb2
 
-from components.pusher.versions import read_record
 from pipeline.local.metadata import Database
+from registry.records import read_record
 
-# What the record of a version says that no run pushed.
-_MADE_AGAIN = {"rolled_back_to", "restored"}
 _State = metadata_store_pb2.Execution.State
 
 
@@ -132,11 +130,8 @@ def new_pushes(database: Database, records: Iterable[RunRecord]) -> set[str]:
     first: dict[Path, Path] = {}
     for destination, copy in pushed_models(database):
         first.setdefault(destination, copy)
-    made = {
-        str(copy)
-        for copy in first.values()
-        if not _MADE_AGAIN & read_record(str(copy.parent), copy.name).keys()
-    }
+    records_of = {str(copy): read_record(copy) for copy in first.values()}
+    made = {copy for copy, found in records_of.items() if not found or found.copy_of is None}
     ran = (record for record in records if record.nodes.get("Pusher") == "complete")
     return {record.run_id for record in ran if record.pushed_copy in made}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import filelock
 
+import storage
 from pipeline.local.places import Places, UsageError
 
 _LOCK, _OWNER = ".lock", ".lock-owner.json"
@@ -87,10 +88,8 @@ def _write(owner: Path) -> None:
         "host": socket.gethostname(),
         "since": _now().isoformat(timespec="seconds"),
     }
-    fresh = owner.with_suffix(".new")
     with contextlib.suppress(OSError):  # a full disk is for the run to meet
-        fresh.write_text(json.dumps(about))
-        fresh.replace(owner)
+        storage.write(str(owner), json.dumps(about).encode())
 
 
 def _describe(owner: Path) -> str:

@@ -1,21 +1,20 @@
 """Metrics in Prometheus' text format, for the textfile collector of its node_exporter."""
 
 import contextlib
-import datetime
 import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from components.mnist_example_gen.spans import SpanError, list_spans
-from components.pusher.versions import list_versions, read_record
 from components.quarantine import QuarantineError, read_quarantine
 from pipeline.config import Settings
 from pipeline.local import history
-from pipeline.local.models import read_card, serving_dir
 from pipeline.local.passes import NOT_STARTED, NOTHING_TO_DO, STOPPED, read_passes
 from pipeline.local.places import Places
 from pipeline.local.window import quarantine_file
+from registry.layout import newest_version, version_dir
+from registry.records import read_card, read_record
 
 OUTCOMES = ("pushed", "not blessed", NOTHING_TO_DO, "failed", NOT_STARTED, STOPPED)
 _BAD = ("failed", NOT_STARTED)
@@ -55,7 +54,7 @@ def export_metrics(settings: Settings) -> None:
 
 def _gauges(settings: Settings) -> Iterator[tuple[str, str, float]]:
     yield from _pass_gauges(_places(settings).root)
-    yield from _served_gauges(serving_dir(settings))
+    yield from _served_gauges(_places(settings).versions)
     yield from _span_gauges(settings)
 
 
@@ -79,21 +78,20 @@ def _pass_gauges(root: Path) -> Iterator[tuple[str, str, float]]:
         yield "last_run_fid", "FID of the last generator that a pass trained", ran[-1].fid
 
 
-def _served_gauges(base: str) -> Iterator[tuple[str, str, float]]:
-    versions = list_versions(base)
-    if not versions:
+def _served_gauges(base: Path) -> Iterator[tuple[str, str, float]]:
+    version = newest_version(base)
+    if version is None:
         return
-    record, card = read_record(base, versions[-1]), read_card(base, versions[-1])
-    yield "served_version", "The version that is served", versions[-1]
-    if "pushed_at" in record:
-        pushed = datetime.datetime.fromisoformat(record["pushed_at"]).timestamp()
+    record, card = read_record(version_dir(base, version)), read_card(version_dir(base, version))
+    yield "served_version", "The version that is served", version
+    if record:
+        pushed = record.pushed_at.timestamp()
         yield "served_version_pushed_timestamp_seconds", "When that version was pushed", pushed
-    fid = card.get("figures", {}).get("fid", {}).get("value")
+    fid = card.metric("fid")
     if fid is not None:
         yield "served_version_fid", "FID of that version when it was pushed", fid
-    span = card.get("data", {}).get("span")
-    if span is not None:
-        yield "served_version_span", "Newest span that version was trained on", span
+    if card.data.span is not None:
+        yield "served_version_span", "Newest span that version was trained on", card.data.span
 
 
 def _span_gauges(settings: Settings) -> Iterator[tuple[str, str, float]]:

@@ -1,92 +1,71 @@
 """The versions of the generator that are served, on the terminal."""
 
-import json
-from pathlib import Path
-from typing import Any
-
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from components.pusher.versions import list_versions, read_history, read_record, retire, roll_back
 from pipeline.config import Settings
 from pipeline.local.places import Places
-
-_CARD = Path("assets.extra") / "model_card.json"
-
-
-def serving_dir(settings: Settings) -> str:
-    """The folder that TensorFlow Serving watches."""
-    places = Places.of(settings)
-    return str(places.serving / settings.push.model_name)
+from registry.history import Event, read_history
+from registry.layout import list_versions, version_dir
+from registry.records import ModelCard, PushRecord, read_card, read_record
+from registry.rollback import retire, roll_back
 
 
 def show_models(settings: Settings) -> None:
     """Prints a table of the versions, newest first, and what was done to them."""
-    console, base = Console(), serving_dir(settings)
+    console, base = Console(), Places.of(settings).versions
     versions = list_versions(base)
     if not versions:
-        console.print(f"No version in {escape(base)}", soft_wrap=True)
+        console.print(f"No version in {escape(str(base))}", soft_wrap=True)
         return
     table = Table("version", "pushed", "span", "FID", "agreement", "", box=None)
     for version in reversed(versions):
-        record, card = read_record(base, version), read_card(base, version)
+        folder = version_dir(base, version)
+        record, card = read_record(folder), read_card(folder)
         table.add_row(
             str(version),
-            record.get("pushed_at", "")[:16].replace("T", " "),
-            _text(card.get("data", {}).get("span")),
-            _figure(card, "fid", ".3f"),
-            _figure(card, "agreement", ".1%"),
+            f"{record.pushed_at:%Y-%m-%d %H:%M}" if record else "",
+            "" if card.data.span is None else str(card.data.span),
+            _metric(card, "fid", ".3f"),
+            _metric(card, "agreement", ".1%"),
             _remark(record, served=version == versions[-1]),
         )
     console.print(table)
     for event in read_history(base):
-        console.print(f"[dim]{escape(_event(event))}[/]", soft_wrap=True, highlight=False)
+        console.print(f"[dim]{escape(_describe(event))}[/]", soft_wrap=True, highlight=False)
 
 
 def roll_back_to(settings: Settings, version: int | None, reason: str) -> None:
-    """Makes an older version the newest again; see `versions.roll_back` for what it raises."""
-    base = serving_dir(settings)
-    made = roll_back(base, version, reason)
-    target = read_record(base, made)["rolled_back_to"]
-    Console().print(f"[bold green]Version {target} is served again[/], as {made}", highlight=False)
+    """Makes an older version the newest again; see `rollback.roll_back` for what it raises."""
+    event = roll_back(Places.of(settings).versions, version, reason)
+    text = f"[bold green]Version {event.copy_of} is served again[/], as {event.made}"
+    Console().print(text, highlight=False)
 
 
 def retire_version(settings: Settings, version: int, reason: str) -> None:
-    """Removes a version; see `versions.retire` for what it raises."""
-    retire(serving_dir(settings), version, reason)
+    """Removes a version; see `rollback.retire` for what it raises."""
+    retire(Places.of(settings).versions, version, reason)
     Console().print(f"Version {version} is removed", highlight=False)
 
 
-def read_card(base: str, version: int) -> dict[str, Any]:
-    """The card that was pushed with a version; {} where there is none that can be read."""
-    try:
-        return json.loads(Path(base, str(version), _CARD).read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
-
-
-def _figure(card: dict[str, Any], name: str, form: str) -> str:
-    value = card.get("figures", {}).get(name, {}).get("value")
+def _metric(card: ModelCard, name: str, form: str) -> str:
+    value = card.metric(name)
     return "" if value is None else format(value, form)
 
 
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
-def _remark(record: dict[str, Any], *, served: bool) -> str:
+def _remark(record: PushRecord | None, *, served: bool) -> str:
     parts = ["[green]served[/]"] if served else []
-    if "rolled_back_to" in record:
-        parts.append(f"is {record['rolled_back_to']} again: {escape(record['reason'])}")
+    if record and record.copy_of is not None:
+        parts.append(f"is {record.copy_of} again: {escape(record.reason)}")
     return ", ".join(parts)
 
 
-def _event(event: dict[str, Any]) -> str:
-    at = event["at"][:16].replace("T", " ")
-    if event["event"] == "rollback":
-        what = f"rolled back from {event['rolled_back_from']} to {event['rolled_back_to']}"
-    else:
-        done = {"retire": "retired", "damaged": "set aside", "restore": "restored"}[event["event"]]
-        what = f"{event['version']} {done}"
-    return f"{at} {what}: {event['reason']}"
+def _describe(event: Event) -> str:
+    what = {
+        "rollback": f"rolled back from {event.version} to {event.copy_of}",
+        "retire": f"{event.version} retired",
+        "damaged": f"{event.version} set aside",
+        "restore": f"{event.version} restored as {event.made}",
+    }
+    return f"{event.at:%Y-%m-%d %H:%M} {what[event.event]}: {event.reason}"

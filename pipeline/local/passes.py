@@ -2,13 +2,13 @@
 
 import datetime
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import filelock
 
+import storage
 from pipeline.webhook import RunReport
 
 KEPT = 1000
@@ -52,12 +52,7 @@ def add_pass(root: Path, new: Pass) -> None:
     line = json.dumps({"at": new.at.isoformat(timespec="milliseconds"), **asdict(new.report)})
     with filelock.FileLock(root / _LOCK):
         lines = [*_lines(root), line][-KEPT:]
-        staging = root / f"{_NAME}.new"
-        with open(staging, "w", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(staging, root / _NAME)
+        storage.write(str(root / _NAME), ("\n".join(lines) + "\n").encode())
 
 
 def last_made(root: Path, now: datetime.datetime) -> datetime.datetime | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.config import MetadataSettings, Settings
+from pipeline.config import MetadataSettings, PushSettings, Settings
 from pipeline.local.errors import UsageError
 from pipeline.local.metadata import Database
 
@@ -16,11 +16,13 @@ class Places:
 
     root: Path
     metadata: MetadataSettings = field(default_factory=MetadataSettings)
+    model_name: str = PushSettings().model_name
 
     @classmethod
     def of(cls, settings: Settings) -> "Places":
         """Those of a run with these settings."""
-        return cls(Path(settings.output_dir).absolute(), settings.metadata)
+        root = Path(settings.output_dir).absolute()
+        return cls(root, settings.metadata, settings.push.model_name)
 
     @property
     def database(self) -> Database:
@@ -37,6 +39,11 @@ class Places:
     def serving(self) -> Path:
         """The models that are served, `<name>/<version>/`."""
         return self.root / "serving"
+
+    @property
+    def versions(self) -> Path:
+        """The versions of this run's model: the base that `registry/` knows, and servers watch."""
+        return self.serving / self.model_name
 
     @property
     def checkpoints(self) -> Path:

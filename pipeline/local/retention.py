@@ -17,10 +17,11 @@ from typing import Any
 import ml_metadata
 from ml_metadata.proto import metadata_store_pb2
 
-from components.pusher.versions import leftovers, list_versions, remove_leftovers
 from pipeline.config import Settings
 from pipeline.local import history
 from pipeline.local.places import Places, UsageError
+from registry.layout import list_versions, version_dir
+from registry.local import leftovers, remove_leftovers
 
 _Artifact = metadata_store_pb2.Artifact
 _UNFINISHED = (
@@ -70,10 +71,9 @@ def plan(settings: Settings, places: Places) -> list[Removal]:
       UsageError: when the database cannot be relied on; nothing must be removed then.
     """
     found = [*_beside_artifacts(settings, places)]
-    base = places.serving / settings.push.model_name
     found += [
         _removal("temporary", Path(path), "a push that was cut off")
-        for path in leftovers(str(base))
+        for path in leftovers(places.versions)
     ]
     if places.database.exists():
         if places.database.url is None:
@@ -101,7 +101,7 @@ def remove(places: Places, removals: Iterable[Removal]) -> int:
         store.put_artifacts(artifacts)
     for each in listed:
         if each.path.is_relative_to(places.serving):
-            remove_leftovers(str(each.path.parent))
+            remove_leftovers(each.path.parent)
         elif each.path.is_dir() and not each.path.is_symlink():
             shutil.rmtree(each.path)
         else:
@@ -159,8 +159,8 @@ def _split(
 ) -> tuple[set[int], dict[int, str]]:
     """The artifacts that are needed, and for each other one of a run why it is not."""
     retention, now = settings.retention, time.time()
-    base = places.serving / settings.push.model_name
-    served = {str(base / str(version)) for version in list_versions(str(base))}
+    base = places.versions
+    served = {str(version_dir(base, version)) for version in list_versions(base)}
     needed, dropped = set[int](), dict[int, str]()
     optional: list[tuple[_Run, str]] = []
     pushes = [run for run in runs if run.record.pushed_version]

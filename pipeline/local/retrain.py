@@ -15,7 +15,6 @@ from types import FrameType
 
 from components.mnist_example_gen.idx import IdxError
 from components.mnist_example_gen.spans import SpanError
-from components.pusher.versions import list_versions
 from components.quarantine import QuarantineError, read_quarantine
 from pipeline.config import Resolved
 from pipeline.data_source import DataSourceError
@@ -24,12 +23,12 @@ from pipeline.local.conditions import Check, Facts, read_conditions
 from pipeline.local.damage import find_damage
 from pipeline.local.metadata import DatabaseError
 from pipeline.local.metrics import export_metrics
-from pipeline.local.models import serving_dir
 from pipeline.local.passes import NOT_STARTED, NOTHING_TO_DO, STOPPED, Pass, add_pass
 from pipeline.local.places import Places, UsageError
 from pipeline.local.run import Outcome, find_data, in_words, run
 from pipeline.local.window import find_window, quarantine_file
 from pipeline.webhook import RunReport, notify
+from registry.layout import newest_version
 
 
 class _TerminatedError(BaseException):
@@ -69,7 +68,7 @@ def retrain(resolved: Resolved, condition: str, *, verbose: bool) -> tuple[Outco
         outcome, report = Outcome.STOPPED, RunReport(STOPPED, "SIGTERM")
     report = dataclasses.replace(
         report,
-        version=max(list_versions(serving_dir(resolved.settings)), default=None),
+        version=newest_version(places.versions),
         seconds=round(time.monotonic() - started, 1),
         quarantined=sorted(_quarantined(places) - held),
     )
@@ -84,7 +83,7 @@ def _make_pass(
     resolved: Resolved, places: Places, check: Check, *, verbose: bool
 ) -> tuple[Outcome, RunReport]:
     window = find_window(resolved, places, find_data(resolved).directory)
-    damage = find_damage(resolved.settings, places)
+    damage = find_damage(places)
     found, reason = (True, damage) if damage else check(Facts(resolved.settings, places, window))
     if not found:
         return Outcome.PUSHED, RunReport(NOTHING_TO_DO, reason, span=window.newest)

@@ -15,13 +15,12 @@ from ml_metadata.errors import StatusError
 from rich.console import Console
 from rich.markup import escape
 
-from components.pusher.versions import list_versions
 from pipeline.config import Resolved
 from pipeline.data_source import DataSource, default_cache_dir, locate
 from pipeline.local import history
 from pipeline.local.collect import collect_after_run
 from pipeline.local.console import DownloadLine, RunConsole, quiet_terminal
-from pipeline.local.damage import mend
+from pipeline.local.damage import repair_damage
 from pipeline.local.imports import quick_tfx_import
 from pipeline.local.json_log import JsonLog
 from pipeline.local.lock import locked
@@ -31,6 +30,7 @@ from pipeline.local.places import Places, UsageError
 from pipeline.local.reports import keep_report
 from pipeline.local.window import find_window
 from pipeline.nodes import node_names
+from registry.layout import newest_version, version_dir
 
 _FULL_DISK = re.compile("disk is full|No space left on device")
 
@@ -98,7 +98,7 @@ def _run_alone(
     source = find_data(resolved, screen)
     window = find_window(resolved, places, source.directory)
     try:
-        mended = mend(resolved.settings, places)
+        repaired = repair_damage(places)
         log_file = None if verbose else _new_log(places.logs)
     except OSError as error:
         raise UsageError(f"cannot write to the output folder {places.root}: {error}") from None
@@ -110,7 +110,7 @@ def _run_alone(
         screen.print(f"  [yellow]![/] {escape(line)}", soft_wrap=True, highlight=False)
     if log_file:
         screen.print(f"  log     {escape(_short(log_file))}", soft_wrap=True, highlight=False)
-    for line in mended:
+    for line in repaired:
         screen.print(f"  [yellow]![/] {escape(line)}", soft_wrap=True, highlight=False)
     with quiet_terminal(log_file) as console:
         console.quiet = as_json
@@ -131,8 +131,8 @@ def _run_alone(
         try:
             with listener.listening():
                 say("run started", source.description, run=session.run_id, preset=resolved.preset)
-                for line in mended:
-                    say("mended", line, "warning")
+                for line in repaired:
+                    say("repaired", line, "warning")
                 run_id = session.run()
         except NodeFailedError as error:
             with contextlib.suppress(OSError):  # the disk with the log may be full
@@ -237,8 +237,8 @@ def _show_outcome(
     if record.pushed_destination:
         version = Path(record.pushed_destination)
         if not is_new:
-            served = list_versions(str(version.parent))
-            version = version.with_name(str(max(served, default=int(version.name))))
+            served = newest_version(version.parent)
+            version = version if served is None else version_dir(version.parent, served)
         verdict = "Pushed" if is_new else "Nothing new to push; served is"
         console.print(f"[bold green]{verdict}[/] {escape(_short(version))}", soft_wrap=True)
     elif record.not_pushed_because:

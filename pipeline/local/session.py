@@ -1,7 +1,6 @@
 """One run as TFX sees it; importing this imports TFX, which takes seconds."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from absl import logging
 from tfx.utils import path_utils
@@ -10,11 +9,12 @@ from components.mnist_example_gen.windows import Window
 from pipeline.config import Resolved
 from pipeline.data_source import DataSource
 from pipeline.local import history
-from pipeline.local.damage import push_that_is_gone
+from pipeline.local.damage import lost_push
 from pipeline.local.places import Places
 from pipeline.local.runner import NodeFailedError, NodeListener, ReportingRunner
-from pipeline.local.served import baseline_version, data_baseline_version, training_start
+from pipeline.local.served import training_start
 from pipeline.pipeline import create_pipeline
+from registry.baselines import data_baseline, model_baseline
 
 __all__ = ["NodeFailedError", "Session"]
 
@@ -61,8 +61,8 @@ class Session:
             run_properties={"preset": resolved.preset, "data_content": window.content},
             node_content={
                 "MnistExampleGen": lambda _: window.content,
-                "DataGate": lambda _: _data_baseline(resolved, places, window),
-                "GeneratorEvaluator": lambda run_id: _baseline(resolved, places, run_id),
+                "DataGate": lambda _: _data_baseline(places, window),
+                "GeneratorEvaluator": lambda run_id: _baseline(places, run_id),
                 **_start(resolved, places),
             },
             uncached_nodes=self._uncached(places, from_node, use_cache),
@@ -98,22 +98,20 @@ class Session:
         if not use_cache:
             return set(followers)
         start = [from_node] if from_node else []
-        if push_that_is_gone(places):
+        if lost_push(places):
             start.append("Pusher")
         return _reachable(start, followers)
 
 
-def _baseline(resolved: Resolved, places: Places, run_id: str) -> str:
-    """The version that the model of a run is to be compared with."""
+def _baseline(places: Places, run_id: str) -> str:
+    """The version that the model of a run is compared with."""
     model = history.read_run(places.database, run_id).model_uri
-    serving_dir = places.serving / resolved.settings.push.model_name
-    return baseline_version(serving_dir, Path(path_utils.serving_model_path(model)))
+    return str(model_baseline(places.versions, path_utils.serving_model_path(model)))
 
 
-def _data_baseline(resolved: Resolved, places: Places, window: Window) -> str:
-    """The version whose data those of a run are to be compared with."""
-    serving_dir = places.serving / resolved.settings.push.model_name
-    return data_baseline_version(serving_dir, [state.fingerprint for state in window.spans])
+def _data_baseline(places: Places, window: Window) -> str:
+    """The version whose data those of a run are compared with."""
+    return str(data_baseline(places.versions, [state.fingerprint for state in window.spans]))
 
 
 def _start(resolved: Resolved, places: Places) -> dict[str, Callable[[str], str]]:
@@ -121,11 +119,11 @@ def _start(resolved: Resolved, places: Places) -> dict[str, Callable[[str], str]
     settings = resolved.settings
     if settings.train.warm_start == "none":
         return {}
-    serving_dir, train = places.serving / settings.push.model_name, settings.train
+    train = settings.train.model_dump(mode="json")
 
     def read(run_id: str) -> str:
         fingerprint = history.read_run(places.database, run_id).train_fingerprint
-        return training_start(serving_dir, train.model_dump(mode="json"), fingerprint)
+        return training_start(places.versions, train, fingerprint)
 
     return {"Trainer": read}
 

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from components.pusher.object_store import list_versions
+import storage
 from kubeflow_runner import app
-from models import storage
+from registry.layout import list_versions
 
 ROOT = Path(__file__).parents[2]
 NODES = {

@@ -12,16 +12,17 @@ from google.protobuf import text_format
 from tfx.types import artifact_utils, standard_artifacts
 
 from components import quarantine
-from components.data_blessing import DataBlessing, read_blessing, statistics_files
+from components.data_blessing import DataBlessing, read_blessing, statistics_contents
 from components.data_gate.digits import read_spans_digits
 from components.data_gate.executor import DataRejectedError
 from components.data_gate.executor import Executor as Gate
 from components.data_gate.settings import GateSettings
 from components.data_gate.statistics import describe, join
 from components.mnist_example_gen.executor import Executor as ExampleGen
-from components.pusher.versions import push_files
 from components.spans_file import read_spans
 from pipeline.pipeline import SCHEMA_FILE
+from registry.push import push
+from registry.records import statistics_files
 
 SCHEMA = tfdv.load_schema_text(SCHEMA_FILE)
 Pictures = tuple[np.ndarray, np.ndarray]
@@ -84,9 +85,8 @@ class Place:
         model = self._root / f"model-{blessing.uri.rpartition('-')[2]}"
         model.mkdir()
         (model / "saved_model.pb").write_text(blessing.uri)
-        files = statistics_files(blessing)
-        extra = {f"assets.extra/{path}": content for path, content in files.items()}
-        return push_files(str(model), str(self.serving / "model"), extra_files=extra)
+        extra = statistics_files(statistics_contents(blessing))
+        return push(model, self.serving / "model", extra_files=extra)
 
     def held(self) -> dict[int, quarantine.Entry]:
         return quarantine.read_quarantine(self.record)
@@ -280,7 +280,7 @@ def test_the_same_data_again_are_not_compared_with_themselves(place, pool):
 def test_a_version_without_statistics_says_so(place, pool, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "saved_model.pb").write_text("graph")
-    version = push_files(str(tmp_path / "model"), str(place.serving / "model"))
+    version = push(tmp_path / "model", place.serving / "model")
     place.add(1, other(pool))
     content = read_blessing(place.judge())
     assert content["compared"] == (

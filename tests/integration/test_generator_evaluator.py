@@ -16,8 +16,9 @@ from components.generator_evaluator.evaluation import Evaluation, evaluate
 from components.generator_evaluator.observation import RealDigits
 from components.generator_evaluator.samples import GeneratorError, Samples
 from components.generator_evaluator.settings import Thresholds
-from components.pusher.model_card import card_files
 from models.digit_classifier.features import FeatureExtractor
+from registry.layout import MODEL_CARD_TEXT
+from registry.model_card import card_files
 
 
 def judge(
@@ -299,7 +300,7 @@ def test_what_a_search_found_is_told_as_the_settings_of_the_training(inputs, poo
     page = Path(run.report.uri, "report.html").read_text()
     assert "--set train.latent=uniform" in page
     assert "classifier.steps: 400" in page
-    card = card_files(run.content)["assets.extra/model_card.md"].decode()
+    card = card_files(run.content)[MODEL_CARD_TEXT].decode()
     assert "- latent: uniform" in card
 
 

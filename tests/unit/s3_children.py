@@ -5,7 +5,7 @@ import signal
 
 import tensorflow as tf
 
-from models import storage
+import storage
 from models.gan.checkpoints import Checkpoints
 
 KEY = "0123456789abcdef"

@@ -1,6 +1,5 @@
 """What was damaged between runs is noticed and set aside."""
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -9,11 +8,13 @@ import pytest
 from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
-from components.pusher.versions import list_versions, push_files, retire
-from pipeline.config import Settings
-from pipeline.local.damage import find_damage, mend
+from pipeline.local.damage import find_damage, lost_push, repair_damage
 from pipeline.local.history import open_store
 from pipeline.local.places import Places
+from registry.history import Event, add_event, now
+from registry.layout import list_versions
+from registry.push import copy_version, push
+from registry.rollback import retire
 
 
 @pytest.fixture
@@ -25,11 +26,6 @@ def places(tmp_path: Path) -> Places:
     config.sqlite.filename_uri = str(places.database.file)
     pushed_model(MetadataStore(config), {})
     return places
-
-
-@pytest.fixture
-def settings(places: Places) -> Settings:
-    return Settings(output_dir=str(places.root))
 
 
 def pushed_model(store: MetadataStore, noted: dict[str, str], uri: str = "/nowhere") -> None:
@@ -64,75 +60,104 @@ def holed(database: Path) -> None:
         (Path.unlink, "is gone"),
     ],
 )
-def test_a_damaged_database_takes_its_artifacts_with_it(places, settings, damage, said):
-    assert find_damage(settings, places) == ""
-    assert mend(settings, places) == []
+def test_a_damaged_database_takes_its_artifacts_with_it(places, damage, said):
+    assert find_damage(places) == ""
+    assert repair_damage(places) == []
     damage(places.database.file)
-    assert said in find_damage(settings, places)
-    [done] = mend(settings, places)
+    assert said in find_damage(places)
+    [done] = repair_damage(places)
     assert "the history begins anew" in done
     [aside] = (places.root / "set-aside").iterdir()
     assert (aside / "artifacts" / "Trainer" / "model" / "7").is_dir()
     assert not places.artifacts.exists()
     assert not places.database.file.exists()
-    assert find_damage(settings, places) == ""
+    assert find_damage(places) == ""
 
 
 def test_a_new_folder_has_no_damage(tmp_path):
-    settings = Settings(output_dir=str(tmp_path / "new"))
-    assert find_damage(settings, Places(tmp_path / "new")) == ""
-    assert mend(settings, Places(tmp_path / "new")) == []
+    assert find_damage(Places(tmp_path / "new")) == ""
+    assert repair_damage(Places(tmp_path / "new")) == []
 
 
-def test_a_push_without_a_copy_is_missed_only_while_nothing_is_served(places, settings, tmp_path):
-    serving, model = places.serving / "mnist_gan", tmp_path / "model"
+def test_a_push_without_a_copy_is_missed_only_while_nothing_is_served(places, tmp_path):
+    serving, model = places.versions, tmp_path / "model"
     model.mkdir()
     for content in (b"one", b"two"):
         (model / "saved_model.pb").write_bytes(content)
-        version = push_files(str(model), str(serving))
-    older = list_versions(str(serving))[0]
+        version = push(model, serving)
+    older = list_versions(serving)[0]
     pushed_model(open_store(places.database), {"pushed_destination": str(serving / str(version))})
-    assert find_damage(settings, places) == ""
+    assert find_damage(places) == ""
     (serving / str(version)).rename(tmp_path / "moved")
-    assert find_damage(settings, places) == ""
+    assert find_damage(places) == ""
     (serving / str(older)).rename(tmp_path / "moved-too")
-    assert find_damage(settings, places) == f"version {version} was pushed and is gone"
+    assert find_damage(places) == f"version {version} was pushed and is gone"
 
 
-def test_a_version_that_was_retired_is_not_missed(places, settings, tmp_path):
-    serving, model = places.serving / "mnist_gan", tmp_path / "model"
+def test_a_version_that_was_retired_is_not_missed(places, tmp_path):
+    serving, model = places.versions, tmp_path / "model"
     model.mkdir()
     for content in (b"one", b"two"):
         (model / "saved_model.pb").write_bytes(content)
-        push_files(str(model), str(serving))
-    first = list_versions(str(serving))[0]
+        push(model, serving)
+    first = list_versions(serving)[0]
     pushed_model(open_store(places.database), {"pushed_destination": str(serving / str(first))})
-    retire(str(serving), first, "wrong span")
-    assert find_damage(settings, places) == ""
+    retire(serving, first, "wrong span")
+    assert find_damage(places) == ""
 
 
-def test_a_version_is_restored_as_often_as_it_is_lost(places, settings, tmp_path):
-    serving, model = places.serving / "mnist_gan", tmp_path / "model"
+def test_a_version_is_restored_as_often_as_it_is_lost(places, tmp_path):
+    serving, model = places.versions, tmp_path / "model"
     model.mkdir()
     (model / "saved_model.pb").write_bytes(b"graph")
-    version = push_files(str(model), str(serving))
+    version = push(model, serving)
     copy = places.artifacts / "Pusher" / "pushed_model" / "9"
-    shutil.copytree(serving / str(version), copy)
+    copy_version(serving, version, str(copy))
     pushed = {"pushed_destination": str(serving / str(version))}
     pushed_model(open_store(places.database), pushed, str(copy))
     for damage in ("deleted", "altered", "deleted"):
-        [lost] = list_versions(str(serving))
+        [lost] = list_versions(serving)
         if damage == "deleted":
             shutil.rmtree(serving / str(lost))
         else:
             (serving / str(lost) / "saved_model.pb").write_bytes(b"other")
-        assert str(lost) in find_damage(settings, places)
-        assert f"version {lost} was gone and is served again" in mend(settings, places)[-1]
-        assert find_damage(settings, places) == ""
-        [made] = list_versions(str(serving))
+        assert str(lost) in find_damage(places)
+        restored = f"version {lost} was altered or gone and is served again"
+        assert any(restored in line for line in repair_damage(places))
+        assert find_damage(places) == ""
+        [made] = list_versions(serving)
         assert (serving / str(made) / "saved_model.pb").read_bytes() == b"graph"
     (serving / str(made)).rename(tmp_path / "moved")
-    retired = {"event": "retire", "version": made, "reason": "by hand", "at": ""}
-    with open(serving / ".history.jsonl", "a") as file:
-        file.write(json.dumps(retired) + "\n")
-    assert find_damage(settings, places) == ""
+    add_event(serving, Event(event="retire", at=now(), version=made, reason="by hand"))
+    assert find_damage(places) == ""
+
+
+def test_what_others_add_beside_a_version_is_no_damage(places, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "saved_model.pb").write_bytes(b"graph")
+    version = push(tmp_path / "model", places.versions)
+    destination = places.versions / str(version)
+    pushed_model(open_store(places.database), {"pushed_destination": str(destination)})
+    for name in (".DS_Store", "._saved_model.pb", "Thumbs.db", "desktop.ini", "NOTES.txt"):
+        (destination / name).write_bytes(b"\0")
+    for name in ("8", "9" * 20, "٣"):
+        (places.versions / name).write_text("no version")
+    assert find_damage(places) == ""
+    assert repair_damage(places) == []
+    assert list_versions(places.versions) == [version]
+
+
+def test_the_only_version_stays_in_service_until_a_run_can_replace_it(places, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "saved_model.pb").write_bytes(b"graph")
+    version = push(tmp_path / "model", places.versions)
+    destination = places.versions / str(version)
+    pushed_model(open_store(places.database), {"pushed_destination": str(destination)})
+    (destination / "saved_model.pb").write_bytes(b"other")
+    assert str(version) in find_damage(places)
+    [said] = repair_damage(places)
+    assert "nothing can replace it before this run" in said
+    assert list_versions(places.versions) == [version]
+    assert lost_push(places).version == version
+    assert push(tmp_path / "model", places.versions) > version
+    assert find_damage(places) == ""

@@ -15,22 +15,16 @@ from hypothesis.extra import numpy as hypothesis_numpy
 from scipy.spatial.distance import jensenshannon
 from tensorflow_data_validation import load_schema_text
 
-from components.data_blessing import STATISTICS_FILES, STATISTICS_FOLDER
 from components.data_gate.drift import measure as measure_by_tfdv
 from components.data_gate.statistics import DataStatistics, Digits, class_means, describe
 from components.mnist_example_gen.completeness import examine
 from components.mnist_example_gen.features import derive_scalars
-from components.pusher.versions import push_files
-from pipeline.local.drift import (
-    ABOUT_FILE,
-    FOLDER,
-    STATISTICS_FILE,
-    find_drift,
-    jensen_shannon,
-    measure,
-)
+from pipeline.local.drift import find_drift, jensen_shannon, measure
 from pipeline.local.places import UsageError
 from pipeline.pipeline import SCHEMA_FILE
+from registry.layout import DATA_STATISTICS, newest_version, version_dir
+from registry.push import push as push_model
+from registry.records import statistics_files
 
 ROOT = Path(__file__).parents[2]
 LIMITS = {"jensen_shannon": 0.1, "l_infinity": 0.08}
@@ -48,11 +42,6 @@ def as_digits(images: np.ndarray, labels: np.ndarray) -> Digits:
 
 def thick(images: np.ndarray) -> np.ndarray:
     return np.maximum(images, np.roll(images, 1, axis=2))
-
-
-def test_what_is_read_is_what_the_gate_writes():
-    assert (STATISTICS_FILES[0], STATISTICS_FILES[2]) == (STATISTICS_FILE, ABOUT_FILE)
-    assert Path("assets.extra", STATISTICS_FOLDER) == FOLDER
 
 
 def test_the_look_does_not_import_what_is_slow():
@@ -108,8 +97,8 @@ def serving(tmp_path: Path, digits, schema) -> Callable[[str], Path]:
         )
         (tmp_path / "model").mkdir()
         (tmp_path / "model" / "saved_model.pb").write_bytes(b"graph")
-        extra = {str(FOLDER / name): text for name, text in statistics.as_files().items()}
-        push_files(str(tmp_path / "model"), str(tmp_path / "serving"), extra_files=extra)
+        extra = statistics_files(statistics.as_files())
+        push_model(tmp_path / "model", tmp_path / "serving", extra_files=extra)
         return tmp_path / "serving"
 
     return push
@@ -154,12 +143,11 @@ def test_where_nothing_is_known_a_run_is_made(tmp_path, digits, write_span):
     assert "version 7 does not say what data it was made of" in reason
 
 
-@pytest.mark.parametrize("name", [STATISTICS_FILE, ABOUT_FILE])
+@pytest.mark.parametrize("name", ["statistics.pb", "data.json"])
 @pytest.mark.parametrize("content", [b"", b"\xff\xff\xff", json.dumps([1]).encode()])
 def test_damaged_statistics_are_a_message(tmp_path, digits, serving, write_span, name, content):
     write_span(tmp_path / "data", *digits, train=700)
     base = serving("other data")
-    [version] = [path for path in base.iterdir() if path.name.isdecimal()]
-    (version / FOLDER / name).write_bytes(content)
-    with pytest.raises(UsageError, match=r"data_statistics cannot be read .*roll back"):
+    (version_dir(base, newest_version(base)) / DATA_STATISTICS / name).write_bytes(content)
+    with pytest.raises(UsageError, match=r"statistics in .* cannot be read .*roll back"):
         find_drift(base, [look_at(tmp_path / "data")], LIMITS)

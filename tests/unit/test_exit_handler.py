@@ -160,7 +160,8 @@ def version_of(folder: Path, number: int, pushed_at: str) -> None:
     extra = folder / str(number) / "assets.extra"
     extra.mkdir(parents=True)
     (extra.parent / "saved_model.pb").write_bytes(b"")
-    (extra / "push.json").write_text(json.dumps({"pushed_at": pushed_at}))
+    record = {"version": number, "pushed_at": pushed_at, "model_fingerprint": "", "files": {}}
+    (extra / "push.json").write_text(json.dumps(record))
     card = {"data": {"span": 3}, "figures": {"fid": {"value": number / 4}}}
     (extra / "model_card.json").write_text(json.dumps(card))
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from recorder import CACHED, COMPLETE, RUNNING, Recorder
 
-from components.pusher.versions import push_files, roll_back
 from pipeline.local.history import new_pushes, read_runs
 from pipeline.local.metadata import Database
+from registry.push import push
+from registry.rollback import roll_back
 
 
 @pytest.fixture
@@ -46,8 +47,8 @@ def test_a_push_is_of_the_first_run_that_has_the_version_on_record(recorder, tmp
     versions = []
     for name in (b"a", b"b"):
         (tmp_path / "model" / "saved_model.pb").write_bytes(name)
-        versions.append(push_files(str(tmp_path / "model"), str(serving)))
-    versions.append(roll_back(str(serving), None, "blurred"))
+        versions.append(push(tmp_path / "model", serving))
+    versions.append(roll_back(serving, None, "blurred").made)
     first, second, rolled_back = (serving / str(version) for version in versions)
     for number, (state, destination, copy) in enumerate(
         (

@@ -11,13 +11,16 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from components.pusher.versions import push_files, read_record
 from components.quarantine import quarantine, release
 from pipeline.config import Resolved, resolve
 from pipeline.local.metrics import OUTCOMES, export_metrics
-from pipeline.local.models import serving_dir, show_models
+from pipeline.local.models import show_models
 from pipeline.local.passes import Pass, add_pass
+from pipeline.local.places import Places
 from pipeline.webhook import RunReport
+from registry.layout import MODEL_CARD, version_dir
+from registry.push import push as push_model
+from registry.records import read_record
 
 ROOT = Path(__file__).parents[2]
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yaml"
@@ -59,9 +62,9 @@ def push(settings: Resolved, tmp_path: Path) -> int:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "saved_model.pb").write_bytes(b"graph")
     card = {"data": {"span": 2}, "figures": {"fid": {"value": 1.25}}}
-    extra = {"assets.extra/model_card.json": json.dumps(card).encode()}
-    base = Path(settings.settings.output_dir, "serving", "mnist_gan")
-    return push_files(str(tmp_path / "model"), str(base), extra_files=extra)
+    extra = {MODEL_CARD: json.dumps(card).encode()}
+    base = Places.of(settings.settings).versions
+    return push_model(tmp_path / "model", base, extra_files=extra)
 
 
 def test_nothing_is_written_unasked(tmp_path):
@@ -85,8 +88,8 @@ def test_the_textfile_says_what_there_is(settings, tmp_path):
     held = str(tmp_path / "out" / "serving" / "quarantine.json")
     quarantine(held, {5: ("fingerprint", "noise"), 6: ("fingerprint", "noise")}, "run")
     release(held, 6)
-    base = str(tmp_path / "out" / "serving" / "mnist_gan")
-    pushed = datetime.datetime.fromisoformat(read_record(base, version)["pushed_at"])
+    base = Places.of(settings.settings).versions
+    pushed = read_record(version_dir(base, version)).pushed_at
     assert scrape(settings) == {
         "last_pass_timestamp_seconds": last.timestamp(),
         "last_success_timestamp_seconds": good.timestamp(),
@@ -105,8 +108,8 @@ def test_the_textfile_says_what_there_is(settings, tmp_path):
 
 def test_a_card_that_was_damaged_by_hand_fails_nothing(settings, tmp_path, capsys):
     version = push(settings, tmp_path)
-    base = Path(serving_dir(settings.settings))
-    (base / str(version) / "assets.extra" / "model_card.json").write_text("{")
+    base = Places.of(settings.settings).versions
+    (version_dir(base, version) / MODEL_CARD).write_text("{")
     show_models(settings.settings)
     assert str(version) in capsys.readouterr().out
     found = scrape(settings)

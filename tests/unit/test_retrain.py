@@ -9,7 +9,6 @@ import ml_metadata
 import pytest
 from recorder import COMPLETE, Recorder
 
-from components.pusher.versions import push_files
 from pipeline.config import Resolved, resolve
 from pipeline.local.conditions import Facts, read_conditions
 from pipeline.local.metadata import Database
@@ -19,6 +18,7 @@ from pipeline.local.retrain import retrain
 from pipeline.local.run import Ended, Outcome
 from pipeline.local.window import find_window
 from pipeline.webhook import ADDRESS_VARIABLE, RunReport, notify
+from registry.push import push
 
 DONE = RunReport(
     "not blessed", "the data are new", 3, "2026-11-23T09:00:00", 7, 12.25, ["recall"], 60.0
@@ -36,7 +36,7 @@ def settings(tmp_path: Path, span_dir: Path) -> Resolved:
 
 @pytest.fixture
 def served(settings: Resolved, tmp_path: Path) -> int:
-    return push_files(str(_model(tmp_path)), str(tmp_path / "out" / "serving" / "mnist_gan"))
+    return push(_model(tmp_path), tmp_path / "out" / "serving" / "mnist_gan")
 
 
 def _model(tmp_path: Path) -> Path:
@@ -157,7 +157,7 @@ def test_a_span_that_the_pass_quarantines_is_named(settings, tmp_path, span_dir,
         "data.dir": (str(tmp_path / "spans"), "the test"),
     }
     spans = resolve("smoke", environ={}, options=options)
-    push_files(str(_model(tmp_path)), str(tmp_path / "out" / "serving" / "mnist_gan"))
+    push(_model(tmp_path), tmp_path / "out" / "serving" / "mnist_gan")
     _, done = retrain(spans, "age:1h", verbose=False)
     assert (done.outcome, done.span, done.quarantined) == ("nothing to do", 1, [2])
     _, done = retrain(spans, "age:1h", verbose=False)

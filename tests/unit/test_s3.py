@@ -12,23 +12,23 @@ import tensorflow as tf
 from s3_children import KEY, filled, killed, save
 from tfx import v1 as tfx
 
+import storage
 from components.generator_evaluator.baseline import find_baseline
 from components.generator_evaluator.samples import Generator
 from components.pusher.executor import Executor
-from components.pusher.object_store import list_versions, push_objects
-from models import storage
 from models.gan.checkpoints import CheckpointError, Checkpoints
 from models.gan.export import export_generator
 from models.gan.networks import build_generator
 from models.gan.settings import TrainSettings
 from models.gan.warm_start import Course, find_start, leave_state
-from models.versions import newest_version
+from registry.layout import TRAINING_STATE, list_versions, newest_version, version_address
+from registry.push import push as push_model
 
 SMALL = {"generator_channels": (4, 4, 4), "discriminator_channels": (4, 4, 4), "latent_dim": 8}
 # Forks of a process that has TensorFlow imported but not started: a second each, not ten.
 ASKED = np.arange(100) % 10
 CHILDREN = multiprocessing.get_context("forkserver")
-CHILDREN.set_forkserver_preload(["components.pusher.object_store", "models.gan.checkpoints"])
+CHILDREN.set_forkserver_preload(["registry.push", "models.gan.checkpoints"])
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,11 @@ def test_what_is_not_blessed_is_not_pushed(models, s3_bucket, tmp_path):
     assert storage.names_in(s3_bucket) == []
 
 
+def served_state(base: str) -> tuple[int, str]:
+    version = newest_version(base)
+    return version, f"{version_address(base, version)}/{TRAINING_STATE}"
+
+
 @pytest.mark.parametrize("place", ["store", "disk"])
 def test_a_warm_start_goes_on_from_what_was_blessed_and_pushed(models, s3_bucket, tmp_path, place):
     base = f"{s3_bucket}/serving" if place == "store" else str(tmp_path / "serving")
@@ -110,13 +115,20 @@ def test_a_warm_start_goes_on_from_what_was_blessed_and_pushed(models, s3_bucket
     for number, model in enumerate(models):
         copied = tmp_path / "trained" / model.parent.name / model.name
         shutil.copytree(model, copied)
-        leave_state(str(copied), {"generator_000": tf.Variable([number + 1.0])}, 5, Course())
+        leave_state(
+            str(copied / TRAINING_STATE),
+            {"generator_000": tf.Variable([number + 1.0])},
+            5,
+            Course(),
+        )
         push(copied, base, tmp_path, blessed=number == 0)
-        start = find_start("served", base, variables)
+        start = find_start("served", served_state(base), variables)
         assert start.version == newest_version(base)
         assert start.values == {"generator_000": np.float32([1.0])}
     push(copied, base, tmp_path)
-    assert find_start("served", base, variables).values == {"generator_000": np.float32([2.0])}
+    assert find_start("served", served_state(base), variables).values == {
+        "generator_000": np.float32([2.0])
+    }
 
 
 def run_killed(after: int, environment: dict[str, str], function, *arguments) -> bool:
@@ -134,15 +146,15 @@ def test_a_push_that_is_killed_shows_no_version(s3_bucket, s3_server, tmp_path):
     (tmp_path / "variables").mkdir()
     (tmp_path / "variables" / "data").write_bytes(bytes(range(256)))
     (tmp_path / "saved_model.pb").write_bytes(b"graph")
-    served = push_objects(str(tmp_path), base, {})
+    served = push_model(tmp_path, base)
     (tmp_path / "saved_model.pb").write_bytes(b"another")
     after = 0
-    while run_killed(after, s3_server, push_objects, str(tmp_path), base, {"card": b"a card"}):
+    while run_killed(after, s3_server, push_model, tmp_path, base):
         assert list_versions(base) == [served]
-        assert newest_version(base) == str(served)
+        assert newest_version(base) == served
         after += 1
     # The claim, another one where a killed push has that number, then each file.
-    assert after >= len(["claim", "saved_model.pb", "data", "push.json", "card"])
+    assert after >= len(["claim", "saved_model.pb", "data", "push.json"])
     _, second = list_versions(base)
     with storage.local_copy(f"{base}/{second}") as folder:
         assert files_of(tmp_path).items() <= files_of(Path(folder)).items()

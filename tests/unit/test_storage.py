@@ -1,16 +1,20 @@
 """The same on a disk and on an S3-compatible store over HTTP.
 
-TensorFlow's file system in memory, which `test_object_store.py` has, is no third: it lists names
-twice and appends to what is opened to be written.
+TensorFlow's file system in memory, which `registry/test_object_store.py` has, is no third: it lists
+names twice and appends to what is opened to be written.
 """
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
-from models import storage
+import storage
+
+ROOT = Path(storage.__file__).parent
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -38,6 +42,10 @@ def test_what_is_written_is_read_listed_and_removed(place):
     assert storage.is_folder(f"{place}/a/c")
     assert not storage.is_folder(f"{place}/ab.txt")
     assert storage.size(f"{place}/ab.txt") == 256
+    assert storage.modified(f"{place}/ab.txt") > 1.5e9
+    assert storage.read_if_there(f"{place}/a/b.txt") == b"second"
+    assert storage.read_if_there(f"{place}/nothing") is None
+    assert storage.read_if_there(f"{place}/a") is None
     with storage.open_binary(f"{place}/ab.txt") as file:
         assert (file.read(2), file.read()) == (b"\0\1", bytes(range(2, 256)))
     storage.remove(f"{place}/ab.txt")
@@ -129,3 +137,79 @@ def test_no_credentials_are_one_clear_error(s3_bucket, monkeypatch, tmp_path):
 def test_a_missing_object_is_not_found(s3_bucket):
     with pytest.raises(FileNotFoundError):
         storage.read(f"{s3_bucket}/nothing")
+
+
+def test_a_local_path_is_used_without_tensorflow(tmp_path):
+    code = """
+import sys, storage
+path = sys.argv[1] + "/new/file"
+storage.write(path, b"content")
+assert storage.exists(path) and storage.names_in(sys.argv[1]) == ["new"]
+assert storage.read(path) == storage.open_binary(path).read() == b"content"
+storage.remove(path)
+others = {"tensorflow", "s3fs", "components", "models", "pipeline", "registry", "serving"}
+sys.exit(bool(others & set(sys.modules)))
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True)
+
+
+def test_a_file_that_cannot_be_written_whole_leaves_the_former(tmp_path):
+    """A quota of the process stands for the disk: writing beyond it fails as ENOSPC would."""
+    code = """
+import resource, signal, sys, storage
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+try:
+    storage.write(sys.argv[1], bytes(10_001))
+except OSError:
+    sys.exit(3)
+"""
+    path = tmp_path / "file"
+    storage.write(str(path), b"former")
+    command = [sys.executable, "-c", code, str(path)]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 3
+    assert path.read_bytes() == b"former"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_block_that_fails_leaves_the_former_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"former")
+
+    def write() -> None:
+        with storage.atomic_file(path) as file:
+            file.write(b"half")
+            raise ValueError("in between")
+
+    with pytest.raises(ValueError, match="in between"):
+        write()
+    assert path.read_bytes() == b"former"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_links_are_removed_and_what_they_lead_to_is_not(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for name, target in {"link": "folder", "loop": "loop", "dangling": "nothing"}.items():
+        (tmp_path / name).symlink_to(target)
+        assert storage.exists(str(tmp_path / name)) == (name == "link")
+        storage.remove(str(tmp_path / name))
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_a_folder_that_may_not_be_read_is_no_empty_one(tmp_path, monkeypatch):
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(13, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr(os, "stat", refuse)
+    monkeypatch.setattr(os, "listdir", refuse)
+    for call in (storage.exists, storage.is_folder, storage.names_in):
+        with pytest.raises(PermissionError):
+            call(str(tmp_path))
+
+
+def test_errors_of_tensorflow_are_errors_of_the_operating_system():
+    with pytest.raises(FileNotFoundError, match="ram://nowhere/file"):
+        storage.read("ram://nowhere/file")
+    assert storage.read_if_there("ram://nowhere/file") is None
+    with pytest.raises(OSError, match="unknown://bucket"):
+        storage.read("unknown://bucket/file")

@@ -19,7 +19,6 @@ from models.gan.held_out import Judgement
 from models.gan.settings import TrainSettings
 from models.gan.training import GanTrainer, NonFiniteLossError
 from models.gan.warm_start import (
-    STATE,
     Course,
     Start,
     WarmStartError,
@@ -89,12 +88,10 @@ def served(make: Make) -> GanTrainer:
 
 
 @pytest.fixture
-def serving_dir(served: GanTrainer, tmp_path: Path) -> Path:
-    """The folder in which its state lies in version 5, beside an older one without a state."""
-    folder = tmp_path / "serving"
-    (folder / "4").mkdir(parents=True)
-    leave(served, folder / "5")
-    return folder
+def state(served: GanTrainer, tmp_path: Path) -> tuple[int, str]:
+    """Version 5, and where its state lies."""
+    leave(served, tmp_path / "5")
+    return 5, str(tmp_path / "5")
 
 
 def leave(trainer: GanTrainer, folder: Path) -> None:
@@ -107,14 +104,14 @@ def values_of(trainer: GanTrainer) -> dict[str, bytes]:
 
 def start_of(trainer: GanTrainer, **changed: Any) -> Start:
     values = {name: v.numpy() for name, v in trainer.lasting_variables().items()}
-    start = Start("5", "a digest", values, trainer.course.cold)
+    start = Start(5, "a digest", values, trainer.course.cold)
     return dataclasses.replace(start, **changed)
 
 
 # ------------------------------------------------------------------------------ what is taken over
 
 
-def test_every_variable_is_taken_over_bit_for_bit(make, served, serving_dir) -> None:
+def test_every_variable_is_taken_over_bit_for_bit(make, served, state) -> None:
     trainer = make(warm_start="served")
     variables = trainer.lasting_variables()
     groups = {name.rpartition("_")[0] for name in variables}
@@ -130,10 +127,10 @@ def test_every_variable_is_taken_over_bit_for_bit(make, served, serving_dir) -> 
         name for name, found in values_of(trainer).items() if found != values_of(served)[name]
     ]
     assert len(differing) > len(variables) / 2
-    start = find_start("served", str(serving_dir), variables)
+    start = find_start("served", state, variables)
     trainer.begin_from(start)
     assert values_of(trainer) == values_of(served)
-    assert (start.version, start.cold) == ("5", 0.09)
+    assert (start.version, start.cold) == (5, 0.09)
     assert trainer.course.start == "warm from version 5"
     # The budget is its own, and so is the choice of its best moment.
     assert trainer.step == 0
@@ -144,7 +141,7 @@ def test_every_variable_is_taken_over_bit_for_bit(make, served, serving_dir) -> 
 def test_a_state_that_was_written_twice_is_read_the_same(served, tmp_path) -> None:
     leave(served, tmp_path / "1")
     leave(served, tmp_path / "2")
-    first, second = (read_origin(str(tmp_path), version) for version in "12")
+    first, second = (read_origin(str(tmp_path / version)) for version in "12")
     assert first == second
     assert len(first[0]) == 64
     assert first[1] is None
@@ -188,12 +185,11 @@ def test_a_warm_training_begins_at_its_share_of_both_rates(make, served) -> None
 # ------------------------------------------------------------------------------ what cannot be
 
 
-def test_nothing_is_looked_for_unless_it_is_wanted(make, tmp_path, serving_dir) -> None:
+def test_nothing_is_looked_for_unless_it_is_wanted(make, state) -> None:
     variables = make().lasting_variables()
-    assert find_start("none", str(serving_dir), variables) is None
+    assert find_start("none", state, variables) is None
     for wanted in ("served", "auto"):
-        for nowhere in (None, "", str(tmp_path / "nowhere")):
-            assert find_start(wanted, nowhere, variables) is None
+        assert find_start(wanted, None, variables) is None
 
 
 def without_state(state: Path) -> None:
@@ -226,16 +222,16 @@ def altered(state: Path) -> None:
     ],
 )
 def test_a_damaged_state_is_an_error_or_a_cold_start(
-    make, serving_dir, caplog, damage: Callable[[Path], None], reason: str
+    make, state, caplog, damage: Callable[[Path], None], reason: str
 ) -> None:
-    damage(serving_dir / "5" / STATE)
+    damage(Path(state[1]))
     variables = make().lasting_variables()
     with pytest.raises(WarmStartError, match=r"version 5 .* cannot be gone on from") as raised:
-        find_start("served", str(serving_dir), variables)
+        find_start("served", state, variables)
     assert reason in str(raised.value)
     assert "train.warm_start to auto" in str(raised.value)
     with caplog.at_level(logging.WARNING, "mnist_gan.progress"):
-        assert find_start("auto", str(serving_dir), variables) is None
+        assert find_start("auto", state, variables) is None
     assert reason in caplog.text
 
 
@@ -250,14 +246,14 @@ def test_a_damaged_state_is_an_error_or_a_cold_start(
     ],
 )
 def test_other_networks_are_an_error_or_a_cold_start(
-    make, serving_dir, caplog, changed: dict[str, Any]
+    make, state, caplog, changed: dict[str, Any]
 ) -> None:
     variables = make(**changed).lasting_variables()
     with pytest.raises(WarmStartError, match="its networks or optimisers are others") as raised:
-        find_start("served", str(serving_dir), variables)
+        find_start("served", state, variables)
     assert re.search("it holds .* for the variable .*, where this training has", str(raised.value))
     with caplog.at_level(logging.WARNING, "mnist_gan.progress"):
-        assert find_start("auto", str(serving_dir), variables) is None
+        assert find_start("auto", state, variables) is None
     assert "its networks or optimisers are others" in caplog.text
 
 
@@ -266,9 +262,9 @@ def test_a_training_that_was_never_judged_is_nothing_for_auto(make, tmp_path, ca
     leave(unjudged, tmp_path / "1")
     variables = unjudged.lasting_variables()
     with caplog.at_level(logging.WARNING, "mnist_gan.progress"):
-        assert find_start("auto", str(tmp_path), variables) is None
+        assert find_start("auto", (1, str(tmp_path / "1")), variables) is None
     assert "without evaluations" in caplog.text
-    assert find_start("served", str(tmp_path), variables).cold is None
+    assert find_start("served", (1, str(tmp_path / "1")), variables).cold is None
 
 
 @pytest.mark.parametrize("evaluations", [0, 1])

@@ -1,14 +1,17 @@
 """Pushes where there is no rename: TensorFlow's file system in memory stands for a bucket."""
 
-import json
 import threading
+import time
 import uuid
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
-from components.pusher.object_store import is_object_store, list_versions, push_objects
+import storage
+from registry.layout import PUSH_RECORD, list_versions, version_address
+from registry.push import push
+from registry.records import read_record
 
 
 @pytest.fixture
@@ -16,36 +19,24 @@ def bucket() -> str:
     return f"ram://{uuid.uuid4().hex}/models"
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    (folder / "variables").mkdir(parents=True)
-    (folder / "saved_model.pb").write_bytes(b"graph")
-    (folder / "variables" / "variables.data").write_bytes(bytes(range(256)) * 100)
-    return folder
-
-
-def read(path: str) -> bytes:
-    with tf.io.gfile.GFile(path, "rb") as file:
-        return file.read()
-
-
 def test_a_version_is_the_model_with_a_record_and_what_is_added(bucket, model):
-    version = push_objects(str(model), bucket, {"assets.extra/card.md": b"a card"})
+    version = push(model, bucket, extra_files={"assets.extra/card.md": b"a card"})
     assert list_versions(bucket) == [version]
     place = f"{bucket}/{version}"
-    assert read(f"{place}/saved_model.pb") == b"graph"
+    assert storage.read(f"{place}/saved_model.pb") == b"graph"
     data = (model / "variables" / "variables.data").read_bytes()
-    assert read(f"{place}/variables/variables.data") == data
-    assert read(f"{place}/assets.extra/card.md") == b"a card"
-    assert json.loads(read(f"{place}/assets.extra/push.json"))["version"] == version
+    assert storage.read(f"{place}/variables/variables.data") == data
+    assert storage.read(f"{place}/assets.extra/card.md") == b"a card"
+    record = read_record(version_address(bucket, version))
+    assert record.version == version
+    assert {*record.files, PUSH_RECORD} == set(storage.files_in(place))
 
 
 def test_the_newest_model_is_not_pushed_again(bucket, model):
-    version = push_objects(str(model), bucket, {})
-    assert push_objects(str(model), bucket, {}) == version
+    version = push(model, bucket)
+    assert push(model, bucket) == version
     (model / "saved_model.pb").write_bytes(b"another")
-    assert push_objects(str(model), bucket, {}) > version
+    assert push(model, bucket) > version
 
 
 class Killed(BaseException):
@@ -55,6 +46,10 @@ class Killed(BaseException):
 def test_a_push_that_ends_early_shows_no_saved_model(bucket, model, monkeypatch):
     """It is cut off before each of its writes in turn; the folder is then removed an hour later."""
     gfile, written = tf.io.gfile.GFile, []
+
+    def at_time(claimed: float) -> None:
+        """Stands for the time of a claim, which the file system in memory does not keep."""
+        monkeypatch.setattr(storage, "modified", lambda address: claimed)
 
     def cut_off(after: int):
         def opened(path, mode="r"):
@@ -69,18 +64,20 @@ def test_a_push_that_ends_early_shows_no_saved_model(bucket, model, monkeypatch)
     total = 1 + 2 + 1 + 1  # the claim, the model's files, the record, an extra file
     for after in range(total):
         written.clear()
+        at_time(time.time())
         monkeypatch.setattr(tf.io.gfile, "GFile", cut_off(after))
         with pytest.raises(Killed):
-            push_objects(str(model), bucket, {"assets.extra/card.md": b"a card"})
+            push(model, bucket, extra_files={"assets.extra/card.md": b"a card"})
         monkeypatch.undo()
         assert list_versions(bucket) == []
+    at_time(time.time())
     partial = [n for n in tf.io.gfile.listdir(bucket) if n.strip("/").isdecimal()]
     assert partial
-    push_objects(str(model), bucket, {})
+    push(model, bucket)
     assert set(partial) <= set(tf.io.gfile.listdir(bucket)), "a push may still be writing there"
-    monkeypatch.setattr("components.pusher.object_store._ABANDONED_SECONDS", -1.0)
+    at_time(time.time() - 3601)
     (model / "saved_model.pb").write_bytes(b"another")
-    push_objects(str(model), bucket, {})
+    push(model, bucket)
     names = [n.strip("/") for n in tf.io.gfile.listdir(bucket) if n.strip("/").isdecimal()]
     assert sorted(map(int, names)) == list_versions(bucket)
 
@@ -94,25 +91,19 @@ def test_pushes_at_once_take_numbers_of_their_own(bucket, tmp_path):
     versions: dict[str, int] = {}
     start = threading.Barrier(len(models))
 
-    def push(folder: str) -> None:
+    def push_one(folder: str) -> None:
         start.wait()
-        versions[folder] = push_objects(folder, bucket, {})
+        versions[folder] = push(folder, bucket)
 
-    threads = [threading.Thread(target=push, args=[folder]) for folder in models]
+    threads = [threading.Thread(target=push_one, args=[folder]) for folder in models]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert sorted(versions.values()) == list_versions(bucket)
+    assert len(versions) == len(models)
     for folder, version in versions.items():
         assert (
-            read(f"{bucket}/{version}/saved_model.pb")
+            storage.read(f"{bucket}/{version}/saved_model.pb")
             == Path(folder, "saved_model.pb").read_bytes()
         )
-
-
-def test_what_is_an_object_store():
-    assert is_object_store("gs://bucket/models")
-    assert is_object_store("s3://bucket/models")
-    assert not is_object_store("/var/models")
-    assert not is_object_store("outputs/serving")

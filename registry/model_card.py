@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from registry.layout import MODEL_CARD, MODEL_CARD_TEXT
+
 _INTENDED_USE = (
     "Drawing pictures that look like MNIST's handwritten digits: to show, test and teach."
 )
@@ -23,8 +25,8 @@ def card_files(evaluation: dict[str, Any] | None) -> dict[str, bytes]:
     """
     card = _card(evaluation)
     return {
-        "assets.extra/model_card.json": json.dumps(card, indent=2).encode(),
-        "assets.extra/model_card.md": _markdown(card).encode(),
+        MODEL_CARD: json.dumps(card, indent=2).encode(),
+        MODEL_CARD_TEXT: _markdown(card).encode(),
     }
 
 

@@ -7,9 +7,10 @@ from pathlib import Path, PurePosixPath
 import pytest
 import yaml
 
-from components.pusher.versions import push_files, roll_back
+from registry.push import push
+from registry.rollback import roll_back
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+DEPLOY = Path(__file__).parents[3] / "deploy"
 MODEL = "mnist_gan"
 
 
@@ -21,8 +22,8 @@ def root(tmp_path: Path) -> Path:
     (model / "variables" / "variables.data-00000-of-00001").write_bytes(b"weights")
     for graph in (b"first", b"second"):
         (model / "saved_model.pb").write_bytes(graph)
-        push_files(str(model), str(base), extra_files={"assets.extra/model_card.json": b"{}"})
-    roll_back(str(base), None, "blurred")
+        push(model, base, extra_files={"assets.extra/model_card.json": b"{}"})
+    roll_back(base, None, "blurred")
     (base / ".incoming-killed" / "variables").mkdir(parents=True)
     (base / ".incoming-killed" / "saved_model.pb").write_bytes(b"half")
     return tmp_path / "serving"

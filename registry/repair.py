@@ -1,0 +1,74 @@
+"""Replacing the served version of a local base where it was altered or deleted."""
+
+import os
+
+from registry.history import Event, add_event, left_by_rollback, now
+from registry.integrity import can_restore, find_damaged, is_intact, model_of, read_files
+from registry.layout import list_versions, version_dir
+from registry.local import add_version, locked, set_aside
+from registry.records import read_record
+
+_Base = str | os.PathLike[str]
+
+
+def repair(
+    base: _Base, lost: int | None = None, copy: str | os.PathLike[str] | None = None
+) -> list[Event]:
+    """Replaces the newest version where its files are not those that were pushed, or are gone.
+
+    A replacement is in place before a damaged version is set aside as `.damaged-<version>`. It is
+    `copy`; else another version with the same model; else the newest intact version that was not
+    rolled back from. Where there is none of these, everything stays as it is.
+
+    Args:
+      base: the folder that a server watches.
+      lost: a version that should be served and was altered or deleted; None for none.
+      copy: a folder with a copy of `lost`, as `copy_version` writes it; it need not be there.
+
+    Returns:
+      What was done; empty where nothing was damaged or nothing can replace it.
+
+    Raises:
+      RegistryError: the base is locked.
+      OSError: a version cannot be read, or the base not written to; nothing was set aside then.
+    """
+    if lost is None and not find_damaged(base):
+        return []
+    with locked(base):
+        damaged, events = find_damaged(base), []
+        if lost is not None and copy is not None and can_restore(copy):
+            events.append(_restore(base, copy, lost))
+        elif damaged:
+            intact = _intact(base)
+            replacement = _replacement(base, damaged[0], intact)
+            if replacement is None:
+                return []
+            # The newest intact version is served once those above it are set aside.
+            if replacement != intact[0]:
+                events.append(_restore(base, version_dir(base, replacement), damaged[0]))
+        for version in damaged:
+            reason = f"altered since its push; now {set_aside(base, version).name}"
+            event = Event(event="damaged", at=now(), version=version, reason=reason)
+            events.append(add_event(base, event))
+        return events
+
+
+def _restore(base: _Base, source: str | os.PathLike[str], lost: int) -> Event:
+    reason = f"version {lost} was altered or deleted"
+    made = add_version(base, read_files(source), model_of(source), copy_of=lost, reason=reason)
+    return add_event(base, Event(event="restore", at=now(), version=lost, reason=reason, made=made))
+
+
+def _intact(base: _Base) -> list[int]:
+    """The intact versions, newest first."""
+    versions = reversed(list_versions(base))
+    return [version for version in versions if is_intact(version_dir(base, version))]
+
+
+def _replacement(base: _Base, damaged: int, intact: list[int]) -> int | None:
+    """The intact version to serve in place of a damaged one; None where there is none."""
+    record = read_record(version_dir(base, damaged))
+    models = {version: model_of(version_dir(base, version)) for version in intact}
+    same = [v for v in intact if record and models[v] == record.model_fingerprint]
+    others = [v for v in intact if left_by_rollback(base, models[v]) is None]
+    return next(iter([*same, *others]), None)
