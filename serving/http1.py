@@ -249,9 +249,9 @@ class _Connection:
     async def _gather_body(self) -> bytes:
         body = bytearray()
         chunks = 0
-        async for data in self._body_events():
-            body += data
-            chunks += 1
+        async for event in self._body_events():
+            body += event.data
+            chunks += event.chunk_start
             self.arriving_bytes = len(body)
             if len(body) > self._limits.body_bytes:
                 raise self._too_long()
@@ -261,18 +261,18 @@ class _Connection:
                 self._server.arriving_bytes > self._limits.arriving_bytes
             ):
                 raise _RefusedError(503, "too many bytes of request bodies arrive; try again")
-            if chunks % _CHUNKS_IN_TURN == 0:
+            if event.chunk_start and chunks % _CHUNKS_IN_TURN == 0:
                 await asyncio.sleep(0)
         return bytes(body)
 
-    async def _body_events(self) -> AsyncIterator[bytes]:
+    async def _body_events(self) -> AsyncIterator[h11.Data]:
         while True:
             event = await self._next_event()
             if isinstance(event, h11.EndOfMessage):
                 return
             if not isinstance(event, h11.Data):
                 raise ConnectionResetError
-            yield event.data
+            yield event
 
     def _refuse(self, error: _RefusedError) -> _Answer:
         self._server.on_refusal(error.answer.status)
