@@ -32,6 +32,7 @@ import h11
 _log = logging.getLogger(__name__)
 _READ_BYTES = 16 << 10
 _WRITE_BYTES = 64 << 10
+_SEND_BUFFER_BYTES = 128 << 10  # of the kernel, which would hold up to 4 MiB that nobody counts
 _HEAD_BYTES = 32 << 10
 _MAX_CHUNKS = 8192  # of one body with Transfer-Encoding: chunked
 _CHUNKS_IN_TURN = 64  # parsed before other connections have their turn
@@ -109,6 +110,8 @@ class HttpServer:
         self._listener = await asyncio.start_server(
             self._converse, sock=listening, backlog=_ACCEPTED_IN_TURN, limit=_READ_BYTES
         )
+        # Inherited by the connections.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         # asyncio accepts `backlog` connections in one turn of its loop, and listens for as many.
         listening.listen(_BACKLOG)
 
