@@ -124,7 +124,7 @@ class HttpServer:
         if self._listener is not None:
             self._listener.close()
         for connection in [each for each in self._open if each.is_idle]:
-            connection.abort()
+            connection.close()
         ends = time.monotonic() + seconds
         while self._open and time.monotonic() < ends:
             await asyncio.sleep(0.05)
@@ -185,9 +185,16 @@ class _Connection:
         self._writer = writer
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_BYTES)
 
+    def close(self) -> None:
+        """Closes the connection once the client has taken what was answered."""
+        self._writer.close()
+
     def abort(self) -> None:
         """Closes the connection; what was not sent is lost."""
-        self._writer.transport.abort()
+        transport = self._writer.transport
+        # asyncio of Python 3.10 fails where the connection has been closed already.
+        if transport.get_write_buffer_size() or not transport.is_closing():
+            transport.abort()
 
     async def run(self) -> None:
         """Answers requests until the client or the server ends the connection."""
@@ -197,7 +204,9 @@ class _Connection:
             while await self._exchange():
                 self._h11.start_next_cycle()
             await self._linger()
-        self._writer.close()
+            self.close()
+            await asyncio.wait_for(self._writer.wait_closed(), self._limits.seconds)
+        self.abort()
 
     async def _exchange(self) -> bool:
         """Answers one request; returns whether another may follow on this connection."""
@@ -207,6 +216,7 @@ class _Connection:
             if request is None:
                 return False
             method = request.method
+            self.is_idle = False
             body = await self._read_body(request)
             self.waits_since = float("inf")
             answer = await self._ask_application(request, body)
@@ -217,7 +227,7 @@ class _Connection:
             answer = self._refuse(_RefusedError(error.error_status_hint, message))
         self.waits_since = time.monotonic()
         await self._send(answer, is_head=method == b"HEAD")
-        self.is_idle = True
+        self.is_idle = not self._h11.trailing_data[0]
         both = (self._h11.our_state, self._h11.their_state)
         return both == (h11.DONE, h11.DONE) and not self._server.stopping
 
@@ -347,10 +357,12 @@ class _Connection:
         """
         if self._writer.can_write_eof():
             self._writer.write_eof()
-        ends = time.monotonic() + _LINGER_SECONDS
-        while (left := ends - time.monotonic()) > 0:
-            if not await asyncio.wait_for(self._reader.read(_READ_BYTES), left):
-                return
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._read_to_end(), _LINGER_SECONDS)
+
+    async def _read_to_end(self) -> None:
+        while await self._reader.read(_READ_BYTES):
+            pass
 
 
 def _scope(request: h11.Request, writer: asyncio.StreamWriter) -> dict[str, Any]:
