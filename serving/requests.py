@@ -37,11 +37,6 @@ class TensorSpec:
     dtype: np.dtype
     shape: tuple[int | None, ...]
 
-    @property
-    def cells_per_row(self) -> int:
-        """Values in a row; a dimension of any size counts as one."""
-        return int(np.prod([size or 1 for size in self.shape[1:]], dtype=np.int64))
-
 
 Signatures = Mapping[str, Mapping[str, TensorSpec]]
 
