@@ -97,7 +97,7 @@ def check_shape(name: str, shape: tuple[int, ...], spec: TensorSpec) -> None:
     if not fits:
         expected = [-1 if size is None else size for size in spec.shape]
         raise RequestError(
-            f"Input {name}: expected the shape {expected} (-1: any), got {list(shape)}"
+            f"Input {name}: expected the shape {expected} (-1: any), got {str(list(shape))[:100]}"
         )
 
 
