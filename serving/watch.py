@@ -23,7 +23,15 @@ LOAD_SECONDS = 60.0
 _POLL_SECONDS = 1.0
 _MAX_LOADS = 4  # at the same time; one on a hung mount may never end
 # What TensorFlow reads of a version.
-_READ = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra")
+_READ = (
+    "saved_model.pb",
+    "saved_model.cpb",
+    "saved_model.pbtxt",
+    "fingerprint.pb",
+    "variables",
+    "assets",
+    "assets.extra",
+)
 
 
 @dataclass(frozen=True)
