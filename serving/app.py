@@ -300,4 +300,6 @@ async def _on_predict_error(request: Request, error: PredictError) -> Response:
 
 async def _on_defect(request: Request, error: Exception) -> Response:
     del request, error  # Starlette raises it again, and serving.http1 logs it.
-    return _json({"error": "internal error; the server's log has more"}, 500)
+    response = _json({"error": "internal error; the server's log has more"}, 500)
+    response.headers.update(_NO_SNIFFING)  # Starlette answers outside the middleware.
+    return response
