@@ -215,9 +215,9 @@ class _Routes:
             raise HTTPException(400, f"Malformed request: GET /v1/models/{name[:200]}")
         found = self._versions.statuses(version) if name == self._predictor.name else []
         if not found and version is None:
-            raise HTTPException(404, f"Could not find any versions of model {name}")
+            raise HTTPException(404, f"Could not find any versions of model {name[:200]}")
         if not found:
-            raise HTTPException(404, f"Could not find version {version} of model {name}")
+            raise HTTPException(404, f"Could not find version {version} of model {name[:200]}")
         return _json({"model_version_status": [_status(status) for status in found]})
 
     def _metadata(self, name: str, version: int | None) -> Response:
