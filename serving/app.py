@@ -215,9 +215,9 @@ class _Routes:
             raise HTTPException(400, f"Malformed request: GET /v1/models/{name[:200]}")
         found = self._versions.statuses(version) if name == self._predictor.name else []
         if not found and version is None:
-            raise HTTPException(404, f"Could not find any versions of model {name}")
+            raise HTTPException(404, f"Could not find any versions of model {name[:200]}")
         if not found:
-            raise HTTPException(404, f"Could not find version {version} of model {name}")
+            raise HTTPException(404, f"Could not find version {version} of model {name[:200]}")
         return _json({"model_version_status": [_status(status) for status in found]})
 
     def _metadata(self, name: str, version: int | None) -> Response:
@@ -300,4 +300,6 @@ async def _on_predict_error(request: Request, error: PredictError) -> Response:
 
 async def _on_defect(request: Request, error: Exception) -> Response:
     del request, error  # Starlette raises it again, and serving.http1 logs it.
-    return _json({"error": "internal error; the server's log has more"}, 500)
+    response = _json({"error": "internal error; the server's log has more"}, 500)
+    response.headers.update(_NO_SNIFFING)  # Starlette answers outside the middleware.
+    return response

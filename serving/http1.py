@@ -32,6 +32,7 @@ import h11
 _log = logging.getLogger(__name__)
 _READ_BYTES = 16 << 10
 _WRITE_BYTES = 64 << 10
+_SEND_BUFFER_BYTES = 128 << 10  # of the kernel, which would hold up to 4 MiB that nobody counts
 _HEAD_BYTES = 32 << 10
 _MAX_CHUNKS = 8192  # of one body with Transfer-Encoding: chunked
 _CHUNKS_IN_TURN = 64  # parsed before other connections have their turn
@@ -109,6 +110,8 @@ class HttpServer:
         self._listener = await asyncio.start_server(
             self._converse, sock=listening, backlog=_ACCEPTED_IN_TURN, limit=_READ_BYTES
         )
+        # Inherited by the connections.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         # asyncio accepts `backlog` connections in one turn of its loop, and listens for as many.
         listening.listen(_BACKLOG)
 
@@ -121,7 +124,7 @@ class HttpServer:
         if self._listener is not None:
             self._listener.close()
         for connection in [each for each in self._open if each.is_idle]:
-            connection.abort()
+            connection.close()
         ends = time.monotonic() + seconds
         while self._open and time.monotonic() < ends:
             await asyncio.sleep(0.05)
@@ -182,9 +185,16 @@ class _Connection:
         self._writer = writer
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_BYTES)
 
+    def close(self) -> None:
+        """Closes the connection once the client has taken what was answered."""
+        self._writer.close()
+
     def abort(self) -> None:
         """Closes the connection; what was not sent is lost."""
-        self._writer.transport.abort()
+        transport = self._writer.transport
+        # asyncio of Python 3.10 fails where the connection has been closed already.
+        if transport.get_write_buffer_size() or not transport.is_closing():
+            transport.abort()
 
     async def run(self) -> None:
         """Answers requests until the client or the server ends the connection."""
@@ -194,7 +204,9 @@ class _Connection:
             while await self._exchange():
                 self._h11.start_next_cycle()
             await self._linger()
-        self._writer.close()
+            self.close()
+            await asyncio.wait_for(self._writer.wait_closed(), self._limits.seconds)
+        self.abort()
 
     async def _exchange(self) -> bool:
         """Answers one request; returns whether another may follow on this connection."""
@@ -204,6 +216,7 @@ class _Connection:
             if request is None:
                 return False
             method = request.method
+            self.is_idle = False
             body = await self._read_body(request)
             self.waits_since = float("inf")
             answer = await self._ask_application(request, body)
@@ -214,7 +227,7 @@ class _Connection:
             answer = self._refuse(_RefusedError(error.error_status_hint, message))
         self.waits_since = time.monotonic()
         await self._send(answer, is_head=method == b"HEAD")
-        self.is_idle = True
+        self.is_idle = not self._h11.trailing_data[0]
         both = (self._h11.our_state, self._h11.their_state)
         return both == (h11.DONE, h11.DONE) and not self._server.stopping
 
@@ -249,9 +262,9 @@ class _Connection:
     async def _gather_body(self) -> bytes:
         body = bytearray()
         chunks = 0
-        async for data in self._body_events():
-            body += data
-            chunks += 1
+        async for event in self._body_events():
+            body += event.data
+            chunks += event.chunk_start
             self.arriving_bytes = len(body)
             if len(body) > self._limits.body_bytes:
                 raise self._too_long()
@@ -261,18 +274,18 @@ class _Connection:
                 self._server.arriving_bytes > self._limits.arriving_bytes
             ):
                 raise _RefusedError(503, "too many bytes of request bodies arrive; try again")
-            if chunks % _CHUNKS_IN_TURN == 0:
+            if event.chunk_start and chunks % _CHUNKS_IN_TURN == 0:
                 await asyncio.sleep(0)
         return bytes(body)
 
-    async def _body_events(self) -> AsyncIterator[bytes]:
+    async def _body_events(self) -> AsyncIterator[h11.Data]:
         while True:
             event = await self._next_event()
             if isinstance(event, h11.EndOfMessage):
                 return
             if not isinstance(event, h11.Data):
                 raise ConnectionResetError
-            yield event.data
+            yield event
 
     def _refuse(self, error: _RefusedError) -> _Answer:
         self._server.on_refusal(error.answer.status)
@@ -344,10 +357,12 @@ class _Connection:
         """
         if self._writer.can_write_eof():
             self._writer.write_eof()
-        ends = time.monotonic() + _LINGER_SECONDS
-        while (left := ends - time.monotonic()) > 0:
-            if not await asyncio.wait_for(self._reader.read(_READ_BYTES), left):
-                return
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._read_to_end(), _LINGER_SECONDS)
+
+    async def _read_to_end(self) -> None:
+        while await self._reader.read(_READ_BYTES):
+            pass
 
 
 def _scope(request: h11.Request, writer: asyncio.StreamWriter) -> dict[str, Any]:

@@ -97,7 +97,19 @@ def _check_cost(body: bytes, signatures: Signatures, max_rows: int) -> None:
 
 def _structure_of_row(specs: Mapping[str, TensorSpec]) -> int:
     """How many structural characters a row has at most."""
-    return 2 + sum(2 * spec.cells_per_row + 4 for spec in specs.values())
+    return 2 + sum(map(_structure_of_value, specs.values()))
+
+
+def _structure_of_value(spec: TensorSpec) -> int:
+    """Those of an input's name, of its lists, and of its numbers or `{"b64": ...}` with a comma.
+
+    A dimension of any size counts as one.
+    """
+    lists, cells = 0, 1
+    for size in spec.shape[1:]:
+        lists += cells
+        cells *= size or 1
+    return 4 + lists + cells * (3 if spec.dtype.kind == "O" else 1)
 
 
 def _columns(

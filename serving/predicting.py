@@ -49,7 +49,8 @@ class Predictor:
         """
         served = self.versions.served
         if name != self.name or served is None or version not in (None, served.number):
-            which = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+            shown = name[:200]
+            which = f"Latest({shown})" if version is None else f"Specific({shown}, {version})"
             raise NotServedError(f"Servable not found for request: {which}")
         return served
 

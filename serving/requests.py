@@ -37,11 +37,6 @@ class TensorSpec:
     dtype: np.dtype
     shape: tuple[int | None, ...]
 
-    @property
-    def cells_per_row(self) -> int:
-        """Values in a row; a dimension of any size counts as one."""
-        return int(np.prod([size or 1 for size in self.shape[1:]], dtype=np.int64))
-
 
 Signatures = Mapping[str, Mapping[str, TensorSpec]]
 
@@ -102,7 +97,7 @@ def check_shape(name: str, shape: tuple[int, ...], spec: TensorSpec) -> None:
     if not fits:
         expected = [-1 if size is None else size for size in spec.shape]
         raise RequestError(
-            f"Input {name}: expected the shape {expected} (-1: any), got {list(shape)}"
+            f"Input {name}: expected the shape {expected} (-1: any), got {str(list(shape))[:100]}"
         )
 
 

@@ -23,7 +23,15 @@ LOAD_SECONDS = 60.0
 _POLL_SECONDS = 1.0
 _MAX_LOADS = 4  # at the same time; one on a hung mount may never end
 # What TensorFlow reads of a version.
-_READ = ("saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra")
+_READ = (
+    "saved_model.pb",
+    "saved_model.cpb",
+    "saved_model.pbtxt",
+    "fingerprint.pb",
+    "variables",
+    "assets",
+    "assets.extra",
+)
 
 
 @dataclass(frozen=True)
@@ -167,7 +175,9 @@ class VersionWatch:
             _require_regular_files(directory)
             attempt.loaded = self._load(directory)
         except Exception as error:  # whatever a damaged model makes TensorFlow raise
-            attempt.error = " ".join(str(error).split())[:500] or type(error).__name__
+            # A path in it may have bytes that are no text, which neither API can send.
+            text = str(error).encode("utf-8", "backslashreplace").decode()
+            attempt.error = " ".join(text.split())[:500] or type(error).__name__
         attempt.ended = True
         self._ended.put(number)
 
