@@ -36,12 +36,12 @@ from components.generator_evaluator.settings import (
     DEEP_FIGURES,
     EvaluationSettings,
 )
-from components.mnist_example_gen.windows import SYNTAX, parse_window
+from mnist.source import DEFAULT_MIRRORS
+from mnist.windows import SYNTAX, parse_window
 from models.digit_classifier.settings import ClassifierSettings
 from models.gan.settings import TrainSettings
 from models.gan.tuning_settings import TuneSettings
 from pipeline.beam import BeamSettings
-from pipeline.data_source import DEFAULT_MIRRORS
 from pipeline.kubeflow.settings import KubeflowSettings
 from serving.settings import ServeSettings
 

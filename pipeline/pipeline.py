@@ -12,10 +12,10 @@ from tfx.v1.dsl.experimental import RuntimeParameter
 from components.data_gate.component import DataGate
 from components.generator_evaluator.component import GeneratorEvaluator
 from components.mnist_example_gen.component import MnistExampleGen
-from components.mnist_example_gen.features import FLOAT_FEATURES, INT_FEATURES
 from components.pusher.component import AtomicPusher
-from components.quarantine import FILE_NAME as QUARANTINE_FILE
 from components.serving_check.component import ServingCheck
+from mnist.features import FLOAT_FEATURES, INT_FEATURES
+from mnist.quarantine import FILE_NAME as QUARANTINE_FILE
 from pipeline.config import Settings
 
 SCHEMA_FILE = str(Path(__file__).parent / "schema" / "schema.pbtxt")

@@ -20,8 +20,8 @@ from components.data_gate.judge import Verdict, judge_span
 from components.data_gate.served import Served, find_served
 from components.data_gate.settings import GateSettings
 from components.data_gate.statistics import DataStatistics, Digits, class_means, describe, join
-from components.quarantine import quarantine, read_quarantine
 from components.spans_file import read_spans
+from mnist.quarantine import quarantine, read_quarantine
 
 _STATISTICS_FILE = "FeatureStats.pb"
 _LONGEST_REASON = 1000

@@ -13,13 +13,13 @@ from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils
 from tfx.v1.dsl.io import fileio
 
-from components.mnist_example_gen.features import serialize_examples
-from components.mnist_example_gen.join import Joined, join_spans
-from components.mnist_example_gen.spans import SpanFiles
-from components.mnist_example_gen.splits import TRAIN, SplitError
-from components.mnist_example_gen.windows import Window, resolve_window
-from components.quarantine import quarantine, read_quarantine
 from components.spans_file import SPANS_FILE
+from mnist.features import serialize_examples
+from mnist.join import Joined, join_spans
+from mnist.quarantine import quarantine, read_quarantine
+from mnist.spans import SpanFiles
+from mnist.splits import TRAIN, SplitError
+from mnist.windows import Window, resolve_window
 
 _progress_log = logging.getLogger("mnist_gan.progress")
 

@@ -35,9 +35,9 @@ from keras_tuner.oracles import BayesianOptimizationOracle, RandomSearchOracle
 from pydantic import ValidationError
 from tfx import v1 as tfx
 
+from mnist.records import load_split
 from models import storage
 from models.digit_classifier.features import FeatureExtractor
-from models.examples import load_split
 from models.gan.checkpoints import Checkpoints, checkpoint_key
 from models.gan.devices import choose_strategy, is_chief
 from models.gan.held_out import HeldOut, split_held_out

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.mnist_example_gen.windows import Window
 from components.pusher.versions import list_versions, read_record
+from mnist.windows import Window
 from pipeline.config import Settings
 from pipeline.local import history
 from pipeline.local.drift import find_drift

@@ -5,10 +5,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from components.mnist_example_gen.completeness import SpanState, examine
-from components.mnist_example_gen.idx import IdxError, read_labels
-from components.mnist_example_gen.spans import find_test_files, list_spans
-from components.quarantine import Entry, QuarantineError, read_quarantine, release
+from mnist.completeness import SpanState, examine
+from mnist.idx import IdxError, read_labels
+from mnist.quarantine import Entry, QuarantineError, read_quarantine, release
+from mnist.spans import find_test_files, list_spans
 from pipeline.config import Resolved
 from pipeline.local import history
 from pipeline.local.places import Places, UsageError

@@ -12,11 +12,11 @@ from google.protobuf.message import DecodeError
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from components.data_gate.distance import Distance
-from components.mnist_example_gen.completeness import SpanState
-from components.mnist_example_gen.features import LABEL_FEATURE, derive_scalars
-from components.mnist_example_gen.idx import read_pair
-from components.mnist_example_gen.spans import SpanFiles
 from components.pusher.versions import list_versions
+from mnist.completeness import SpanState
+from mnist.features import LABEL_FEATURE, derive_scalars
+from mnist.idx import read_pair
+from mnist.spans import SpanFiles
 from pipeline.local.places import UsageError
 
 # What goes with a pushed version; `components/data_blessing.py` names the same, and imports TFX.

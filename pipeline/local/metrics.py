@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.mnist_example_gen.spans import SpanError, list_spans
 from components.pusher.versions import list_versions, read_record
-from components.quarantine import QuarantineError, read_quarantine
+from mnist.quarantine import QuarantineError, read_quarantine
+from mnist.spans import SpanError, list_spans
 from pipeline.config import Settings
 from pipeline.local import history
 from pipeline.local.models import read_card, serving_dir

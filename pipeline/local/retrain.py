@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from components.mnist_example_gen.idx import IdxError
-from components.mnist_example_gen.spans import SpanError
 from components.pusher.versions import list_versions
-from components.quarantine import QuarantineError, read_quarantine
+from mnist.idx import IdxError
+from mnist.quarantine import QuarantineError, read_quarantine
+from mnist.source import DataSourceError
+from mnist.spans import SpanError
 from pipeline.config import Resolved
-from pipeline.data_source import DataSourceError
 from pipeline.local import history
 from pipeline.local.conditions import Check, Facts, read_conditions
 from pipeline.local.damage import find_damage

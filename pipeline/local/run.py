@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from components.pusher.versions import list_versions
+from mnist.source import DataSource, default_cache_dir, locate
 from pipeline.config import Resolved
-from pipeline.data_source import DataSource, default_cache_dir, locate
 from pipeline.local import history
 from pipeline.local.collect import collect_after_run
 from pipeline.local.console import DownloadLine, RunConsole, quiet_terminal
@@ -173,7 +173,7 @@ def _clean_up(resolved: Resolved, places: Places) -> None:
 
 
 def find_data(resolved: Resolved, screen: Console | None = None) -> DataSource:
-    """Finds the digits as the settings say; see `pipeline.data_source.locate`."""
+    """Finds the digits as the settings say; see `mnist.source.locate`."""
     data = resolved.settings.data
     return locate(
         source=data.source,

@@ -6,9 +6,9 @@ from pathlib import Path
 from absl import logging
 from tfx.utils import path_utils
 
-from components.mnist_example_gen.windows import Window
+from mnist.source import DataSource
+from mnist.windows import Window
 from pipeline.config import Resolved
-from pipeline.data_source import DataSource
 from pipeline.local import history
 from pipeline.local.damage import push_that_is_gone
 from pipeline.local.places import Places

@@ -1,7 +1,7 @@
 """The spans of a run on this machine, with what the quarantine beside the served models says."""
 
-from components.mnist_example_gen.windows import Window, resolve_window
-from components.quarantine import FILE_NAME, QuarantineError, quarantine, read_quarantine
+from mnist.quarantine import FILE_NAME, QuarantineError, quarantine, read_quarantine
+from mnist.windows import Window, resolve_window
 from pipeline.config import Resolved
 from pipeline.local.places import Places, UsageError
 

@@ -11,7 +11,6 @@ import tensorflow_data_validation as tfdv
 from google.protobuf import text_format
 from tfx.types import artifact_utils, standard_artifacts
 
-from components import quarantine
 from components.data_blessing import DataBlessing, read_blessing, statistics_files
 from components.data_gate.digits import read_spans_digits
 from components.data_gate.executor import DataRejectedError
@@ -21,6 +20,7 @@ from components.data_gate.statistics import describe, join
 from components.mnist_example_gen.executor import Executor as ExampleGen
 from components.pusher.versions import push_files
 from components.spans_file import read_spans
+from mnist import quarantine
 from pipeline.pipeline import SCHEMA_FILE
 
 SCHEMA = tfdv.load_schema_text(SCHEMA_FILE)

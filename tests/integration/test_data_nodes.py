@@ -10,9 +10,9 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx import v1 as tfx
 
 from components.data_gate.executor import DataRejectedError
-from components.mnist_example_gen.idx import IdxError
-from components.mnist_example_gen.splits import SplitError
-from models.examples import load_split
+from mnist.idx import IdxError
+from mnist.records import load_split
+from mnist.splits import SplitError
 from pipeline.config import resolve
 from pipeline.local import history
 from pipeline.pipeline import create_data_nodes

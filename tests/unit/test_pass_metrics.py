@@ -12,7 +12,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from components.pusher.versions import push_files, read_record
-from components.quarantine import quarantine, release
+from mnist.quarantine import quarantine, release
 from pipeline.config import Resolved, resolve
 from pipeline.local.metrics import OUTCOMES, export_metrics
 from pipeline.local.models import serving_dir, show_models

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from components.mnist_example_gen.idx import read_pair
-from components.mnist_example_gen.spans import SpanFiles
-from components.mnist_example_gen.splits import (
+from mnist.idx import read_pair
+from mnist.spans import SpanFiles
+from mnist.splits import (
     EVAL,
     TRAIN,
     Digits,

@@ -9,8 +9,9 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-from components.mnist_example_gen.idx import IdxError, last_written, read_pair
-from components.mnist_example_gen.spans import (
+from mnist.idx import IdxError, last_written, read_pair
+from mnist.quarantine import Entry
+from mnist.spans import (
     MARKER,
     SpanError,
     SpanFiles,
@@ -18,7 +19,6 @@ from components.mnist_example_gen.spans import (
     find_files,
     has_marker,
 )
-from components.quarantine import Entry
 
 State = Literal["complete", "incomplete", "damaged", "quarantined"]
 

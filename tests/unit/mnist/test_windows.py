@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components import quarantine
-from components.mnist_example_gen.idx import IdxError
-from components.mnist_example_gen.spans import SpanError, content_fingerprint, resolve_span
-from components.mnist_example_gen.windows import (
+from mnist import quarantine
+from mnist.idx import IdxError
+from mnist.spans import SpanError, content_fingerprint, resolve_span
+from mnist.windows import (
     Request,
     Window,
     WindowError,
@@ -226,7 +226,7 @@ def test_on_an_object_store(spans, s3_bucket):
 
 
 def test_the_order_of_digits_follows_the_spans(spans, digits):
-    from components.mnist_example_gen.join import join_spans
+    from mnist.join import join_spans
 
     joined = join_spans(resolve_window(str(spans), window="all").files, None, 0.1)
     rows = np.concatenate([np.arange(100 * n, 100 * n + 40) for n in (1, 2, 5)])
@@ -242,7 +242,7 @@ def test_the_order_of_digits_follows_the_spans(spans, digits):
 def test_each_picture_is_trained_on_once_and_never_where_it_is_held_out(
     tmp_path, digits, write_span
 ):
-    from components.mnist_example_gen.join import join_spans
+    from mnist.join import join_spans
 
     images, labels = digits
     # Span 2 repeats ten training digits of span 1, and has three that span 1 holds out.

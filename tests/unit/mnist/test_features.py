@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import ndimage
 
-from components.mnist_example_gen.features import (
+from mnist.features import (
     FLOAT_FEATURES,
     IMAGE_FEATURE,
     INT_FEATURES,
@@ -22,7 +22,7 @@ from components.mnist_example_gen.features import (
     serialize_examples,
 )
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 BLANK = np.zeros((28, 28), np.uint8)
 FULL = np.full((28, 28), 255, np.uint8)
 
@@ -139,7 +139,7 @@ def test_processes_agree_on_the_bytes(digits: tuple[np.ndarray, np.ndarray]) -> 
     script = (
         "import hashlib, sys\n"
         "import numpy as np\n"
-        "from components.mnist_example_gen.features import serialize_examples\n"
+        "from mnist.features import serialize_examples\n"
         "data = np.frombuffer(sys.stdin.buffer.read(), np.uint8).reshape(-1, 785)\n"
         "examples = serialize_examples(data[:, 1:].reshape(-1, 28, 28), data[:, 0])\n"
         "print(hashlib.sha256(b''.join(examples)).hexdigest())\n"

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from components.mnist_example_gen.idx import read_pair
-from components.mnist_example_gen.spans import SpanFiles
+from mnist.idx import read_pair
+from mnist.spans import SpanFiles
 
 TRAIN, EVAL = "train", "eval"
 

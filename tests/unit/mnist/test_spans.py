@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.mnist_example_gen import spans
-from components.mnist_example_gen.idx import IdxError
-from components.mnist_example_gen.spans import SpanError, SpanFiles
+from mnist import spans
+from mnist.idx import IdxError
+from mnist.spans import SpanError, SpanFiles
 
 TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 EVAL = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.mnist_example_gen import idx, spans
-from pipeline import data_source
-from pipeline.data_source import DataSource, DataSourceError, RemoteFile
+from mnist import idx, spans
+from mnist import source as data_source
+from mnist.source import DataSource, DataSourceError, RemoteFile
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 CONTENTS = {
     "train-images-idx3-ubyte.gz": struct.pack(">4B3I", 0, 0, 8, 3, 40, 28, 28)
     + np.random.RandomState(0).bytes(40 * 784),
@@ -456,7 +456,7 @@ def test_two_processes_download_once(tmp_path: Path, mirror: Mirror) -> None:
     script = (
         "import json, sys\n"
         "from pathlib import Path\n"
-        "from pipeline import data_source\n"
+        "from mnist import source as data_source\n"
         "files = [data_source.RemoteFile(*row) for row in json.loads(sys.argv[3])]\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
@@ -483,7 +483,7 @@ def test_two_processes_download_once(tmp_path: Path, mirror: Mirror) -> None:
 
 def test_importing_does_not_import_what_is_slow() -> None:
     script = (
-        "import sys, pipeline.data_source\n"
+        "import sys, mnist.source\n"
         "sys.exit(bool({'tensorflow', 'mlxtend', 'tfx'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True)

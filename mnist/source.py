@@ -26,7 +26,7 @@ import numpy as np
 import platformdirs
 import tenacity
 
-from components.mnist_example_gen import idx, spans
+from mnist import idx, spans
 
 if TYPE_CHECKING:
     import httpx
@@ -61,7 +61,7 @@ class DataSource:
     """A folder of spans, and where it came from.
 
     Attributes:
-        directory: What `components.mnist_example_gen.spans` takes as a data folder; it may be an
+        directory: What `mnist.spans` takes as a data folder; it may be an
             address with "://".
         origin: How it was found.
         description: A phrase for terminal, artifact properties and reports.

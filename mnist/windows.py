@@ -6,16 +6,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from components.mnist_example_gen.completeness import SpanState, examine
-from components.mnist_example_gen.idx import IdxError
-from components.mnist_example_gen.spans import (
+from mnist.completeness import SpanState, examine
+from mnist.idx import IdxError
+from mnist.quarantine import Entry
+from mnist.spans import (
     SpanError,
     SpanFiles,
     find_test_files,
     fingerprint_files,
     list_spans,
 )
-from components.quarantine import Entry
 
 SYNTAX = "latest, rolling:N (the newest N), all, or static:A-B (also static:1,4-6)"
 _RELEASE = "`python local_runner.py release {span}` lets it through"

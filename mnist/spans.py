@@ -17,7 +17,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components.mnist_example_gen import idx
+from mnist import idx
 
 _SPAN_FOLDER = re.compile(r"span-([0-9]{1,9})")
 _ROLES = ("train-images", "train-labels", "t10k-images", "t10k-labels")
@@ -157,7 +157,7 @@ def content_fingerprint(files: SpanFiles) -> str:
         SHA-256 over name, size and raw bytes of each file, as 64 hexadecimal digits.
 
     Raises:
-        components.mnist_example_gen.idx.IdxError: A file cannot be read.
+        mnist.idx.IdxError: A file cannot be read.
     """
     return fingerprint_files(files.paths)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.mnist_example_gen.features import serialize_examples
-from models.examples import load_split
+from mnist.features import serialize_examples
+from mnist.records import load_split
 
 
 def write(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
