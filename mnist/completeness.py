@@ -1,15 +1,19 @@
 """Whether a span may be used: complete, not yet, or damaged.
 
-A span folder counts as complete when it holds `_SUCCESS`, or when its files were last written
-`settle_seconds` ago or more; and, either way, when all of them are there and can be read from
-beginning to end. Files that lie in the data folder itself need not settle.
+A span folder counts as complete when it holds `_SUCCESS`, or when the file system has seen no
+change of its files and of the folder for `settle_seconds`; and, either way, when all of its files
+are there and can be read from beginning to end. Files that lie in the data folder itself need not
+settle.
 """
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from mnist.idx import IdxError, last_written, read_pair
+from mnist import files
+from mnist.digits import keep_digits
+from mnist.idx import IdxError
 from mnist.quarantine import Entry
 from mnist.spans import (
     MARKER,
@@ -28,12 +32,12 @@ class SpanState:
     """What was found of a span.
 
     Attributes:
-      span: its number.
-      state: `incomplete` may become complete by itself; `damaged` files are settled but cannot be
-        read; `quarantined` ones stopped a run.
-      why: why it is not complete, in words; "" where it is.
-      files: None where some are missing.
-      fingerprint: of the files; "" where they are not settled.
+        span: Its number.
+        state: `incomplete` may become complete by itself; `damaged` files are settled but cannot be
+            read; `quarantined` ones stopped a run.
+        why: Why the span is not complete, in words; "" where it is.
+        files: The span's files; None where some are missing.
+        fingerprint: Of the files; "" where they are not settled.
     """
 
     span: int
@@ -44,54 +48,65 @@ class SpanState:
 
 
 def examine(
-    span: int, directory: str, *, settle_seconds: float, held: Entry | None = None
+    span: int,
+    directory: str,
+    *,
+    settle_seconds: float,
+    held: Entry | None = None,
+    known: Collection[str] = (),
 ) -> SpanState:
-    """Looks at one span; reads its files unless they are too young.
+    """Looks at one span.
+
+    Files that have settled are hashed. If their fingerprint is neither quarantined nor known, they
+    are read, too, and their digits are kept in memory: see `mnist.digits`.
 
     Args:
-      span: its number.
-      directory: its folder or URI.
-      settle_seconds: how long its files have to lie unchanged where there is no `_SUCCESS`.
-      held: what the quarantine holds of that number, which counts only for the same files.
+        span: Its number.
+        directory: Its folder or URI.
+        settle_seconds: How long its files have to lie unchanged where there is no `_SUCCESS`.
+        held: What the quarantine holds of that number, which counts only for the same files.
+        known: Fingerprints of spans that an earlier run ingested, which can be read therefore.
     """
     try:
-        files = find_files(span, directory)
-        waiting = 0.0 if has_marker(directory) else _still_settling(files, settle_seconds)
-    except (SpanError, IdxError) as error:
+        span_files = find_files(span, directory)
+        waiting = 0.0 if has_marker(directory) else _still_settling(span_files, settle_seconds)
+    except (SpanError, OSError) as error:
         return SpanState(span, "incomplete", str(error))
     if waiting > 0:
         why = (
-            f"its files were written less than {settle_seconds:g} s ago; it counts in "
+            f"its files changed less than {settle_seconds:g} s ago; it counts in "
             f"{waiting:.0f} s, or as soon as {directory} holds {MARKER}"
         )
-        return SpanState(span, "incomplete", why, files)
+        return SpanState(span, "incomplete", why, span_files)
     try:
-        fingerprint = content_fingerprint(files)
-        if held and not held.released and held.fingerprint == fingerprint:
-            why = f"{held.reason} (quarantined {held.when})"
-            return SpanState(span, "quarantined", why, files, fingerprint)
+        fingerprint = content_fingerprint(span_files)
     except IdxError as error:
-        return SpanState(span, "incomplete", str(error), files)
+        return SpanState(span, "incomplete", str(error), span_files)
+    if held and not held.released and held.fingerprint == fingerprint:
+        why = f"{held.reason} (quarantined {held.when})"
+        return SpanState(span, "quarantined", why, span_files, fingerprint)
     try:
-        read_files(files)
+        if fingerprint not in known:
+            keep_digits(span_files.paths, fingerprint)
+    except SpanError as error:
+        return SpanState(span, "incomplete", str(error), span_files)
     except IdxError as error:
-        return SpanState(span, "damaged", str(error), files, fingerprint)
-    return SpanState(span, "complete", "", files, fingerprint)
+        return SpanState(span, "damaged", str(error), span_files, fingerprint)
+    return SpanState(span, "complete", "", span_files, fingerprint)
 
 
-def read_files(files: SpanFiles) -> None:
-    """Raises IdxError when a file of a span cannot be used."""
-    read_pair(files.train_images, files.train_labels)
-    if files.eval_images and files.eval_labels:
-        read_pair(files.eval_images, files.eval_labels)
-
-
-def _still_settling(files: SpanFiles, settle_seconds: float) -> float:
+def _still_settling(span_files: SpanFiles, settle_seconds: float) -> float:
     """Seconds until the files count as settled.
 
-    A time that lies further ahead than `settle_seconds` says that a clock was set back, and not
-    that somebody is writing.
+    What a writer says of a file's age does not suffice: `cp -a`, `rsync -a` and `unzip` give a copy
+    the time of the original. So the time at which the file system saw a change counts as well, and
+    that of the folder, in which files may still appear. A time that lies further ahead than
+    `settle_seconds` says that a clock was set back, and not that somebody is writing.
     """
-    newest = max(map(last_written, files.paths))
-    age = time.time() - newest
-    return settle_seconds - age if abs(age) < settle_seconds else 0.0
+    now = time.time()
+    paths = [*span_files.paths]
+    if files.is_local(span_files.directory):
+        paths.append(span_files.directory)
+    ages = [now - changed for path in paths for changed in files.times_of_change(path)]
+    waiting = [settle_seconds - age for age in ages if abs(age) < settle_seconds]
+    return max(waiting, default=0.0)

@@ -1,6 +1,4 @@
-"""What an example holds: the pixels, the label, and scalars that show drift in pictures."""
-
-from collections.abc import Iterator
+"""What an example holds: the pixels, the label, and scalars in which drift of images shows."""
 
 import numpy as np
 
@@ -13,16 +11,16 @@ _INK = 128
 
 
 def derive_scalars(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Computes each picture's scalars.
+    """Computes the scalars of each image.
 
     Args:
-      images: uint8 [n, 28, 28].
+        images: uint8 [n, 28, 28].
 
     Returns:
-      By feature name, arrays [n]: `pixel_mean` and `pixel_std`, float32 in 0..1; `ink_fraction`,
-      the share of pixels of 128 or more, float32 in 0..1; `box_height` and `box_width`, int64 in
-      0..28, of the smallest box around all pixels that are not 0; `center_x` and `center_y`,
-      float32 in 0..27, the centre of mass, 13.5 for a blank picture.
+        By feature name, arrays [n]: `pixel_mean` and `pixel_std`, float32 in 0..1; `ink_fraction`,
+        the share of pixels of 128 or more, float32 in 0..1; `box_height` and `box_width`, int64 in
+        0..28, of the smallest box around all pixels that are not 0; `center_x` and `center_y`,
+        float32 in 0..27, the center of mass, 13.5 for a blank image.
     """
     pixels = images.reshape(-1, _SIDE, _SIDE).astype(np.float32) / 255.0
     columns, rows = pixels.sum(axis=1), pixels.sum(axis=2)
@@ -34,8 +32,8 @@ def derive_scalars(images: np.ndarray) -> dict[str, np.ndarray]:
         "ink_fraction": (images.reshape(-1, _SIDE * _SIDE) >= _INK).mean(axis=1, dtype=np.float32),
         "box_height": _extent(rows),
         "box_width": _extent(columns),
-        "center_x": _centre(columns, mass),
-        "center_y": _centre(rows, mass),
+        "center_x": _center(columns, mass),
+        "center_y": _center(rows, mass),
     }
 
 
@@ -46,34 +44,8 @@ def _extent(profile: np.ndarray) -> np.ndarray:
     return np.where(inked.any(axis=1), last - first + 1, 0).astype(np.int64)
 
 
-def _centre(profile: np.ndarray, mass: np.ndarray) -> np.ndarray:
+def _center(profile: np.ndarray, mass: np.ndarray) -> np.ndarray:
     # Not a product of matrices: its last bit depends on how many rows there are.
     moment = (profile * np.arange(_SIDE, dtype=np.float32)).sum(axis=1)
     blank = mass == 0
     return np.where(blank, (_SIDE - 1) / 2, moment / np.where(blank, 1, mass)).astype(np.float32)
-
-
-def serialize_examples(images: np.ndarray, labels: np.ndarray) -> Iterator[bytes]:
-    """Serializes digits as `tf.Example`, the same digits always to the same bytes.
-
-    Args:
-      images: uint8 [n, 28, 28].
-      labels: uint8 [n].
-
-    Yields:
-      One serialized example a digit.
-    """
-    # Only here: the scalars alone need no TensorFlow, which takes seconds to load.
-    import tensorflow as tf
-
-    scalars = {"label": labels, **derive_scalars(images)}
-    columns = {name: values.tolist() for name, values in scalars.items()}
-    example = tf.train.Example()
-    features = example.features.feature
-    for row, image in enumerate(images):
-        features[IMAGE_FEATURE].bytes_list.value[:] = [image.tobytes()]
-        for name in INT_FEATURES:
-            features[name].int64_list.value[:] = [columns[name][row]]
-        for name in FLOAT_FEATURES:
-            features[name].float_list.value[:] = [columns[name][row]]
-        yield example.SerializeToString(deterministic=True)

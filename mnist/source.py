@@ -26,7 +26,7 @@ import numpy as np
 import platformdirs
 import tenacity
 
-from mnist import idx, spans
+from mnist import files, idx, spans
 
 if TYPE_CHECKING:
     import httpx
@@ -498,7 +498,7 @@ def _store(response: "httpx.Response", file: RemoteFile, folder: Path, asking: _
     length = response.headers.get("Content-Length", "")
     total = int(length) if length.isdecimal() else 0
     content = _ContentCheck(file)
-    with idx.atomic_file(str(folder / file.name)) as stream:
+    with files.atomic_file(str(folder / file.name)) as stream:
         for chunk in _unless_stalled(response.iter_raw(), asking.timeout_seconds):
             content.add(chunk)
             stream.write(chunk)

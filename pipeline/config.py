@@ -105,8 +105,8 @@ class DataSettings(_Section):
         60.0,
         ge=0,
         le=86_400,
-        description="a span-<N>/ folder without _SUCCESS counts when its files were written so "
-        "long ago, seconds",
+        description="a span-<N>/ folder without _SUCCESS counts when it and its files have not "
+        "changed for so long, seconds",
     )
     eval_share: float = Field(
         0.1,

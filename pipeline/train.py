@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from mnist.splits import Digits
+    from mnist.digits import Digits
     from pipeline.config import Settings
 
 FAILED, BAD_USAGE = 1, 2
@@ -86,7 +86,7 @@ def _write_records(digits: "Digits", path: Path) -> None:
     """Writes the digits as `MnistExampleGen` does, which is what the training reads."""
     import tensorflow as tf
 
-    from mnist.features import serialize_examples
+    from mnist.records import serialize_examples
 
     with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
         for record in serialize_examples(digits.images, digits.labels):

@@ -14,9 +14,8 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 from components.data_gate.distance import Distance
 from components.pusher.versions import list_versions
 from mnist.completeness import SpanState
+from mnist.digits import read_digits
 from mnist.features import LABEL_FEATURE, derive_scalars
-from mnist.idx import read_pair
-from mnist.spans import SpanFiles
 from pipeline.local.places import UsageError
 
 # What goes with a pushed version; `components/data_blessing.py` names the same, and imports TFX.
@@ -58,7 +57,7 @@ def find_drift(
     for state in new:
         over = [
             f"{each.feature} by {each.value:.3f} (let pass: {limit:g})"
-            for each in measure(statistics, *_read_digits(state.files))
+            for each in measure(statistics, *_read_digits(state))
             if (limit := limits[each.kind]) is not None and each.value > limit
         ]
         if over:
@@ -139,12 +138,12 @@ def _read_served(folder: Path) -> tuple[set[str], statistics_pb2.DatasetFeatureS
         ) from error
 
 
-def _read_digits(files: SpanFiles | None) -> tuple[np.ndarray, np.ndarray]:
-    """All of a span, the training digits first."""
-    if files is None:
-        raise ValueError("the span is not complete")
-    pairs = [(files.train_images, files.train_labels)]
-    if files.eval_images and files.eval_labels:
-        pairs.append((files.eval_images, files.eval_labels))
-    images, labels = zip(*(read_pair(*pair) for pair in pairs), strict=True)
-    return np.concatenate(images), np.concatenate(labels)
+def _read_digits(state: SpanState) -> tuple[np.ndarray, np.ndarray]:
+    """All images and labels of a span, the training digits first."""
+    if state.files is None:
+        raise ValueError(f"span {state.span} is not complete")
+    parts = read_digits(state.files.paths, state.fingerprint)
+    return (
+        np.concatenate([part.images for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+    )

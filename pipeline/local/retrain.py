@@ -27,8 +27,8 @@ from pipeline.local.metrics import export_metrics
 from pipeline.local.models import serving_dir
 from pipeline.local.passes import NOT_STARTED, NOTHING_TO_DO, STOPPED, Pass, add_pass
 from pipeline.local.places import Places, UsageError
-from pipeline.local.run import Outcome, find_data, in_words, run
-from pipeline.local.window import find_window, quarantine_file
+from pipeline.local.run import Outcome, in_words, run
+from pipeline.local.window import find_run_data, quarantine_file
 from pipeline.webhook import RunReport, notify
 
 
@@ -83,12 +83,14 @@ def retrain(resolved: Resolved, condition: str, *, verbose: bool) -> tuple[Outco
 def _make_pass(
     resolved: Resolved, places: Places, check: Check, *, verbose: bool
 ) -> tuple[Outcome, RunReport]:
-    window = find_window(resolved, places, find_data(resolved).directory)
+    data = find_run_data(resolved, places)
+    span = data.window.newest
     damage = find_damage(resolved.settings, places)
-    found, reason = (True, damage) if damage else check(Facts(resolved.settings, places, window))
+    facts = Facts(resolved.settings, places, data.window)
+    found, reason = (True, damage) if damage else check(facts)
     if not found:
-        return Outcome.PUSHED, RunReport(NOTHING_TO_DO, reason, span=window.newest)
-    ended = run(resolved, from_node=None, use_cache=True, verbose=verbose)
+        return Outcome.PUSHED, RunReport(NOTHING_TO_DO, reason, span=span)
+    ended = run(resolved, from_node=None, use_cache=True, verbose=verbose, data=data)
     record = _read_run(places, ended.run_id) if ended.run_id else None
     named = in_words(ended.outcome)
     if ended.outcome == Outcome.PUSHED and not (ended.is_new or damage):
@@ -96,7 +98,7 @@ def _make_pass(
     return ended.outcome, RunReport(
         outcome=named,
         reason=reason,
-        span=window.newest,
+        span=span,
         run=record.run_id if record else None,
         fid=record.figures.get("fid") if record else None,
         failed=record.failed_figures if record else [],

@@ -49,6 +49,7 @@ class Session:
             data_dir=source.directory,
             source=source.provenance,
             window=window.name,
+            content=window.content,
             pipeline_root=str(places.artifacts),
             serving_root=str(places.serving),
             checkpoint_root=str(places.checkpoints),
@@ -60,7 +61,6 @@ class Session:
             database=places.database,
             run_properties={"preset": resolved.preset, "data_content": window.content},
             node_content={
-                "MnistExampleGen": lambda _: window.content,
                 "DataGate": lambda _: _data_baseline(resolved, places, window),
                 "GeneratorEvaluator": lambda run_id: _baseline(resolved, places, run_id),
                 **_start(resolved, places),

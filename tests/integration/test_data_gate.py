@@ -19,8 +19,8 @@ from components.data_gate.settings import GateSettings
 from components.data_gate.statistics import describe, join
 from components.mnist_example_gen.executor import Executor as ExampleGen
 from components.pusher.versions import push_files
-from components.spans_file import read_spans
 from mnist import quarantine
+from mnist.records import read_spans
 from pipeline.pipeline import SCHEMA_FILE
 
 SCHEMA = tfdv.load_schema_text(SCHEMA_FILE)
@@ -103,7 +103,7 @@ class Place:
         schema = self._artifact(standard_artifacts.Schema())
         anomalies = self._artifact(standard_artifacts.ExampleAnomalies())
         Path(schema.uri, "schema.pbtxt").write_text(text_format.MessageToString(SCHEMA))
-        splits = read_spans_digits(examples, read_spans(examples), SCHEMA)
+        splits = read_spans_digits(examples, read_spans(examples.uri), SCHEMA)
         names = ["train", "eval"]
         for name in names:
             digits = join([parts[name] for parts in splits.values() if name in parts])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mnist.features import serialize_examples
+from mnist.records import serialize_examples
 from models.digit_classifier.features import FeatureExtractor
 from models.digit_classifier.network import FEATURES, build_classifier
 from models.digit_classifier.run_fn import ClassifierTooWeakError, export_classifier, run_fn

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mnist import idx
+from mnist import files, idx
 from mnist.idx import IdxError
 
 REPOSITORY = Path(__file__).parents[3]
@@ -376,7 +376,7 @@ def test_random_local_paths(path: str) -> None:
 
 
 def write_half(path: Path) -> None:
-    with idx.atomic_file(str(path)) as stream:
+    with files.atomic_file(str(path)) as stream:
         stream.write(b"half")
         raise KeyboardInterrupt
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from mnist import idx
+from mnist.digits import Digits
 from mnist.spans import resolve_span
-from mnist.splits import EVAL, TRAIN, Digits, SplitError, load_splits
+from mnist.splits import EVAL, TRAIN, SplitError, load_splits
 
 PAIR = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 
