@@ -36,7 +36,7 @@ from components.generator_evaluator.settings import (
     DEEP_FIGURES,
     EvaluationSettings,
 )
-from mnist.source import DEFAULT_MIRRORS
+from mnist.mirrors import DEFAULT_MIRRORS
 from mnist.windows import SYNTAX, parse_window
 from models.digit_classifier.settings import ClassifierSettings
 from models.gan.settings import TrainSettings
