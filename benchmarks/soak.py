@@ -67,7 +67,7 @@ class Digits:
     """MNIST's training digits in a drawn order, handed out once each."""
 
     def __init__(self, folder: str, draw: np.random.Generator) -> None:
-        from components.mnist_example_gen import idx
+        from mnist import idx
 
         place = Path(folder)
         images, labels = (
@@ -114,7 +114,7 @@ def bring(kind: str, digits: Digits, draw: np.random.Generator) -> tuple[np.ndar
 
 def write(folder: Path, kind: str, images: np.ndarray, labels: np.ndarray) -> None:
     """Writes a span, with _SUCCESS at last; not all of it where its kind says so."""
-    from components.mnist_example_gen import idx
+    from mnist import idx
 
     folder.mkdir(parents=True)
     parts = {"train": slice(None, TRAIN), "t10k": slice(TRAIN, None)}

@@ -48,8 +48,8 @@ FLOOR_DRAWS = 5
 
 def load_digits(data_dir: str):
     """The train and the eval split, images uint8 [n, 28, 28, 1] and labels int64 [n] each."""
-    from components.mnist_example_gen.spans import resolve_span
-    from components.mnist_example_gen.splits import load_splits
+    from mnist.spans import resolve_span
+    from mnist.splits import load_splits
 
     splits = load_splits(resolve_span(data_dir, None), 0.1)
     return [

@@ -37,8 +37,8 @@ SLACK = 1.01
 
 def load_spans(data_dir: str, seed: int):
     """Digits of span 1, of span 2 and held out of span 2: images and labels each."""
-    from components.mnist_example_gen.spans import resolve_span
-    from components.mnist_example_gen.splits import load_splits
+    from mnist.spans import resolve_span
+    from mnist.splits import load_splits
 
     train = load_splits(resolve_span(data_dir, None), 0.1)["train"]
     random = np.random.default_rng(seed)

@@ -36,12 +36,12 @@ from components.generator_evaluator.settings import (
     DEEP_FIGURES,
     EvaluationSettings,
 )
-from components.mnist_example_gen.windows import SYNTAX, parse_window
+from mnist.mirrors import DEFAULT_MIRRORS
+from mnist.windows import SYNTAX, parse_window
 from models.digit_classifier.settings import ClassifierSettings
 from models.gan.settings import TrainSettings
 from models.gan.tuning_settings import TuneSettings
 from pipeline.beam import BeamSettings
-from pipeline.data_source import DEFAULT_MIRRORS
 from pipeline.kubeflow.settings import KubeflowSettings
 from serving.settings import ServeSettings
 
@@ -105,8 +105,8 @@ class DataSettings(_Section):
         60.0,
         ge=0,
         le=86_400,
-        description="a span-<N>/ folder without _SUCCESS counts when its files were written so "
-        "long ago, seconds",
+        description="a span-<N>/ folder without _SUCCESS counts when it and its files have not "
+        "changed for so long, seconds",
     )
     eval_share: float = Field(
         0.1,

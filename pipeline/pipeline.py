@@ -12,10 +12,10 @@ from tfx.v1.dsl.experimental import RuntimeParameter
 from components.data_gate.component import DataGate
 from components.generator_evaluator.component import GeneratorEvaluator
 from components.mnist_example_gen.component import MnistExampleGen
-from components.mnist_example_gen.features import FLOAT_FEATURES, INT_FEATURES
 from components.pusher.component import AtomicPusher
-from components.quarantine import FILE_NAME as QUARANTINE_FILE
 from components.serving_check.component import ServingCheck
+from mnist.features import FLOAT_FEATURES, INT_FEATURES
+from mnist.quarantine import FILE_NAME as QUARANTINE_FILE
 from pipeline.config import Settings
 
 SCHEMA_FILE = str(Path(__file__).parent / "schema" / "schema.pbtxt")
@@ -47,15 +47,17 @@ def create_data_nodes(
     serving_root: str = "",
     span: RuntimeParameter | None = None,
     window: RuntimeParameter | str | None = None,
+    content: str = "",
     schema_file: str = SCHEMA_FILE,
 ) -> DataNodes:
     """Builds ingestion and validation; see `create_pipeline` for the arguments."""
     quarantine = os.path.join(serving_root, QUARANTINE_FILE) if serving_root else ""
-    # Finds its spans while it runs, so it needs nothing of the orchestrator.
+    # Finds its spans while it runs if nobody has before, so it needs nothing of the orchestrator.
     example_gen = MnistExampleGen(
         data_dir=data_dir,
         span=(settings.data.span if window is None else None) if span is None else span,
         window=settings.data.window if window is None else window,
+        content=content,
         settle_seconds=settings.data.settle_seconds,
         quarantine=quarantine,
         eval_share=settings.data.eval_share,
@@ -97,6 +99,7 @@ def create_pipeline(
     beam_pipeline_args: list[str] | None = None,
     span: RuntimeParameter | None = None,
     window: RuntimeParameter | str | None = None,
+    content: str = "",
     schema_file: str = SCHEMA_FILE,
     build_trainer: Callable[..., tfx.components.Trainer] = tfx.components.Trainer,
 ) -> tfx.dsl.Pipeline:
@@ -112,7 +115,9 @@ def create_pipeline(
       metadata: connection to ML Metadata; None where the orchestrator has its own.
       beam_pipeline_args: for the Beam components.
       span: in place of `data.span`, where each run names its own; negative for the latest.
-      window: in place of `data.window` likewise; text of one that names the spans of this run.
+      window: in place of `data.window`, a window that names the spans of this run.
+      content: the fingerprints of the spans that `window` names, as `Window.content` gives them;
+        "" where ingestion finds the spans by itself.
       schema_file: path of the schema where the pipeline runs.
       build_trainer: takes the arguments of TFX's Trainer; where the GAN trains elsewhere.
     """
@@ -123,6 +128,7 @@ def create_pipeline(
         serving_root=serving_root,
         span=span,
         window=window,
+        content=content,
         schema_file=schema_file,
     )
     examples = data.example_gen.outputs["examples"]

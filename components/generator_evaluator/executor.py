@@ -21,8 +21,8 @@ from components.generator_evaluator.observation import RealDigits
 from components.generator_evaluator.report.render import render_report
 from components.generator_evaluator.samples import SHOWN, Generator
 from components.generator_evaluator.settings import EvaluationSettings
+from mnist.records import load_split
 from models.digit_classifier.features import FeatureExtractor
-from models.examples import load_split
 from models.gan.samples import encode_grid
 from models.gan.settings import TrainSettings
 from models.gan.tuning_settings import with_hyperparameters

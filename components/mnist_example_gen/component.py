@@ -15,6 +15,7 @@ class MnistExampleGenSpec(component_spec.ComponentSpec):
         "data_dir": component_spec.ExecutionParameter(type=str),
         "span": component_spec.ExecutionParameter(type=int, optional=True),
         "window": component_spec.ExecutionParameter(type=str, optional=True),
+        "content": component_spec.ExecutionParameter(type=str, optional=True),
         "settle_seconds": component_spec.ExecutionParameter(type=float, optional=True),
         "quarantine": component_spec.ExecutionParameter(type=str, optional=True),
         "eval_share": component_spec.ExecutionParameter(type=float),
@@ -30,9 +31,10 @@ class MnistExampleGenSpec(component_spec.ComponentSpec):
 class MnistExampleGen(tfx.types.BaseBeamComponent):
     """Ingests one span of MNIST or several.
 
-    The spans are found in the executor, so that the component works where an orchestrator knows
-    nothing of spans. The artifact records `span`, the newest; `spans`, as `spans.json` in its
-    folder does; `source`; and per split the count and a fingerprint of the digits.
+    The spans are found in the executor where the run has not found them before, so that the
+    component works where an orchestrator knows nothing of spans. The artifact records `span`, the
+    newest; `spans`, as `spans.json` in its folder does; `source`; and per split the count and a
+    fingerprint of the digits.
     """
 
     SPEC_CLASS = MnistExampleGenSpec
@@ -47,6 +49,7 @@ class MnistExampleGen(tfx.types.BaseBeamComponent):
         shards: int,
         source: str,
         window: str | RuntimeParameter = "latest",
+        content: str = "",
         settle_seconds: float = 0.0,
         quarantine: str = "",
     ) -> None:
@@ -58,8 +61,10 @@ class MnistExampleGen(tfx.types.BaseBeamComponent):
           eval_share: of the train files, held out where the span has no t10k- files; in (0, 1).
           shards: TFRecord files of the train split, 1 or more.
           source: one sentence on where the data is from, recorded on the artifact.
-          window: which spans; see `windows.SYNTAX`.
-          settle_seconds: how long a span's files have to lie unchanged; see `completeness.py`.
+          window: which spans; see `mnist.windows.SYNTAX`.
+          content: the fingerprints that the spans of `window` must have, as `Window.content` gives
+            them, where the run has resolved its window; "" to resolve it in the executor.
+          settle_seconds: how long a span's files have to lie unchanged; see `mnist.completeness`.
           quarantine: path or URI of the record of quarantined spans; "" for none.
         """
         super().__init__(
@@ -67,6 +72,7 @@ class MnistExampleGen(tfx.types.BaseBeamComponent):
                 data_dir=data_dir,
                 span=span,
                 window=window,
+                content=content or None,
                 settle_seconds=settle_seconds,
                 quarantine=quarantine,
                 eval_share=eval_share,

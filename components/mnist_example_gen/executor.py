@@ -13,34 +13,21 @@ from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils
 from tfx.v1.dsl.io import fileio
 
-from components.mnist_example_gen.features import serialize_examples
-from components.mnist_example_gen.join import Joined, join_spans
-from components.mnist_example_gen.spans import SpanFiles
-from components.mnist_example_gen.splits import TRAIN, SplitError
-from components.mnist_example_gen.windows import Window, resolve_window
-from components.quarantine import quarantine, read_quarantine
-from components.spans_file import SPANS_FILE
+from mnist.digits import forget_digits
+from mnist.quarantine import quarantine, read_quarantine
+from mnist.records import serialize_examples, write_spans
+from mnist.splits import TRAIN, Joined, SplitError, join_spans
+from mnist.windows import Window, reopen_window, resolve_window
 
 _progress_log = logging.getLogger("mnist_gan.progress")
-
-
-@dataclass(frozen=True)
-class _Source:
-    """What the splits are read from."""
-
-    spans: tuple[SpanFiles, ...]
-    test: tuple[str, str] | None
-    eval_share: float
-
-    def load(self) -> Joined:
-        return join_spans(self.spans, self.test, self.eval_share)
 
 
 @dataclass(frozen=True)
 class _Shard:
     """One TFRecord file to write: the rows start..stop of a split."""
 
-    source: _Source
+    window: Window
+    eval_share: float
     split: str
     start: int
     stop: int
@@ -63,31 +50,34 @@ class Executor(base_beam_executor.BaseBeamExecutor):
           output_dict: `examples`, one Examples artifact: `Split-train`, `Split-eval` and, where the
             data folder has a fixed one, `Split-test`.
           exec_properties: `data_dir`; `span` (None or negative for those of `window`), `window`,
-            `settle_seconds` and `quarantine`; `eval_share`, `shards` of the train split, and
-            `source`, which is recorded as it is.
+            `content`, `settle_seconds` and `quarantine`; `eval_share`, `shards` of the train split,
+            and `source`, which is recorded as it is.
 
         Raises:
-          WindowError, SpanError: when the spans cannot be found.
+          WindowError, SpanError: when the spans cannot be found, or have changed since the run
+            resolved its window.
           QuarantineError: when the record of quarantined spans cannot be used.
           IdxError: when a file is not what it should be.
           SplitError: when a split would be empty. The span at fault is quarantined.
         """
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         window = self._find(exec_properties)
-        source = _Source(window.files, window.test, exec_properties["eval_share"])
+        eval_share = exec_properties["eval_share"]
         join_spans.cache_clear()
         try:
-            joined = source.load()
+            joined = join_spans(window, eval_share)
         except SplitError as error:
             at_fault = [state for state in window.spans if state.span == error.span]
             self._hold(exec_properties, {s.span: (s.fingerprint, str(error)) for s in at_fault})
             raise
+        finally:
+            forget_digits()
         examples.split_names = artifact_utils.encode_split_names(list(joined.splits))
         per_shard = -(-len(joined.splits[TRAIN]) // exec_properties["shards"])
         shards = [
             shard
             for split, digits in joined.splits.items()
-            for shard in _plan(examples, source, split, len(digits), per_shard)
+            for shard in _plan(examples, window, eval_share, split, len(digits), per_shard)
         ]
         with self._make_beam_pipeline() as pipeline:
             _ = (
@@ -101,11 +91,14 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         _tell(joined)
 
     def _find(self, exec_properties: dict[str, Any]) -> Window:
+        data_dir, content = exec_properties["data_dir"], exec_properties.get("content")
+        if content:
+            return reopen_window(data_dir, exec_properties["window"], content)
         span, address = exec_properties.get("span"), exec_properties.get("quarantine")
         span = None if span is None or span < 0 else span
         named = exec_properties.get("window") if span is None else None
         window = resolve_window(
-            exec_properties["data_dir"],
+            data_dir,
             span=span,
             window=named or "latest",
             settle_seconds=exec_properties.get("settle_seconds") or 0.0,
@@ -138,8 +131,7 @@ def _describe(examples: Any, window: Window, joined: Joined) -> None:
     for split, digits in joined.splits.items():
         examples.set_int_custom_property(f"{split}_count", len(digits))
         examples.set_string_custom_property(f"{split}_fingerprint", digits.fingerprint())
-    with fileio.open(os.path.join(examples.uri, SPANS_FILE), "w") as file:
-        json.dump(spans, file, indent=2)
+    write_spans(examples.uri, spans)
 
 
 def _tell(joined: Joined) -> None:
@@ -150,7 +142,7 @@ def _tell(joined: Joined) -> None:
         if each.dropped:
             _progress_log.warning(
                 f"span {each.span}: {each.dropped} training digits are left out, as the same "
-                "pictures are held out or in an earlier span"
+                "images are held out or in an earlier span"
             )
         if each.near_empty():
             digits = ", ".join(f"{digit} ({each.labels[digit]})" for digit in each.near_empty())
@@ -158,7 +150,7 @@ def _tell(joined: Joined) -> None:
 
 
 def _plan(
-    examples: Any, source: _Source, split: str, count: int, per_shard: int
+    examples: Any, window: Window, eval_share: float, split: str, count: int, per_shard: int
 ) -> Iterator[_Shard]:
     directory = artifact_utils.get_split_uri([examples], split)
     fileio.makedirs(directory)
@@ -167,11 +159,11 @@ def _plan(
         name = f"data_tfrecord-{index:05d}-of-{total:05d}.gz"
         start = index * per_shard
         stop = min(start + per_shard, count)
-        yield _Shard(source, split, start, stop, os.path.join(directory, name))
+        yield _Shard(window, eval_share, split, start, stop, os.path.join(directory, name))
 
 
 def _write_shard(shard: _Shard) -> None:
-    digits = shard.source.load().splits[shard.split]
+    digits = join_spans(shard.window, shard.eval_share).splits[shard.split]
     images = digits.images[shard.start : shard.stop]
     labels = digits.labels[shard.start : shard.stop]
     options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)

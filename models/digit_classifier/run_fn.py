@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from mnist.records import load_split
 from models.digit_classifier.settings import ClassifierSettings
 from models.digit_classifier.training import ClassifierTrainer, accuracy
-from models.examples import load_split
 
 _REPORT_SECONDS = 5.0
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from mnist.records import load_split
 from models.digit_classifier.features import FeatureExtractor
-from models.examples import load_split
 from models.gan.checkpoints import Checkpoints, checkpoint_key
 from models.gan.devices import choose_strategy, describe_devices, has_idle_gpu, is_chief
 from models.gan.export import export_generator

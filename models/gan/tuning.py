@@ -36,8 +36,8 @@ from pydantic import ValidationError
 from tfx import v1 as tfx
 
 import storage
+from mnist.records import load_split
 from models.digit_classifier.features import FeatureExtractor
-from models.examples import load_split
 from models.gan.checkpoints import Checkpoints, checkpoint_key
 from models.gan.devices import choose_strategy, is_chief
 from models.gan.held_out import HeldOut, split_held_out

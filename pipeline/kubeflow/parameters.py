@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from components.mnist_example_gen.windows import SYNTAX
+from mnist.windows import SYNTAX
 from pipeline.config import Settings
 from pipeline.kubeflow import NULL_NUMBER
 

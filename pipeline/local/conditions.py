@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from components.mnist_example_gen.windows import Window
+from mnist.windows import Window
 from pipeline.config import Settings
 from pipeline.local import history
 from pipeline.local.drift import find_drift

@@ -5,15 +5,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from components.mnist_example_gen.completeness import SpanState, examine
-from components.mnist_example_gen.idx import IdxError, read_labels
-from components.mnist_example_gen.spans import find_test_files, list_spans
-from components.quarantine import Entry, QuarantineError, read_quarantine, release
+from mnist.completeness import SpanState, examine
+from mnist.digits import forget_digits, read_digits
+from mnist.idx import IdxError, read_labels
+from mnist.quarantine import Entry, QuarantineError, read_quarantine, release
+from mnist.spans import SpanError, find_test_files, open_folder
 from pipeline.config import Resolved
 from pipeline.local import history
 from pipeline.local.places import Places, UsageError
-from pipeline.local.run import find_data
-from pipeline.local.window import quarantine_file
+from pipeline.local.window import find_data, quarantine_file
 
 _RUNS, _WIDTH = 1000, 100
 _COLORS = {"complete": "green", "incomplete": "yellow", "damaged": "red", "quarantined": "red"}
@@ -31,22 +31,20 @@ def show_data(resolved: Resolved) -> None:
     console.print(escape(source.description), soft_wrap=True, highlight=False)
     places = Places.of(resolved.settings)
     used, held = _used(places), _quarantine(places)
-    spans = list_spans(source.directory)
-    settle = 0.0 if spans == {1: source.directory} else resolved.settings.data.settle_seconds
-    states = [
-        examine(span, folder, settle_seconds=settle, held=held.get(span))
-        for span, folder in reversed(spans.items())
-    ]
+    folder = open_folder(source.directory)
+    settle = 0.0 if folder.is_flat else resolved.settings.data.settle_seconds
     headings = ("span", "train", "eval", "% of 0 to 9", "fingerprint", "state", "last used")
     table = Table(*headings, box=None)
-    for state in states:
+    lines = []
+    for span, directory in reversed(folder.spans.items()):
+        state = examine(span, directory, settle_seconds=settle, held=held.get(span))
         found = f"[{_COLORS[state.state]}]{state.state}[/]"
-        table.add_row(str(state.span), *_counts(state), found, used.get(state.fingerprint, ""))
-    console.print(table)
-    for state in states:
+        table.add_row(str(span), *_counts(state), found, used.get(state.fingerprint, ""))
         if state.why:
-            line = f"span {state.span} is {state.state}: {state.why}"
-            console.print(f"[red]✗[/] {escape(line)}", soft_wrap=True, highlight=False)
+            lines.append(f"span {span} is {state.state}: {state.why}")
+    console.print(table)
+    for line in filter(None, [*lines, folder.notice()]):
+        console.print(f"[red]✗[/] {escape(line)}", soft_wrap=True, highlight=False)
     test = find_test_files(source.directory)
     if test:
         console.print(f"Fixed test split: {_test_count(test[1])}", soft_wrap=True, highlight=False)
@@ -91,13 +89,19 @@ def _counts(state: SpanState) -> list[str]:
     if state.files is None:
         return ["", "", "", ""]
     try:
-        labels = read_labels(state.files.train_labels)
-        held_out = state.files.eval_labels and f"{len(read_labels(state.files.eval_labels)):,}"
-    except IdxError:
+        train, *held_out = read_digits(state.files.paths, state.fingerprint)
+    except (IdxError, SpanError):
         return ["", "", "", state.fingerprint[:12]]
-    shares = np.bincount(labels, minlength=10) / len(labels)
+    finally:
+        forget_digits()
+    shares = np.bincount(train.labels, minlength=10) / len(train)
     text = " ".join(f"{share:.0%}".removesuffix("%") for share in shares)
-    return [f"{len(labels):,}", held_out or "", text, state.fingerprint[:12]]
+    return [
+        f"{len(train):,}",
+        f"{len(held_out[0]):,}" if held_out else "",
+        text,
+        state.fingerprint[:12],
+    ]
 
 
 def _test_count(path: str) -> str:

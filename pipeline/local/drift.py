@@ -11,10 +11,9 @@ from google.protobuf.message import DecodeError
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from components.data_gate.distance import Distance
-from components.mnist_example_gen.completeness import SpanState
-from components.mnist_example_gen.features import LABEL_FEATURE, derive_scalars
-from components.mnist_example_gen.idx import read_pair
-from components.mnist_example_gen.spans import SpanFiles
+from mnist.completeness import SpanState
+from mnist.digits import read_digits
+from mnist.features import LABEL_FEATURE, derive_scalars
 from pipeline.local.places import UsageError
 from registry.layout import STATISTICS_FILES, newest_version, version_dir
 from registry.records import data_fingerprints, read_statistics
@@ -54,7 +53,7 @@ def find_drift(
     for state in new:
         over = [
             f"{each.feature} by {each.value:.3f} (let pass: {limit:g})"
-            for each in measure(statistics, *_read_digits(state.files))
+            for each in measure(statistics, *_read_digits(state))
             if (limit := limits[each.kind]) is not None and each.value > limit
         ]
         if over:
@@ -141,12 +140,12 @@ def _read_served(
         ) from error
 
 
-def _read_digits(files: SpanFiles | None) -> tuple[np.ndarray, np.ndarray]:
-    """All of a span, the training digits first."""
-    if files is None:
-        raise ValueError("the span is not complete")
-    pairs = [(files.train_images, files.train_labels)]
-    if files.eval_images and files.eval_labels:
-        pairs.append((files.eval_images, files.eval_labels))
-    images, labels = zip(*(read_pair(*pair) for pair in pairs), strict=True)
-    return np.concatenate(images), np.concatenate(labels)
+def _read_digits(state: SpanState) -> tuple[np.ndarray, np.ndarray]:
+    """All images and labels of a span, the training digits first."""
+    if state.files is None:
+        raise ValueError(f"span {state.span} is not complete")
+    parts = read_digits(state.files.paths, state.fingerprint)
+    return (
+        np.concatenate([part.images for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+    )

@@ -68,7 +68,11 @@ class RunRecord:
     @property
     def concluded(self) -> bool:
         """Whether the run went through, so that whatever was blessed has been pushed."""
-        return self.nodes.get("Pusher") in ("complete", "cached")
+        return self.ended("Pusher")
+
+    def ended(self, node: str) -> bool:
+        """Whether a node has its results."""
+        return self.nodes.get(node) in ("complete", "cached")
 
     @property
     def started(self) -> datetime.datetime:
@@ -90,13 +94,18 @@ def read_runs(database: Database | Path, limit: int) -> list[RunRecord]:
 
 def last_judged(database: Database) -> RunRecord | None:
     """The newest run that went through, of the last 1,000; None where there is none."""
+    return last_run(database, "Pusher")
+
+
+def last_run(database: Database, node: str) -> RunRecord | None:
+    """The newest run in which a node came to its end, of the last 1,000; None for no such run."""
     if not database.exists():
         return None
     store = open_store(database)
     contexts = sorted(store.get_contexts_by_type("pipeline_run"), key=lambda c: c.id)
     # One after the other: a run takes many queries, and mostly the newest is it.
     runs = (read_run_of(store, context) for context in reversed(contexts[-1000:]))
-    return next((record for record in runs if record.concluded), None)
+    return next((record for record in runs if record.ended(node)), None)
 
 
 def read_run(database: Database | Path, run_id: str) -> RunRecord:

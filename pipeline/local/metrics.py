@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from components.mnist_example_gen.spans import SpanError, list_spans
-from components.quarantine import QuarantineError, read_quarantine
+from mnist.quarantine import QuarantineError, read_quarantine
+from mnist.spans import SpanError, list_spans
 from pipeline.config import Settings
 from pipeline.local import history
 from pipeline.local.passes import NOT_STARTED, NOTHING_TO_DO, STOPPED, read_passes

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from components.mnist_example_gen.idx import IdxError
-from components.mnist_example_gen.spans import SpanError
-from components.quarantine import QuarantineError, read_quarantine
+from mnist.idx import IdxError
+from mnist.quarantine import QuarantineError, read_quarantine
+from mnist.source import DataSourceError
+from mnist.spans import SpanError
 from pipeline.config import Resolved
-from pipeline.data_source import DataSourceError
 from pipeline.local import history
 from pipeline.local.conditions import Check, Facts, read_conditions
 from pipeline.local.damage import find_damage
@@ -25,8 +25,8 @@ from pipeline.local.metadata import DatabaseError
 from pipeline.local.metrics import export_metrics
 from pipeline.local.passes import NOT_STARTED, NOTHING_TO_DO, STOPPED, Pass, add_pass
 from pipeline.local.places import Places, UsageError
-from pipeline.local.run import Outcome, find_data, in_words, run
-from pipeline.local.window import find_window, quarantine_file
+from pipeline.local.run import Outcome, in_words, run
+from pipeline.local.window import find_run_data, quarantine_file
 from pipeline.webhook import RunReport, notify
 from registry.layout import newest_version
 
@@ -82,12 +82,14 @@ def retrain(resolved: Resolved, condition: str, *, verbose: bool) -> tuple[Outco
 def _make_pass(
     resolved: Resolved, places: Places, check: Check, *, verbose: bool
 ) -> tuple[Outcome, RunReport]:
-    window = find_window(resolved, places, find_data(resolved).directory)
+    data = find_run_data(resolved, places)
+    span = data.window.newest
     damage = find_damage(places)
-    found, reason = (True, damage) if damage else check(Facts(resolved.settings, places, window))
+    facts = Facts(resolved.settings, places, data.window)
+    found, reason = (True, damage) if damage else check(facts)
     if not found:
-        return Outcome.PUSHED, RunReport(NOTHING_TO_DO, reason, span=window.newest)
-    ended = run(resolved, from_node=None, use_cache=True, verbose=verbose)
+        return Outcome.PUSHED, RunReport(NOTHING_TO_DO, reason, span=span)
+    ended = run(resolved, from_node=None, use_cache=True, verbose=verbose, data=data)
     record = _read_run(places, ended.run_id) if ended.run_id else None
     named = in_words(ended.outcome)
     if ended.outcome == Outcome.PUSHED and not (ended.is_new or damage):
@@ -95,7 +97,7 @@ def _make_pass(
     return ended.outcome, RunReport(
         outcome=named,
         reason=reason,
-        span=window.newest,
+        span=span,
         run=record.run_id if record else None,
         fid=record.figures.get("fid") if record else None,
         failed=record.failed_figures if record else [],

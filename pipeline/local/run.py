@@ -4,7 +4,6 @@ import contextlib
 import datetime
 import enum
 import errno
-import os
 import re
 import traceback
 from collections.abc import Iterator, Mapping
@@ -16,10 +15,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from pipeline.config import Resolved
-from pipeline.data_source import DataSource, default_cache_dir, locate
 from pipeline.local import history
 from pipeline.local.collect import collect_after_run
-from pipeline.local.console import DownloadLine, RunConsole, quiet_terminal
+from pipeline.local.console import RunConsole, quiet_terminal
 from pipeline.local.damage import repair_damage
 from pipeline.local.imports import quick_tfx_import
 from pipeline.local.json_log import JsonLog
@@ -28,7 +26,7 @@ from pipeline.local.metrics import export_metrics
 from pipeline.local.passes import NOTHING_TO_DO
 from pipeline.local.places import Places, UsageError
 from pipeline.local.reports import keep_report
-from pipeline.local.window import find_window
+from pipeline.local.window import RunData, find_run_data
 from pipeline.nodes import node_names
 from registry.layout import newest_version, version_dir
 
@@ -62,7 +60,14 @@ class Ended(NamedTuple):
     is_new: bool = False
 
 
-def run(resolved: Resolved, *, from_node: str | None, use_cache: bool, verbose: bool) -> Ended:
+def run(
+    resolved: Resolved,
+    *,
+    from_node: str | None,
+    use_cache: bool,
+    verbose: bool,
+    data: RunData | None = None,
+) -> Ended:
     """Runs the pipeline and shows how it goes.
 
     Args:
@@ -70,6 +75,7 @@ def run(resolved: Resolved, *, from_node: str | None, use_cache: bool, verbose: 
       from_node: run this node and all that depend on it even where the cache has an answer.
       use_cache: whether the cache is used at all.
       verbose: leave TFX's own log on the terminal.
+      data: the digits and the spans, where they have been found before.
 
     Returns:
       How it ended.
@@ -83,7 +89,7 @@ def run(resolved: Resolved, *, from_node: str | None, use_cache: bool, verbose: 
         raise UsageError(f"there is no node {from_node!r}; nodes are {', '.join(nodes)}")
     places = Places.of(resolved.settings)
     with locked(places):
-        ended = _run_alone(resolved, places, from_node, use_cache, verbose)
+        ended = _run_alone(resolved, places, from_node, use_cache, verbose, data)
         if resolved.settings.retention.automatic and ended.run_id:
             _clean_up(resolved, places)
     export_metrics(resolved.settings)
@@ -91,12 +97,16 @@ def run(resolved: Resolved, *, from_node: str | None, use_cache: bool, verbose: 
 
 
 def _run_alone(
-    resolved: Resolved, places: Places, from_node: str | None, use_cache: bool, verbose: bool
+    resolved: Resolved,
+    places: Places,
+    from_node: str | None,
+    use_cache: bool,
+    verbose: bool,
+    data: RunData | None,
 ) -> Ended:
     as_json = resolved.settings.log.format == "json"
     screen = Console(quiet=as_json)
-    source = find_data(resolved, screen)
-    window = find_window(resolved, places, source.directory)
+    source, window = data or find_run_data(resolved, places, screen)
     try:
         repaired = repair_damage(places)
         log_file = None if verbose else _new_log(places.logs)
@@ -170,24 +180,6 @@ def _clean_up(resolved: Resolved, places: Places) -> None:
         done = f"retention removed nothing or not all: {error}"
     if done and resolved.settings.log.format == "text":
         Console().print(f"  {escape(done)}", soft_wrap=True, highlight=False)
-
-
-def find_data(resolved: Resolved, screen: Console | None = None) -> DataSource:
-    """Finds the digits as the settings say; see `pipeline.data_source.locate`."""
-    data = resolved.settings.data
-    return locate(
-        source=data.source,
-        data_dir=_absolute(data.dir),
-        cache_dir=Path(data.cache_dir) if data.cache_dir else default_cache_dir(),
-        mirrors=data.mirrors,
-        timeout_seconds=data.timeout_seconds,
-        attempts=data.attempts,
-        progress=DownloadLine(screen or Console()),
-    )
-
-
-def _absolute(address: str | None) -> str | None:
-    return address if address is None or "://" in address else os.path.abspath(address)
 
 
 def _new_log(directory: Path) -> Path:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from absl import logging
 from tfx.utils import path_utils
 
-from components.mnist_example_gen.windows import Window
+from mnist.source import DataSource
+from mnist.windows import Window
 from pipeline.config import Resolved
-from pipeline.data_source import DataSource
 from pipeline.local import history
 from pipeline.local.damage import lost_push
 from pipeline.local.places import Places
@@ -49,6 +49,7 @@ class Session:
             data_dir=source.directory,
             source=source.provenance,
             window=window.name,
+            content=window.content,
             pipeline_root=str(places.artifacts),
             serving_root=str(places.serving),
             checkpoint_root=str(places.checkpoints),
@@ -60,7 +61,6 @@ class Session:
             database=places.database,
             run_properties={"preset": resolved.preset, "data_content": window.content},
             node_content={
-                "MnistExampleGen": lambda _: window.content,
                 "DataGate": lambda _: _data_baseline(places, window),
                 "GeneratorEvaluator": lambda run_id: _baseline(places, run_id),
                 **_start(resolved, places),

@@ -11,15 +11,19 @@ import tensorflow_data_validation as tfdv
 from google.protobuf import text_format
 from tfx.types import artifact_utils, standard_artifacts
 
-from components import quarantine
-from components.data_blessing import DataBlessing, read_blessing, statistics_contents
+from components.data_blessing import (
+    DataBlessing,
+    read_blessing,
+    statistics_contents,
+)
 from components.data_gate.digits import read_spans_digits
 from components.data_gate.executor import DataRejectedError
 from components.data_gate.executor import Executor as Gate
 from components.data_gate.settings import GateSettings
 from components.data_gate.statistics import describe, join
 from components.mnist_example_gen.executor import Executor as ExampleGen
-from components.spans_file import read_spans
+from mnist import quarantine
+from mnist.records import read_spans
 from pipeline.pipeline import SCHEMA_FILE
 from registry.push import push
 from registry.records import statistics_files
@@ -103,7 +107,7 @@ class Place:
         schema = self._artifact(standard_artifacts.Schema())
         anomalies = self._artifact(standard_artifacts.ExampleAnomalies())
         Path(schema.uri, "schema.pbtxt").write_text(text_format.MessageToString(SCHEMA))
-        splits = read_spans_digits(examples, read_spans(examples), SCHEMA)
+        splits = read_spans_digits(examples, read_spans(examples.uri), SCHEMA)
         names = ["train", "eval"]
         for name in names:
             digits = join([parts[name] for parts in splits.values() if name in parts])

@@ -2,7 +2,11 @@
 
 import hashlib
 import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,21 +14,26 @@ from ml_metadata.proto import metadata_store_pb2
 from tfx import v1 as tfx
 
 from components.data_gate.executor import DataRejectedError
-from components.mnist_example_gen.idx import IdxError
-from components.mnist_example_gen.splits import SplitError
-from models.examples import load_split
+from mnist import idx
+from mnist.digits import forget_digits
+from mnist.idx import IdxError
+from mnist.records import load_split
+from mnist.spans import SpanError, resolve_span
+from mnist.splits import SplitError
+from mnist.windows import resolve_window
 from pipeline.config import resolve
 from pipeline.local import history
 from pipeline.pipeline import create_data_nodes
 
 
-def run_data_nodes(data_dir: Path, root: Path, *assignments: str) -> None:
+def run_data_nodes(data_dir: Path, root: Path, *assignments: str, **window: str) -> None:
     """Runs the data nodes of the pipeline with TFX's own local runner."""
     nodes = create_data_nodes(
         resolve(environ={}, assignments=assignments).settings,
         data_dir=str(data_dir),
         source="a test",
         serving_root=str(root / "serving"),
+        **window,
     )
     metadata = tfx.orchestration.metadata.sqlite_metadata_connection_config(str(root / "db"))
     tfx.orchestration.LocalDagRunner().run(
@@ -44,6 +53,54 @@ def records(root: Path) -> dict[str, str]:
         str(path.relative_to(artifact)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(artifact.rglob("*.gz"))
     }
+
+
+_opened: list[str] = []
+
+
+def _note_opened(event: str, args: tuple[Any, ...]) -> None:
+    if event == "open" and isinstance(args[0], str) and "-ubyte" in args[0]:
+        _opened.append(args[0])
+
+
+@pytest.fixture(scope="module")
+def _watched() -> None:
+    sys.addaudithook(_note_opened)  # for good: Python has no way to take it away
+
+
+@pytest.fixture
+def opened(_watched: None) -> Iterator[list[str]]:
+    """The IDX files that this process opens, each as often as it does."""
+    _opened.clear()
+    yield _opened
+    forget_digits()
+
+
+def test_each_file_is_hashed_once_and_parsed_once(tmp_path, span_dir, opened):
+    """Opened to be hashed when the window is resolved, and to be parsed: by the run itself, where
+    it passes the window on, and where ingestion resolves the window.
+    """
+    files = resolve_span(str(span_dir), 1).paths
+    window = resolve_window(str(span_dir))
+    run_data_nodes(span_dir, tmp_path, window=window.name, content=window.content)
+    assert Counter(opened) == dict.fromkeys(files, 2)
+    opened.clear()
+    (tmp_path / "cluster").mkdir()
+    run_data_nodes(span_dir, tmp_path / "cluster")
+    assert Counter(opened) == dict.fromkeys(files, 2)
+    opened.clear()
+    again = resolve_window(str(span_dir), known=window.content.split("+"))
+    assert again == window
+    assert Counter(opened) == dict.fromkeys(files, 1)
+
+
+def test_files_that_changed_since_the_window_was_resolved_are_refused(tmp_path, span_dir, digits):
+    window = resolve_window(str(span_dir))
+    forget_digits()
+    idx.write_labels(str(span_dir / "train-labels-idx1-ubyte"), digits[1][300:])
+    with pytest.raises(SpanError):
+        run_data_nodes(span_dir, tmp_path, window=window.name, content=window.content)
+    assert not list((tmp_path / "artifacts").rglob("*.gz"))
 
 
 def test_good_data_passes_and_is_described(tmp_path, span_dir, digits):

@@ -9,8 +9,8 @@ from scipy import ndimage
 from components.generator_evaluator.decision import check_baseline
 from components.generator_evaluator.figures import Estimate
 from components.generator_evaluator.settings import EvaluationSettings, Tolerances
-from components.mnist_example_gen.spans import resolve_span
-from components.mnist_example_gen.splits import load_splits
+from mnist.spans import resolve_span
+from mnist.splits import load_splits
 from models.digit_classifier.settings import ClassifierSettings
 from models.digit_classifier.training import ClassifierTrainer
 from models.metrics.frechet import Gaussian, fit_gaussian, gaussian_distance

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from tfx import v1 as tfx
 
-from models.examples import load_split
+from mnist.records import load_split
 from pipeline.config import resolve
 from pipeline.local.places import Places
 from pipeline.local.retention import plan, remove

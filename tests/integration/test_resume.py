@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.mnist_example_gen.features import serialize_examples
+from mnist.records import serialize_examples
 from models.gan.checkpoints import read_state
 from models.gan.warm_start import STATE, Course, leave_state, read_origin
 

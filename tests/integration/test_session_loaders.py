@@ -16,10 +16,10 @@ import pytest
 import tensorflow as tf
 from old_export import export_as_before
 
-from components.pusher.versions import push_files
 from models.gan.export import export_generator
 from models.gan.networks import build_generator
 from models.gan.settings import TrainSettings
+from registry.push import push
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +36,7 @@ def pushed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a pushed version."""
     folder = tmp_path_factory.mktemp("pushed")
     export_generator(build_generator(SETTINGS), SETTINGS, str(folder / "model"))
-    version = push_files(str(folder / "model"), str(folder / "serving" / "mnist_gan"))
+    version = push(str(folder / "model"), str(folder / "serving" / "mnist_gan"))
     return folder / "serving" / "mnist_gan" / str(version)
 
 

@@ -19,7 +19,7 @@ from tfx.components.tuner.executor import Executor as TunerExecutor
 from tfx.dsl.components.base.base_executor import BaseExecutor
 from tfx.types import artifact_utils, channel_utils
 
-from components.mnist_example_gen.features import serialize_examples
+from mnist.records import serialize_examples
 from models.digit_classifier.network import build_classifier
 from models.digit_classifier.run_fn import export_classifier
 from pipeline.config import resolve

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from saved_variables import variables_of
 
-from components.mnist_example_gen.features import serialize_examples
+from mnist.records import serialize_examples
 from models.digit_classifier.features import FeatureExtractor
 from models.digit_classifier.network import FEATURES, build_classifier
 from models.digit_classifier.run_fn import ClassifierTooWeakError, export_classifier, run_fn
@@ -171,8 +171,8 @@ def test_a_classifier_that_is_too_weak_is_an_error_and_leaves_no_model(tmp_path,
 
 @pytest.mark.slow
 def test_the_defaults_reach_what_they_promise_on_all_digits(mnist_dir):
-    from components.mnist_example_gen.spans import resolve_span
-    from components.mnist_example_gen.splits import load_splits
+    from mnist.spans import resolve_span
+    from mnist.splits import load_splits
 
     train_digits, eval_digits = load_splits(resolve_span(str(mnist_dir), None), 0.1).values()
     sets = [

@@ -14,7 +14,7 @@ from components.data_gate.statistics import (
     class_means,
     describe,
 )
-from components.mnist_example_gen.features import derive_scalars
+from mnist.features import derive_scalars
 from pipeline.pipeline import SCHEMA_FILE
 
 SCHEMA = tfdv.load_schema_text(SCHEMA_FILE)

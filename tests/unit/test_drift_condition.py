@@ -17,8 +17,8 @@ from tensorflow_data_validation import load_schema_text
 
 from components.data_gate.drift import measure as measure_by_tfdv
 from components.data_gate.statistics import DataStatistics, Digits, class_means, describe
-from components.mnist_example_gen.completeness import examine
-from components.mnist_example_gen.features import derive_scalars
+from mnist.completeness import examine
+from mnist.features import derive_scalars
 from pipeline.local.drift import find_drift, jensen_shannon, measure
 from pipeline.local.places import UsageError
 from pipeline.pipeline import SCHEMA_FILE

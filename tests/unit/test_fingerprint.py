@@ -8,13 +8,14 @@ import pytest
 from pipeline.local import fingerprint
 
 SOURCES = {
+    "mnist/__init__.py": "",
     "models/__init__.py": "",
     "models/gan/__init__.py": "",
     "models/gan/run_fn.py": (
         "import os, numpy\n"
         "from models.gan.training import train\n"
         "from models.gan import losses as used\n"
-        "def later():\n    import models.examples\n"
+        "def later():\n    import mnist.records\n"
     ),
     "models/gan/training.py": "from .networks import *\nfrom . import cycle\nfrom .. import top",
     "models/gan/losses.py": "from ..metrics.frechet import distance\n",
@@ -22,7 +23,7 @@ SOURCES = {
     "models/gan/cycle.py": "from models.gan import cycle, training\nimport models.gan.run_fn\n",
     "models/gan/unused.py": "from models.gan import run_fn\n",
     "models/top.py": "",
-    "models/examples.py": "",
+    "mnist/records.py": "",
     "models/metrics/__init__.py": "from .labels import agreement\n",
     "models/metrics/frechet.py": "",
     "models/metrics/labels.py": "",
@@ -33,6 +34,7 @@ SOURCES = {
     "networks.py": "",
 }
 USED = {
+    "mnist/__init__.py",
     "models/__init__.py",
     "models/gan/__init__.py",
     "models/gan/run_fn.py",
@@ -41,7 +43,7 @@ USED = {
     "models/gan/networks.py",
     "models/gan/cycle.py",
     "models/top.py",
-    "models/examples.py",
+    "mnist/records.py",
     "models/metrics/__init__.py",
     "models/metrics/frechet.py",
     "models/metrics/labels.py",
@@ -100,10 +102,10 @@ def test_a_module_becomes_a_package(project: Path) -> None:
 
 def test_content_that_moves_to_the_next_file(project: Path) -> None:
     """Side by side in the order of names, so that the contents in a row are the same."""
-    (project / "models/examples.py").write_text("a = 1\n")
+    (project / "mnist/records.py").write_text("a = 1\n")
     before = run_fn_fingerprint()
-    (project / "models/examples.py").write_text("")
-    (project / "models/gan/__init__.py").write_text("a = 1\n")
+    (project / "mnist/records.py").write_text("")
+    (project / "models/__init__.py").write_text("a = 1\n")
     assert run_fn_fingerprint() != before
 
 
@@ -129,10 +131,15 @@ def test_modules_of_this_project_that_are_run() -> None:
         for module in ("models.gan.run_fn", "models.digit_classifier.run_fn")
     }
     for module, names in closure.items():
-        assert {module, "models", module.rpartition(".")[0], "models.examples"} <= names
+        assert {module, "models", module.rpartition(".")[0], "mnist.records"} <= names
     gan, classifier = closure.values()
     assert {f"models.gan.{x}" for x in ("settings", "networks", "losses", "export")} <= gan
     assert not {name for name in classifier if name.startswith(("models.gan", "pipeline"))}
+
+
+def test_ingestion_depends_on_the_room_of_the_data() -> None:
+    closure = set(fingerprint._closure("components.mnist_example_gen.executor"))
+    assert {"mnist.idx", "mnist.spans", "mnist.windows", "mnist.splits"} <= closure
 
 
 def test_files(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.mnist_example_gen.spans import resolve_span
-from components.mnist_example_gen.splits import load_splits
+from mnist.spans import resolve_span
+from mnist.splits import load_splits
 from models.gan.custom_layers import SpectralScaling, TransposedDense
 from models.gan.networks import (
     FEATURES,

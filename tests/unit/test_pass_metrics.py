@@ -11,7 +11,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from components.quarantine import quarantine, release
+from mnist.quarantine import quarantine, release
 from pipeline.config import Resolved, resolve
 from pipeline.local.metrics import OUTCOMES, export_metrics
 from pipeline.local.models import show_models

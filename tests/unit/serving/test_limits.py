@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 import httpx
 import numpy as np
 import pytest
+from serving.codec import TensorSpec
 
 from serving.app import create_app
-from serving.codec import TensorSpec
 from serving.settings import ServeSettings
 from serving.watch import VersionWatch
 

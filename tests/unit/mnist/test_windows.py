@@ -1,8 +1,10 @@
 """Which spans a run takes, which it passes over, and why."""
 
 import gzip
+import json
 import os
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components import quarantine
-from components.mnist_example_gen.idx import IdxError
-from components.mnist_example_gen.spans import SpanError, content_fingerprint, resolve_span
-from components.mnist_example_gen.windows import (
+from mnist import quarantine
+from mnist.digits import forget_digits
+from mnist.idx import IdxError
+from mnist.spans import MAX_SPAN, SpanError, content_fingerprint, resolve_span
+from mnist.splits import join_spans
+from mnist.windows import (
     Request,
     Window,
     WindowError,
     parse_window,
+    reopen_window,
     resolve_window,
 )
 
@@ -26,17 +31,28 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 
 @pytest.fixture
 def spans(tmp_path, digits, write_span) -> Path:
-    """A data folder with spans 1, 2 and 5 of 40 and 20 digits, long settled."""
+    """A data folder with spans 1, 2 and 5 of 40 and 20 digits, written just now."""
     for number in (1, 2, 5):
         rows = slice(100 * number, 100 * number + 60)
         write_span(tmp_path / f"span-{number}", digits[0][rows], digits[1][rows], train=40)
-        settle(tmp_path / f"span-{number}")
     return tmp_path
 
 
-def settle(folder: Path, seconds: float = 3600.0) -> None:
-    for path in folder.iterdir():
-        os.utime(path, (time.time() - seconds,) * 2)
+@pytest.fixture
+def set_clock(monkeypatch) -> Callable[[float], None]:
+    """A function that sets the clock so many seconds ahead of the file system's."""
+    true_time = time.time
+
+    def ahead(seconds: float) -> None:
+        monkeypatch.setattr(time, "time", lambda: true_time() + seconds)
+
+    return ahead
+
+
+@pytest.fixture(autouse=True)
+def _empty_memory() -> Iterator[None]:
+    yield
+    forget_digits()
 
 
 def numbers(found: Window) -> list[int]:
@@ -50,9 +66,9 @@ def test_rolling_is_read(count):
 
 
 @settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 10**9 - 1), st.integers(0, 10**6)), min_size=1))
+@given(st.lists(st.tuples(st.integers(0, MAX_SPAN), st.integers(0, 10**6)), min_size=1))
 def test_static_is_read(pairs):
-    ranges = tuple((first, min(first + more, 10**9 - 1)) for first, more in pairs)
+    ranges = tuple((first, min(first + more, MAX_SPAN)) for first, more in pairs)
     text = ",".join(f"{first}-{last}" for first, last in ranges)
     assert parse_window(f"static:{text}") == Request(named=ranges)
 
@@ -68,7 +84,19 @@ def test_any_text_is_read_or_refused(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "newest", "rolling", "rolling:0", "rolling:-1", "static:", "static:5-2", "all:3"]
+    "text",
+    [
+        "",
+        "newest",
+        "rolling",
+        "rolling:0",
+        "rolling:-1",
+        "static:",
+        "static:5-2",
+        f"static:{2**63}",
+        "static:٣",
+        "all:3",
+    ],
 )
 def test_what_is_no_window(text):
     with pytest.raises(WindowError, match="is no window of spans"):
@@ -86,7 +114,8 @@ def test_what_is_no_window(text):
         ("static:1,3-6", [1, 5]),
     ],
 )
-def test_windows_with_a_gap_in_the_numbers(spans, window, expected):
+def test_windows_with_a_gap_in_the_numbers(spans, set_clock, window, expected):
+    set_clock(3600)
     found = resolve_window(str(spans), window=window, settle_seconds=60)
     assert numbers(found) == expected
     assert found.newest == expected[-1]
@@ -102,22 +131,43 @@ def test_a_named_span_that_is_not_there(spans, window):
         resolve_window(str(spans), window=window)
 
 
-def test_a_young_span_waits_until_it_has_settled(spans):
-    (spans / "span-5" / IMAGES).touch()
+def test_a_young_span_waits_until_it_has_settled(spans, set_clock):
+    set_clock(3600)
+    os.utime(spans / "span-5" / IMAGES, (time.time(),) * 2)
     found = resolve_window(str(spans), settle_seconds=60)
     assert numbers(found) == [2]
     [line] = found.notices()
     assert "span 5 is left out: incomplete" in line
     assert "it counts in 60 s" in line or "it counts in 59 s" in line
-    with pytest.raises(SpanError, match="span 5 is not complete: its files were written less"):
+    with pytest.raises(SpanError):
         resolve_window(str(spans), span=5, settle_seconds=60)
     assert numbers(resolve_window(str(spans), settle_seconds=0)) == [5]
     (spans / "span-5" / "_SUCCESS").touch()
     assert numbers(resolve_window(str(spans), settle_seconds=60)) == [5]
 
 
-def test_a_clock_that_was_set_back_keeps_no_span_waiting(spans):
-    settle(spans / "span-5", seconds=-7200)
+def test_a_copy_that_keeps_the_times_of_the_original_waits_all_the_same(spans, set_clock):
+    """As `cp -a`, `rsync -a`, `unzip` and `tar x` make it."""
+    for path in spans.glob("span-*/*"):
+        os.utime(path, (0, 0))
+    with pytest.raises(SpanError):
+        resolve_window(str(spans), settle_seconds=60)
+    set_clock(61)
+    assert numbers(resolve_window(str(spans), settle_seconds=60)) == [5]
+
+
+def test_a_folder_in_which_something_appears_has_not_settled(spans, set_clock):
+    """The train- pair is whole, and the t10k- pair is on its way."""
+    for path in (spans / "span-5").glob("t10k-*"):
+        path.unlink()
+    set_clock(3600)
+    assert numbers(resolve_window(str(spans), settle_seconds=60)) == [5]
+    os.utime(spans / "span-5", (time.time(),) * 2)
+    assert numbers(resolve_window(str(spans), settle_seconds=60)) == [2]
+
+
+def test_a_clock_that_was_set_back_keeps_no_span_waiting(spans, set_clock):
+    set_clock(-7200)
     assert numbers(resolve_window(str(spans), settle_seconds=60)) == [5]
 
 
@@ -138,11 +188,11 @@ def test_a_span_that_lacks_a_file_is_passed_over_and_named(spans):
         resolve_window(str(spans), window="static:1-5")
 
 
-def test_a_settled_span_that_cannot_be_read_is_damaged(spans):
+def test_a_settled_span_that_cannot_be_read_is_damaged(spans, set_clock):
     path = spans / "span-5" / IMAGES
     path.with_suffix(".gz").write_bytes(gzip.compress(path.read_bytes())[:-9])
     path.unlink()
-    settle(spans / "span-5")
+    set_clock(3600)
     found = resolve_window(str(spans), settle_seconds=60)
     assert numbers(found) == [2]
     [(fingerprint, reason)] = found.damaged.values()
@@ -185,9 +235,21 @@ def test_a_quarantined_span_is_passed_over_until_released_or_changed(spans, tmp_
 def test_a_quarantine_that_cannot_be_read(tmp_path):
     path = tmp_path / "quarantine.json"
     assert quarantine.read_quarantine(str(path)) == {}
-    path.write_text('{"3": {"oops": 1}}')
-    with pytest.raises(quarantine.QuarantineError, match="delete it to release every span"):
-        quarantine.read_quarantine(str(path))
+    entry = {"fingerprint": "f", "reason": "r", "when": "w", "run": "", "released": False}
+    path.write_text(json.dumps({3: entry}))
+    assert quarantine.read_quarantine(str(path))[3] == quarantine.Entry("f", "r", "w", "")
+    for text in (
+        json.dumps({3: {"oops": 1}}),
+        json.dumps({3: entry | {"reason": 5}}),
+        json.dumps({"three": entry}),
+        "[]",
+        "null",
+        "[" * 100_000,
+        "\xff",
+    ):
+        path.write_text(text, encoding="latin-1")
+        with pytest.raises(quarantine.QuarantineError, match="delete it to release every span"):
+            quarantine.read_quarantine(str(path))
 
 
 def test_the_fixed_test_split(spans, digits, write_span):
@@ -196,13 +258,53 @@ def test_the_fixed_test_split(spans, digits, write_span):
     for path in (spans / "elsewhere").glob("t10k-*"):
         path.rename(spans / path.name)
     found = resolve_window(str(spans))
-    assert found.test == tuple(
+    assert found.test is not None
+    assert found.test.paths == tuple(
         str(spans / f"t10k-{name}") for name in ("images-idx3-ubyte", "labels-idx1-ubyte")
     )
     assert found.content.startswith(without.content + "+")
+    assert reopen_window(str(spans), found.name, found.content) == found
+    with pytest.raises(SpanError):
+        reopen_window(str(spans), found.name, without.content)
     (spans / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(SpanError, match="lacks t10k-labels"):
         resolve_window(str(spans))
+
+
+def test_a_window_is_opened_again_without_reading_it(spans):
+    found = resolve_window(str(spans), window="all")
+    (spans / "span-7").mkdir()
+    for path in spans.glob("span-*/*"):
+        path.write_bytes(b"")
+    assert reopen_window(str(spans), found.name, found.content) == found
+    (spans / "span-2" / LABELS).unlink()
+    with pytest.raises(SpanError):
+        reopen_window(str(spans), found.name, found.content)
+
+
+def test_digits_that_changed_since_the_window_was_resolved_are_refused(spans):
+    found = resolve_window(str(spans))
+    forget_digits()
+    assert len(join_spans(found, 0.1).splits["train"]) == 40
+    labels = (spans / "span-5" / LABELS).read_bytes()
+    (spans / "span-5" / LABELS).write_bytes(labels[:-1] + bytes([9 - labels[-1]]))
+    join_spans.cache_clear()
+    with pytest.raises(SpanError):
+        join_spans(found, 0.1)
+
+
+def test_a_span_that_was_ingested_before_is_not_read_again(spans):
+    damaged = spans / "span-5" / IMAGES
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    fingerprint = content_fingerprint(resolve_span(str(spans), 5))
+    assert numbers(resolve_window(str(spans))) == [2]
+    assert numbers(resolve_window(str(spans), known=[fingerprint])) == [5]
+
+
+def test_names_that_are_nearly_a_spans_are_told(spans):
+    (spans / "span-2026-11-28").mkdir()
+    [line] = resolve_window(str(spans)).notices()
+    assert "span-2026-11-28" in line
 
 
 def test_a_span_and_a_window_are_one_too_many(spans):
@@ -226,9 +328,7 @@ def test_on_an_object_store(spans, s3_bucket):
 
 
 def test_the_order_of_digits_follows_the_spans(spans, digits):
-    from components.mnist_example_gen.join import join_spans
-
-    joined = join_spans(resolve_window(str(spans), window="all").files, None, 0.1)
+    joined = join_spans(resolve_window(str(spans), window="all"), 0.1)
     rows = np.concatenate([np.arange(100 * n, 100 * n + 40) for n in (1, 2, 5)])
     np.testing.assert_array_equal(joined.splits["train"].images, digits[0][rows])
     np.testing.assert_array_equal(joined.splits["train"].labels, digits[1][rows])
@@ -242,8 +342,6 @@ def test_the_order_of_digits_follows_the_spans(spans, digits):
 def test_each_picture_is_trained_on_once_and_never_where_it_is_held_out(
     tmp_path, digits, write_span
 ):
-    from components.mnist_example_gen.join import join_spans
-
     images, labels = digits
     # Span 2 repeats ten training digits of span 1, and has three that span 1 holds out.
     write_span(tmp_path / "span-1", images[:100], labels[:100], train=80)
@@ -254,7 +352,7 @@ def test_each_picture_is_trained_on_once_and_never_where_it_is_held_out(
     for path in (tmp_path / "t").glob("t10k-*"):
         path.rename(tmp_path / path.name)
     window = resolve_window(str(tmp_path), window="all")
-    joined = join_spans(window.files, window.test, 0.1)
+    joined = join_spans(window, 0.1)
     assert [each.dropped for each in joined.counts] == [0, 13 + 4]
     splits = {name: {i.tobytes() for i in part.images} for name, part in joined.splits.items()}
     assert len(splits["train"]) == len(joined.splits["train"]) == 80 + 56

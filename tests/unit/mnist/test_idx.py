@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from components.mnist_example_gen import idx
-from components.mnist_example_gen.idx import IdxError
+from mnist import files, idx
+from mnist.idx import IdxError
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 FUZZ = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -120,10 +120,7 @@ def test_addresses_go_through_tensorflow(tmp_path: Path) -> None:
 
 
 def test_importing_does_not_import_tensorflow() -> None:
-    script = (
-        "import sys, components.mnist_example_gen.idx, components.mnist_example_gen.spans\n"
-        "sys.exit('tensorflow' in sys.modules)"
-    )
+    script = "import sys, mnist.idx, mnist.spans\nsys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True)
 
 
@@ -379,7 +376,7 @@ def test_random_local_paths(path: str) -> None:
 
 
 def write_half(path: Path) -> None:
-    with idx.atomic_file(str(path)) as stream:
+    with files.atomic_file(str(path)) as stream:
         stream.write(b"half")
         raise KeyboardInterrupt
 

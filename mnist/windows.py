@@ -1,23 +1,27 @@
 """Which spans a run uses: the newest, the newest few, all, or those that are named."""
 
 import functools
-import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from components.mnist_example_gen.completeness import SpanState, examine
-from components.mnist_example_gen.idx import IdxError
-from components.mnist_example_gen.spans import (
+from mnist.completeness import SpanState, examine
+from mnist.idx import IdxError
+from mnist.quarantine import Entry
+from mnist.spans import (
+    MAX_SPAN,
     SpanError,
     SpanFiles,
+    find_files,
     find_test_files,
     fingerprint_files,
     list_spans,
+    open_folder,
 )
-from components.quarantine import Entry
 
 SYNTAX = "latest, rolling:N (the newest N), all, or static:A-B (also static:1,4-6)"
+_RANGE = "[0-9]{1,19}(-[0-9]{1,19})?"
 _RELEASE = "`python local_runner.py release {span}` lets it through"
 
 
@@ -30,8 +34,8 @@ class Request:
     """What was asked for.
 
     Attributes:
-      newest: take so many of the newest; None: all.
-      named: ranges of spans, both ends included, that are to be taken; empty: by age.
+        newest: Take so many of the newest; None: all.
+        named: Ranges of spans, both ends included, that are to be taken; empty: by age.
     """
 
     newest: int | None = None
@@ -42,21 +46,26 @@ def parse_window(text: str) -> Request:
     """Reads a window; see `SYNTAX`. Spaces do not count.
 
     Raises:
-      WindowError: it is not one.
+        WindowError: The text is no window.
     """
     kind, _, rest = text.replace(" ", "").partition(":")
     if kind in ("latest", "all") and text.strip() == kind:
         return Request(newest=1 if kind == "latest" else None)
     if kind == "rolling" and re.fullmatch(r"[1-9][0-9]{0,5}", rest):
         return Request(newest=int(rest))
-    if kind == "static" and re.fullmatch(
-        r"[0-9]{1,9}(-[0-9]{1,9})?(,[0-9]{1,9}(-[0-9]{1,9})?)*", rest
-    ):
+    if kind == "static" and re.fullmatch(f"{_RANGE}(,{_RANGE})*", rest):
         ends = [part.partition("-") for part in rest.split(",")]
         named = tuple((int(first), int(last or first)) for first, _, last in ends)
-        if all(first <= last for first, last in named):
+        if all(first <= last <= MAX_SPAN for first, last in named):
             return Request(named=named)
     raise WindowError(f"{text!r} is no window of spans. Expected {SYNTAX}")
+
+
+class FixedTest(NamedTuple):
+    """The fixed test split: paths of images and labels, and the fingerprint of both files."""
+
+    paths: tuple[str, str]
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -64,16 +73,18 @@ class Window:
     """The spans that a run uses.
 
     Attributes:
-      spans: complete ones, ascending; one or more.
-      test: paths of images and labels of the fixed test split; None where there is none.
-      skipped: why a span was passed over, by its number.
-      damaged: those among them whose files can never be read: fingerprint and reason.
+        spans: Complete ones, ascending; one or more.
+        test: The fixed test split; None where there is none.
+        skipped: Why a span was passed over, by its number.
+        damaged: Those among the skipped whose files can never be read: fingerprint and reason.
+        misnamed: A sentence on folders whose names are nearly a span's; "" for none.
     """
 
     spans: tuple[SpanState, ...]
-    test: tuple[str, str] | None = None
-    skipped: Mapping[int, str] = field(default_factory=dict)
-    damaged: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    test: FixedTest | None = None
+    skipped: Mapping[int, str] = field(default_factory=dict, hash=False)
+    damaged: Mapping[int, tuple[str, str]] = field(default_factory=dict, hash=False)
+    misnamed: str = ""
 
     @property
     def newest(self) -> int:
@@ -82,7 +93,7 @@ class Window:
 
     @property
     def files(self) -> tuple[SpanFiles, ...]:
-        """Those of each span, ascending."""
+        """The files of each span, ascending."""
         return tuple(state.files for state in self.spans if state.files)
 
     @property
@@ -94,17 +105,14 @@ class Window:
     def content(self) -> str:
         """The fingerprints of its spans and of the test split, joined by `+`."""
         parts = [state.fingerprint for state in self.spans]
-        if self.test:
-            parts.append(
-                hashlib.sha256(f"test {fingerprint_files(self.test)}".encode()).hexdigest()
-            )
-        return "+".join(parts)
+        return "+".join([*parts, f"test:{self.test.fingerprint}"] if self.test else parts)
 
     def notices(self) -> list[str]:
         """What to say of the spans that were passed over, a line each, newest first."""
-        return [
+        lines = [
             f"span {span} is left out: {why}" for span, why in sorted(self.skipped.items())[::-1]
         ]
+        return [*lines, self.misnamed] if self.misnamed else lines
 
 
 def resolve_window(
@@ -114,59 +122,100 @@ def resolve_window(
     window: str = "latest",
     settle_seconds: float = 0.0,
     quarantine: Mapping[int, Entry] | None = None,
+    known: Collection[str] = (),
 ) -> Window:
-    """Finds the spans that a run uses, and reads their files once.
+    """Finds the spans that a run uses.
 
     Spans that are taken by age (`latest`, `rolling`, `all`) pass over those that are not complete,
     damaged or quarantined. A span that is named has to be usable. Numbers may be missing.
 
     Args:
-      data_dir: as for `list_spans`.
-      span: one by its number, in place of a window.
-      window: see `SYNTAX`.
-      settle_seconds: see `completeness.py`; does not count for files in the data folder itself.
-      quarantine: entries by span.
+        data_dir: As for `open_folder`.
+        span: One by its number, in place of a window.
+        window: See `SYNTAX`.
+        settle_seconds: See `completeness.py`; does not count for files in the data folder itself.
+        quarantine: Entries by span.
+        known: Fingerprints of spans that an earlier run ingested. Other spans are read and kept in
+            memory: see `mnist.digits`.
 
     Raises:
-      WindowError: `window` is none, or both a span and a window are given.
-      SpanError: the folder holds no spans, a span that is named cannot be used, or none can.
-      IdxError: the files of the only span, or of one that is named, are damaged.
+        WindowError: `window` is none, or both a span and a window are given.
+        SpanError: The folder holds no spans, a span that is named cannot be used, or none can.
+        IdxError: The files of the only span, or of one that is named, are damaged; or a file of the
+            test split cannot be read.
     """
     if span is not None and window != "latest":
         raise WindowError(f"span {span} and window {window!r} are both given. Expected one of them")
     request = Request(named=((span, span),)) if span is not None else parse_window(window)
-    folders = list_spans(data_dir)
-    is_flat = folders == {1: data_dir}
-    quarantine = quarantine or {}
-    named = _named(data_dir, request, list(folders))
+    folder = open_folder(data_dir)
+    named = _named(data_dir, request, list(folder.spans))
     chosen: list[SpanState] = []
     refused: list[SpanState] = []
-    for number in sorted(named or folders, reverse=True):
+    for number in sorted(named or folder.spans, reverse=True):
         state = examine(
             number,
-            folders[number],
-            settle_seconds=0.0 if is_flat else settle_seconds,
-            held=quarantine.get(number),
+            folder.spans[number],
+            settle_seconds=0.0 if folder.is_flat else settle_seconds,
+            held=(quarantine or {}).get(number),
+            known=known,
         )
         if state.state == "complete":
             chosen.append(state)
-        elif named or is_flat:
+        elif named or folder.is_flat:
             raise _unusable(state)
         else:
             refused.append(state)
         if len(chosen) == request.newest:
             break
     if not chosen:
-        lines = "\n".join(
-            f"  - span {state.span} is {state.state}: {state.why}" for state in refused
-        )
-        raise SpanError(f"{data_dir!r} has no span that can be used:\n{lines}")
+        lines = [f"  - span {state.span} is {state.state}: {state.why}" for state in refused]
+        raise SpanError("\n".join([f"{data_dir!r} has no span that can be used:", *lines]))
     return Window(
         tuple(reversed(chosen)),
-        find_test_files(data_dir),
+        _find_test(data_dir),
         {state.span: f"{state.state}: {state.why}" for state in refused},
         {s.span: (s.fingerprint, s.why) for s in refused if s.state == "damaged"},
+        folder.notice(),
     )
+
+
+def reopen_window(data_dir: str, name: str, content: str) -> Window:
+    """Finds the files of a window that a run resolved before.
+
+    No file is read: whoever reads one compares it with its fingerprint.
+
+    Args:
+        data_dir: The data folder in which the window was resolved.
+        name: `Window.name`.
+        content: `Window.content`.
+
+    Raises:
+        SpanError: A span is gone, or the test split has come or gone.
+    """
+    folders = list_spans(data_dir)
+    numbers = _named(data_dir, parse_window(name), list(folders))
+    *fingerprints, last = content.split("+")
+    tests = find_test_files(data_dir)
+    test = FixedTest(tests, last.removeprefix("test:")) if tests else None
+    if not last.startswith("test:"):
+        fingerprints.append(last)
+    if last.startswith("test:") != (test is not None) or len(numbers) != len(fingerprints):
+        raise SpanError(
+            f"{data_dir!r} no longer holds the spans with which the run began. Expected {name}, "
+            "and the test split as it was. Run again."
+        )
+    return Window(
+        tuple(
+            SpanState(number, "complete", "", find_files(number, folders[number]), fingerprint)
+            for number, fingerprint in zip(numbers, fingerprints, strict=True)
+        ),
+        test,
+    )
+
+
+def _find_test(data_dir: str) -> FixedTest | None:
+    paths = find_test_files(data_dir)
+    return FixedTest(paths, fingerprint_files(paths)) if paths else None
 
 
 def _named(data_dir: str, request: Request, known: list[int]) -> list[int]:

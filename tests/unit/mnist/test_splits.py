@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.mnist_example_gen import idx
-from components.mnist_example_gen.spans import resolve_span
-from components.mnist_example_gen.splits import EVAL, TRAIN, Digits, SplitError, load_splits
+from mnist import idx
+from mnist.digits import Digits
+from mnist.spans import resolve_span
+from mnist.splits import EVAL, TRAIN, SplitError, load_splits
 
 PAIR = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 

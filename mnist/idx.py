@@ -12,19 +12,21 @@ the values only after it knows that the file can hold as many as its header clai
 
 import contextlib
 import gzip
+import io
 import math
-import os
-import stat
 import struct
-import uuid
 import zlib
-from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple, NoReturn
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from mnist import files
+
 Uint8Array = npt.NDArray[np.uint8]
+Watch = Callable[[bytes], object]
+"""Called with a file's bytes as they are read, from the first to the last if the file is good."""
 
 IMAGE_SHAPE = (28, 28)
 MAX_LABEL = 9
@@ -60,17 +62,39 @@ class _Layout(NamedTuple):
         return 4 + 4 * (1 + len(self.item_shape))
 
 
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class _Watched:
+    """A stream that calls a function with what is read from it."""
+
+    def __init__(self, stream: _Readable, watch: Watch) -> None:
+        self._stream = stream
+        self._watch = watch
+
+    def read(self, size: int, /) -> bytes:
+        chunk = self._stream.read(size)
+        self._watch(chunk)
+        return chunk
+
+    def seek(self, place: int, /) -> int:
+        raise io.UnsupportedOperation(f"seek to {place}: what is read again would be watched twice")
+
+
 _IMAGES = _Layout("images", IMAGE_SHAPE)
 _LABELS = _Layout("labels", ())
 
 
-def read_images(path: str) -> Uint8Array:
+def read_images(path: str, watch: Watch | None = None) -> Uint8Array:
     """Reads an IDX file of 28x28 images, gzip-compressed or plain.
 
-    Compression is recognised by the file's first two bytes (1f 8b), not by its name.
+    Compression is recognized by the file's first two bytes (1f 8b), not by its name.
 
     Args:
-        path: A local path, or an address with "://" that TensorFlow's file system can open.
+        path: A local path, or an address with "://" that `storage` can open.
+        watch: Called with the file's bytes, as they lie there, while they are read: a digest's
+            `update`, say, so that the file need not be read twice.
 
     Returns:
         uint8 [n, 28, 28], n >= 1, each pixel in [0, 255], 0 the background.
@@ -78,14 +102,15 @@ def read_images(path: str) -> Uint8Array:
     Raises:
         IdxError: The file cannot be read, or is anything other than such images.
     """
-    return _read(path, _IMAGES)
+    return _read(path, _IMAGES, watch)
 
 
-def read_labels(path: str) -> Uint8Array:
+def read_labels(path: str, watch: Watch | None = None) -> Uint8Array:
     """Reads an IDX file of digit labels, gzip-compressed or plain.
 
     Args:
-        path: As for `read_images`.
+        path: A local path, or an address with "://" that `storage` can open.
+        watch: As for `read_images`.
 
     Returns:
         uint8 [n], n >= 1, each label in [0, 9].
@@ -93,7 +118,7 @@ def read_labels(path: str) -> Uint8Array:
     Raises:
         IdxError: The file cannot be read, is anything other than labels, or holds a label above 9.
     """
-    labels = _read(path, _LABELS)
+    labels = _read(path, _LABELS, watch)
     above = labels > MAX_LABEL
     if above.any():
         row = int(above.argmax())
@@ -107,14 +132,21 @@ def read_labels(path: str) -> Uint8Array:
     return labels
 
 
-def read_pair(images_path: str, labels_path: str) -> tuple[Uint8Array, Uint8Array]:
+def read_pair(
+    images_path: str,
+    labels_path: str,
+    watch_images: Watch | None = None,
+    watch_labels: Watch | None = None,
+) -> tuple[Uint8Array, Uint8Array]:
     """Reads images and the labels that belong to them.
 
     The labels are read first: they are the smaller file, so a mistake there is seen soonest.
 
     Args:
-        images_path: As for `read_images`.
-        labels_path: As for `read_labels`.
+        images_path: The IDX file of images.
+        labels_path: The IDX file of labels.
+        watch_images: Called with the bytes of the file of images; see `read_images`.
+        watch_labels: Called with the bytes of the file of labels.
 
     Returns:
         The images, uint8 [n, 28, 28], and their labels, uint8 [n].
@@ -122,8 +154,8 @@ def read_pair(images_path: str, labels_path: str) -> tuple[Uint8Array, Uint8Arra
     Raises:
         IdxError: Either file is bad, or their counts differ.
     """
-    labels = read_labels(labels_path)
-    images = read_images(images_path)
+    labels = read_labels(labels_path, watch_labels)
+    images = read_images(images_path, watch_images)
     if len(images) != len(labels):
         _fail(
             images_path,
@@ -168,8 +200,6 @@ def write_labels(path: str, labels: Uint8Array) -> None:
 def open_binary(path: str) -> Iterator[tuple[BinaryIO, int]]:
     """Opens a regular file for reading.
 
-    A path with "://" is opened through TensorFlow, which is imported only then.
-
     Yields:
         The stream, which has `read(n)` and `seek(0)`, and the file's size in bytes.
 
@@ -177,52 +207,12 @@ def open_binary(path: str) -> Iterator[tuple[BinaryIO, int]]:
         IdxError: The file is missing, is a folder or a device, may not be read, or fails while it
             is read.
     """
-    remote = "://" in path
-    failures = _remote_failures() if remote else (OSError,)
     try:
-        size = _remote_size(path) if remote else _local_size(path)
-        with _open_remote(path) if remote else open(path, "rb") as stream:
-            yield stream, size
-    except failures as error:
+        with files.open_binary(path) as opened:
+            yield opened
+    except OSError as error:
         wrong, remedy = _explain(error)
         raise _error(path, wrong, "a file that can be read", remedy) from error
-
-
-def last_written(path: str) -> float:
-    """When a file was last written, seconds since 1970.
-
-    Raises:
-        IdxError: The file is missing or cannot be asked.
-    """
-    remote = "://" in path
-    failures = _remote_failures() if remote else (OSError,)
-    try:
-        return _remote_time(path) if remote else os.stat(path).st_mtime
-    except failures as error:
-        wrong, remedy = _explain(error)
-        raise _error(path, wrong, "a file that can be read", remedy) from error
-
-
-@contextlib.contextmanager
-def atomic_file(path: str) -> Iterator[BinaryIO]:
-    """Opens a local file for writing that appears under its name only when the block succeeds.
-
-    What is written goes to "<path>.<random>.tmp", which is flushed to disk and renamed, or removed
-    on any exception.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-    try:
-        with open(temporary, "xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
 
 
 def _error(path: str, wrong: str, expected: str, remedy: str) -> IdxError:
@@ -233,47 +223,7 @@ def _fail(path: str, wrong: str, expected: str, remedy: str) -> NoReturn:
     raise _error(path, wrong, expected, remedy)
 
 
-def _local_size(path: str) -> int:
-    try:
-        status = os.stat(path)
-    except ValueError as error:  # a path that no file can have, such as one with a zero byte
-        raise FileNotFoundError(str(error)) from error
-    if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError("is a directory")
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError("is a pipe, a socket or a device")
-    return status.st_size
-
-
-def _remote_size(path: str) -> int:
-    import storage
-
-    if not storage.exists(path):
-        raise FileNotFoundError("not found")
-    if storage.is_folder(path):
-        raise IsADirectoryError("is a directory")
-    return storage.size(path)
-
-
-def _remote_time(path: str) -> float:
-    import storage
-
-    return storage.modified(path)
-
-
-def _open_remote(path: str) -> BinaryIO:
-    import storage
-
-    return storage.open_binary(path)
-
-
-def _remote_failures() -> tuple[type[Exception], ...]:
-    import tensorflow as tf
-
-    return (OSError, UnicodeError, tf.errors.OpError)
-
-
-def _explain(error: Exception) -> tuple[str, str]:
+def _explain(error: OSError) -> tuple[str, str]:
     """What an error of the file system means, and what to do about it."""
     match error:
         case FileNotFoundError() | NotADirectoryError():
@@ -286,14 +236,15 @@ def _explain(error: Exception) -> tuple[str, str]:
             return f"it cannot be read ({error})", "Check the path and the storage it lies on."
 
 
-def _read(path: str, layout: _Layout) -> Uint8Array:
+def _read(path: str, layout: _Layout, watch: Watch | None) -> Uint8Array:
     with open_binary(path) as (raw, size):
         zipped = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
         raw.seek(0)
+        stream = _Watched(raw, watch) if watch else raw
         if not zipped:
-            return _parse(raw, path, layout, size)
-        with _gzip_errors(path), gzip.GzipFile(fileobj=raw, mode="rb") as stream:
-            return _parse(stream, path, layout, size * _DEFLATE_MAX_RATIO)
+            return _parse(stream, path, layout, size)
+        with _gzip_errors(path), gzip.GzipFile(fileobj=stream, mode="rb") as unzipped:
+            return _parse(unzipped, path, layout, size * _DEFLATE_MAX_RATIO)
 
 
 @contextlib.contextmanager
@@ -308,9 +259,7 @@ def _gzip_errors(path: str) -> Iterator[None]:
         raise _error(path, wrong, "an undamaged gzip file", _FETCH_AGAIN) from error
 
 
-def _parse(
-    stream: BinaryIO | gzip.GzipFile, path: str, layout: _Layout, most_bytes: int
-) -> Uint8Array:
+def _parse(stream: _Readable, path: str, layout: _Layout, most_bytes: int) -> Uint8Array:
     """Reads header and values, and one byte more, of a stream that holds `most_bytes` at most."""
     count = _read_count(stream, path, layout)
     claim = f"its header claims {count:,} {layout.noun}, {count * layout.item_bytes:,} bytes"
@@ -329,7 +278,7 @@ def _parse(
     return values.reshape(count, *layout.item_shape)
 
 
-def _read_count(stream: BinaryIO | gzip.GzipFile, path: str, layout: _Layout) -> int:
+def _read_count(stream: _Readable, path: str, layout: _Layout) -> int:
     """Reads and checks the header, and returns the number of items it claims."""
     header = stream.read(layout.header_bytes)
     _check_magic(header[:4], path, layout)
@@ -378,7 +327,7 @@ def _allocate(path: str, size: int) -> Uint8Array:
         raise _error(path, wrong, "enough memory", "Split the data into spans.") from error
 
 
-def _fill(stream: BinaryIO | gzip.GzipFile, values: Uint8Array) -> int:
+def _fill(stream: _Readable, values: Uint8Array) -> int:
     """Reads until `values` is full or the stream ends; returns the number of bytes read."""
     view = values.data
     filled = 0
@@ -398,6 +347,6 @@ def _write(path: str, values: Uint8Array, layout: _Layout) -> None:
         expected = f"uint8, one or more {layout.noun}, each of shape {list(layout.item_shape)}"
         _fail(path, wrong, expected, "Nothing was written.")
     header = struct.pack(f">4B{values.ndim}I", 0, 0, _UINT8_CODE, values.ndim, *values.shape)
-    with atomic_file(path) as stream:
+    with files.atomic_file(path) as stream:
         stream.write(header)
         stream.write(np.ascontiguousarray(values).data)

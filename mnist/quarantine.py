@@ -5,17 +5,18 @@ One JSON file, beside what is served, so that every runner reads and writes the 
     {"3": {"fingerprint": "9f...", "reason": "...", "when": "2026-11-23T03:00:04+00:00",
            "run": "2026-11-23T03:00:00.118", "released": false}}
 
-An entry holds for the files it was made of: a span whose files change is judged anew. A released
-one stays in the file, since a gate has to know what was let through. Needs no TensorFlow for local
-files.
+An entry holds for the files that it was made of: a span whose files change is examined again. A
+released entry stays in the file, since a gate has to know what was let through.
 """
 
 import datetime
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from mnist.files import read_text, write_text
 
 FILE_NAME = "quarantine.json"
 
@@ -29,11 +30,11 @@ class Entry:
     """A span that was found unfit.
 
     Attributes:
-      fingerprint: of its files, as `content_fingerprint` gives it.
-      reason: what was wrong, in words.
-      when: ISO 8601 with offset.
-      run: the run's id; "" where none had begun.
-      released: whether somebody has let it through since.
+        fingerprint: Of the span's files, as `content_fingerprint` gives it.
+        reason: What was wrong, in words.
+        when: ISO 8601 with offset.
+        run: The run's id; "" where none had begun.
+        released: Whether somebody has let the span through since.
     """
 
     fingerprint: str
@@ -44,22 +45,20 @@ class Entry:
 
 
 def read_quarantine(address: str) -> dict[int, Entry]:
-    """The entries by span; empty where there is no file.
+    """Reads the entries by span; none where there is no file.
 
     Args:
-      address: path or URI of the file.
+        address: Path or URI of the file.
 
     Raises:
-      QuarantineError: when the file cannot be read.
+        QuarantineError: The file cannot be read, or holds anything else.
     """
     try:
-        text = _read(address)
-        found = json.loads(text) if text else {}
-        return {int(span): Entry(**entry) for span, entry in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        return _ENTRIES.validate_json(read_text(address) or "{}")
+    except (OSError, ValueError) as error:
         raise QuarantineError(
-            f"{address!r} cannot be read ({error}). Expected what the pipeline wrote: repair it, "
-            "or delete it to release every span."
+            f"{address!r} cannot be read ({_reason(error)}). Expected what the pipeline wrote: "
+            "repair it, or delete it to release every span."
         ) from error
 
 
@@ -76,10 +75,10 @@ def release(address: str, span: int) -> Entry:
     """Lets a span through, as long as its files stay what they are.
 
     Returns:
-      Its entry.
+        The span's entry.
 
     Raises:
-      QuarantineError: when it is not quarantined.
+        QuarantineError: The span is not quarantined.
     """
     entries = read_quarantine(address)
     if span not in entries or entries[span].released:
@@ -90,33 +89,16 @@ def release(address: str, span: int) -> Entry:
     return entries[span]
 
 
-def _read(address: str) -> str:
-    if "://" in address:
-        import storage
+_ENTRIES = TypeAdapter(dict[int, Entry])
 
-        return storage.read(address).decode() if storage.exists(address) else ""
-    try:
-        return Path(address).read_text()
-    except (FileNotFoundError, NotADirectoryError):  # the latter is for others to say
-        return ""
+
+def _reason(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
 
 
 def _write(address: str, entries: Mapping[int, Entry]) -> None:
     content = {str(span): asdict(entry) for span, entry in sorted(entries.items())}
-    text = json.dumps(content, indent=2) + "\n"
-    if "://" in address:
-        import storage
-
-        storage.write(address, text.encode())
-        return
-    path = Path(address)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(address, json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,1 @@
+"""The data: IDX files, spans and windows of them, splits, features, records, and the download."""
