@@ -39,7 +39,7 @@ format: ## Format the code and fix what can be fixed
 
 types: ## Check types
 	@scripts/setup.sh dev
-	@$(BIN)/mypy pipeline components models registry serving local_runner.py kubeflow_runner.py
+	@$(BIN)/mypy pipeline components evaluation metrics models registry serving local_runner.py kubeflow_runner.py
 
 setup: ## Make .venv with everything for development
 	@scripts/setup.sh dev

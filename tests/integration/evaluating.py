@@ -11,7 +11,7 @@ from tfx.types import standard_artifacts
 
 from components.generator_evaluator.artifacts import EvaluationReport
 from components.generator_evaluator.executor import Executor
-from components.generator_evaluator.settings import EvaluationSettings
+from evaluation.settings import EvaluationSettings
 
 COUNT = 1000
 SETTINGS = EvaluationSettings(samples=COUNT, fid_samples=COUNT, resamples=20)

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from components.generator_evaluator.decision import check_baseline
-from components.generator_evaluator.figures import Estimate
-from components.generator_evaluator.settings import EvaluationSettings, Tolerances
 from components.mnist_example_gen.spans import resolve_span
 from components.mnist_example_gen.splits import load_splits
+from evaluation.decision import check_baseline
+from evaluation.metric_table import Estimate
+from evaluation.settings import EvaluationSettings, Tolerances
+from metrics.frechet import Gaussian, fit_gaussian, gaussian_distance
+from metrics.resampling import half_samples, interval_of
 from models.digit_classifier.settings import ClassifierSettings
 from models.digit_classifier.training import ClassifierTrainer
-from models.metrics.frechet import Gaussian, fit_gaussian, gaussian_distance
-from models.metrics.resampling import half_samples, interval_of
 
 COUNT = 20_000
 TRIALS = 40

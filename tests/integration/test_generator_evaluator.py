@@ -11,12 +11,12 @@ from evaluating import COUNT, SETTINGS, Run, TableGenerator, blurred, export
 from scipy import ndimage
 from tfx.types import artifact_utils, standard_artifacts
 
-from components.generator_evaluator.baseline import Baseline, BrokenBaselineError
-from components.generator_evaluator.evaluation import Evaluation, evaluate
-from components.generator_evaluator.observation import RealDigits
-from components.generator_evaluator.samples import GeneratorError, Samples
-from components.generator_evaluator.settings import Thresholds
 from components.pusher.model_card import card_files
+from evaluation.baseline import Baseline, BrokenBaselineError
+from evaluation.evaluate import Evaluation, evaluate
+from evaluation.observation import RealDigits
+from evaluation.sampling import GeneratorError, Samples
+from evaluation.settings import Thresholds
 from models.digit_classifier.features import FeatureExtractor
 
 

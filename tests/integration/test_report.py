@@ -11,7 +11,7 @@ from evaluating import Run, blurred, export
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from components.generator_evaluator.report.render import (
+from evaluation.report.render import (
     interval,
     number,
     render_comparison,

@@ -12,10 +12,10 @@ import tensorflow as tf
 from s3_children import KEY, filled, killed, save
 from tfx import v1 as tfx
 
-from components.generator_evaluator.baseline import find_baseline
-from components.generator_evaluator.samples import Generator
 from components.pusher.executor import Executor
 from components.pusher.object_store import list_versions, push_objects
+from evaluation.baseline import find_baseline
+from evaluation.sampling import Generator
 from models import storage
 from models.gan.checkpoints import CheckpointError, Checkpoints
 from models.gan.export import export_generator

@@ -6,9 +6,9 @@ import json
 import pytest
 from recorder import COMPLETE, Recorder
 
-from components.generator_evaluator import document
-from components.generator_evaluator.decision import Check
-from models.metrics.resampling import Interval
+from evaluation import document
+from evaluation.decision import Check
+from metrics.resampling import Interval
 from pipeline.config import resolve
 from pipeline.local import history, status
 

@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from metrics.images import require_pictures
+from metrics.resampling import NORMAL_95, Interval
 from models.digit_classifier.settings import ClassifierSettings
 from models.digit_classifier.training import ClassifierTrainer, accuracy
-from models.metrics.pictures import require_pictures
-from models.metrics.resampling import NORMAL_95, Interval
 
 _CHANNELS = (32, 64, 128)
 _BATCH = 100

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from components.generator_evaluator.baseline import find_baseline
-from components.generator_evaluator.samples import Generator, GeneratorError, Samples
+from evaluation.baseline import find_baseline
+from evaluation.sampling import Generator, GeneratorError, Samples
 from models.gan.export import export_generator
 from models.gan.networks import build_generator
 from models.gan.settings import TrainSettings

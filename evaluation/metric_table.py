@@ -6,10 +6,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from components.generator_evaluator.observation import Observed, Reference
-from models.metrics import labels, variety
-from models.metrics.frechet import fit_gaussian, gaussian_distance
-from models.metrics.resampling import Interval, interval_of
+from evaluation.observation import Observed, Reference
+from metrics import diversity, labels
+from metrics.frechet import fit_gaussian, gaussian_distance
+from metrics.resampling import Interval, interval_of
 
 
 class Estimate(NamedTuple):
@@ -78,7 +78,7 @@ def _nearest(seen: Observed, real: Reference, rows: np.ndarray) -> float:
 
 
 def _spread(seen: Observed, real: Reference, rows: np.ndarray) -> float:
-    return variety.lowest_relative_spread(seen.features[rows], seen.seen[rows], real.spread)
+    return diversity.lowest_relative_spread(seen.features[rows], seen.seen[rows], real.spread)
 
 
 def _ink(seen: Observed, real: Reference, rows: np.ndarray) -> float:

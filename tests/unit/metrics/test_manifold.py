@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from models.metrics.distances import distance_blocks, nearest_pictures, neighbour_distances
-from models.metrics.manifold import Overlap, overlap, real_manifold
+from metrics.distances import distance_blocks, nearest_pictures, neighbour_distances
+from metrics.manifold import Overlap, overlap, real_manifold
 
 
 def compare(generated: np.ndarray, real: np.ndarray) -> tuple[Overlap, np.ndarray]:

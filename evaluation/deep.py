@@ -1,10 +1,10 @@
 """The figures that train a network for each set of pictures."""
 
-from components.generator_evaluator.figures import Estimate
-from components.generator_evaluator.observation import RealDigits
-from components.generator_evaluator.samples import Samples
+from evaluation.metric_table import Estimate
+from evaluation.observation import RealDigits
+from evaluation.sampling import Samples
+from evaluation.trained import classification_accuracy, two_sample_accuracy
 from models.digit_classifier.settings import ClassifierSettings
-from models.metrics.deep import classification_accuracy, two_sample_accuracy
 
 
 def measure_deep(samples: Samples, real: RealDigits, seed: int) -> dict[str, Estimate]:

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from components.generator_evaluator.baseline import Baseline
-from components.generator_evaluator.decision import Check
-from components.generator_evaluator.figures import FIGURES, Estimate
-from components.generator_evaluator.observation import Observed, RealDigits, Reference
-from components.generator_evaluator.samples import ANY_DIGIT, Samples
-from models.metrics import labels
+from evaluation.baseline import Baseline
+from evaluation.decision import Check
+from evaluation.metric_table import FIGURES, Estimate
+from evaluation.observation import Observed, RealDigits, Reference
+from evaluation.sampling import ANY_DIGIT, Samples
+from metrics import labels
 
 SCHEMA_VERSION = 1
 _PACKAGES = ("tensorflow", "keras", "tfx", "numpy", "scipy")

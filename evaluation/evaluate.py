@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from components.generator_evaluator import document
-from components.generator_evaluator.baseline import Baseline
-from components.generator_evaluator.decision import Check, check_baseline, check_thresholds
-from components.generator_evaluator.deep import measure_deep
-from components.generator_evaluator.figures import Estimate, difference, measure, with_ratios
-from components.generator_evaluator.observation import (
+from evaluation import document
+from evaluation.baseline import Baseline
+from evaluation.decision import Check, check_baseline, check_thresholds
+from evaluation.deep import measure_deep
+from evaluation.metric_table import Estimate, difference, measure, with_ratios
+from evaluation.observation import (
     Extractor,
     Observed,
     RealDigits,
@@ -19,9 +19,9 @@ from components.generator_evaluator.observation import (
     observe_real,
     study,
 )
-from components.generator_evaluator.samples import Samples
-from components.generator_evaluator.settings import EvaluationSettings
-from models.metrics.resampling import half_samples
+from evaluation.sampling import Samples
+from evaluation.settings import EvaluationSettings
+from metrics.resampling import half_samples
 
 
 @dataclass(frozen=True)

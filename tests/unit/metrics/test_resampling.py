@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.metrics.frechet import frechet_distance
-from models.metrics.resampling import half_samples, interval_of
+from metrics.frechet import frechet_distance
+from metrics.resampling import half_samples, interval_of
 
 
 @settings(max_examples=30, deadline=None)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.metrics.distances import distance_blocks, neighbour_distances
+from metrics.distances import distance_blocks, neighbour_distances
 
 PRECISION_NEIGHBOURS = 3
 DENSITY_NEIGHBOURS = 5

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from metrics.images import require_pictures
 from models import storage
-from models.metrics.pictures import require_pictures
 
 ANY_DIGIT = -1
 # What is asked for where samples are looked at: ten rows of the digits in turn.

@@ -10,8 +10,8 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from components.generator_evaluator.report import charts
-from components.generator_evaluator.settings import EvaluationSettings
+from evaluation.report import charts
+from evaluation.settings import EvaluationSettings
 from models.digit_classifier.settings import ClassifierSettings
 from models.gan.settings import TrainSettings
 

@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from components.generator_evaluator.report.render import interval, make_again, number
+from evaluation.report.render import interval, make_again, number
 from pipeline.config import preset_names, resolve
 
 ODD = [

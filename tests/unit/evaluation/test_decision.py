@@ -7,16 +7,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from components.generator_evaluator.decision import Check, check_baseline, check_thresholds
-from components.generator_evaluator.figures import FIGURES, Estimate
-from components.generator_evaluator.settings import (
+from evaluation.decision import Check, check_baseline, check_thresholds
+from evaluation.metric_table import FIGURES, Estimate
+from evaluation.settings import (
     CONDITIONAL_FIGURES,
     DEEP_FIGURES,
     Bounds,
     Thresholds,
     Tolerances,
 )
-from models.metrics.resampling import Interval
+from metrics.resampling import Interval
 
 NUMBERS = st.floats(allow_nan=False)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)

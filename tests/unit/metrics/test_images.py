@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.metrics.pictures import ink, require_pictures, variation
+from metrics.images import ink, require_pictures, variation
 
 
 def test_ink_and_variation_by_hand() -> None:

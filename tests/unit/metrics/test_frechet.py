@@ -6,13 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import linalg, stats
 
-from models.metrics.frechet import (
+from metrics.diversity import class_spread, lowest_relative_spread
+from metrics.frechet import (
     Gaussian,
     fit_gaussian,
     frechet_distance,
     gaussian_distance,
 )
-from models.metrics.labels import (
+from metrics.labels import (
     agreement,
     class_agreement,
     classifier_score,
@@ -21,7 +22,6 @@ from models.metrics.labels import (
     share_distance,
     spread_digits,
 )
-from models.metrics.variety import class_spread, lowest_relative_spread
 
 
 def with_moments(mean: np.ndarray, covariance: np.ndarray, rows: int, seed: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from models.metrics.deep import classification_accuracy, two_sample_accuracy
+from evaluation.trained import classification_accuracy, two_sample_accuracy
 
 QUICK = {"seed": 0, "epochs": 5}
 STEPS = 100

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from components.generator_evaluator.figures import FIGURES, Estimate
-from components.generator_evaluator.settings import Thresholds, Tolerances
-from models.metrics.resampling import Interval
+from evaluation.metric_table import FIGURES, Estimate
+from evaluation.settings import Thresholds, Tolerances
+from metrics.resampling import Interval
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.metrics.kernel import kernel_distance
+from metrics.kernel import kernel_distance
 
 
 def by_loops(x: np.ndarray, y: np.ndarray) -> float:

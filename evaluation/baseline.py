@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from components.generator_evaluator.samples import SHOWN, Generator, GeneratorError, Samples
+from evaluation.sampling import SHOWN, Generator, GeneratorError, Samples
 from models.versions import newest_version
 
 

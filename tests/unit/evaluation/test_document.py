@@ -5,10 +5,10 @@ import math
 
 import pytest
 
-from components.generator_evaluator import document
-from components.generator_evaluator.decision import Check
-from components.generator_evaluator.figures import FIGURES, Estimate
-from models.metrics.resampling import Interval
+from evaluation import document
+from evaluation.decision import Check
+from evaluation.metric_table import FIGURES, Estimate
+from metrics.resampling import Interval
 
 
 def test_numbers_that_do_not_exist_are_null() -> None:

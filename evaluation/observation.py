@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from components.generator_evaluator.samples import Samples
-from models.metrics import pictures, variety
-from models.metrics.distances import Nearest, nearest_pictures
-from models.metrics.frechet import Gaussian, fit_gaussian
-from models.metrics.kernel import KernelDistance, kernel_distance
-from models.metrics.manifold import Overlap, RealManifold, overlap, real_manifold
+from evaluation.sampling import Samples
+from metrics import diversity
+from metrics import images as pictures
+from metrics.distances import Nearest, nearest_pictures
+from metrics.frechet import Gaussian, fit_gaussian
+from metrics.kernel import KernelDistance, kernel_distance
+from metrics.manifold import Overlap, RealManifold, overlap, real_manifold
 
 # uint8 [n, 28, 28, 1] -> features float32 [n, d], logits float32 [n, 10].
 Extractor = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -44,7 +45,7 @@ class RealDigits:
 
 @dataclass(frozen=True)
 class Reference:
-    """What real digits are like; see `models/metrics/` for each."""
+    """What real digits are like; see `metrics/` for each."""
 
     real: RealDigits
     features: np.ndarray
@@ -113,7 +114,7 @@ def study(real: RealDigits, extractor: Extractor) -> Reference:
         test_gaussian=_fit_test(real.test, extractor),
         manifold=real_manifold(features),
         shares=real.shares,
-        spread=variety.class_spread(features, seen),
+        spread=diversity.class_spread(features, seen),
         ink=float(ink.mean()),
         edges=float(pictures.variation(real.eval).sum() / max(ink.sum(), 1.0)),
         nearest=nearest,
