@@ -1,55 +1,56 @@
-"""The generator that is being served, which a candidate has to match."""
+"""The baseline: the served generator, which a candidate is compared with."""
 
 import os
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from evaluation.sampling import SHOWN, Generator, GeneratorError, Samples
+from evaluation.sampling import GRID_LABELS, Generator, GeneratorError, Samples
 from models.versions import newest_version
 
 
 class BrokenBaselineError(RuntimeError):
-    """The model being served cannot be loaded, and the settings do not let that pass."""
+    """The served model cannot be loaded, and `evaluation.broken_baseline` is `fail`."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What was found where models are served from.
+    """The newest served version, and its samples.
 
     Attributes:
-      status: `none`, `measured`, `unloadable`, or `unchanged` when it draws the very pictures of
-        the candidate.
-      message: that in a sentence.
-      version: the newest; None when there is none.
+      status: `none`, `measured`, `unloadable`, or `unchanged` if it generates the images of the
+        candidate.
+      message: the status in a sentence.
+      version: number of the version; None if nothing is served.
       path: its folder or URI.
-      samples: of the same digits and seeds as the candidate's; None unless it is `measured`.
-      shown: of the digits `SHOWN`, likewise.
+      samples: of the labels and seeds of the candidate's samples; None unless it is `measured`.
+      grid: samples for `GRID_LABELS`; None unless it is `measured`.
     """
 
-    status: str
+    status: Literal["none", "measured", "unloadable", "unchanged"]
     message: str
     version: str | None = None
     path: str | None = None
     samples: Samples | None = None
-    shown: Samples | None = None
+    grid: Samples | None = None
 
 
 def find_baseline(
-    serving_dir: str, asked: np.ndarray, candidate: Samples, seed: int, broken: str
+    serving_dir: str, labels: np.ndarray, candidate: Samples, seed: int, broken: str
 ) -> Baseline:
-    """Draws from the newest version that is served.
+    """Samples from the newest served version.
 
     Args:
       serving_dir: folder or URI with a folder per version, named by its number, as TensorFlow
-        Serving watches it. It need not exist; "" for nothing served.
-      asked: digits int [n].
-      candidate: drawn for these from `seed` on.
-      seed: the first.
-      broken: `fail` or `ignore`, for a version that cannot be loaded.
+        Serving watches it. It need not exist; "" if nothing is served.
+      labels: int [n], 0 to 9.
+      candidate: the candidate's samples of these labels.
+      seed: seed of the first sample.
+      broken: `fail` or `ignore`, what to do if the version cannot be loaded.
 
     Raises:
-      BrokenBaselineError: for such a version, with `fail`.
+      BrokenBaselineError: If the version cannot be loaded, and `broken` is `fail`.
     """
     version = newest_version(serving_dir)
     if version is None:
@@ -57,17 +58,17 @@ def find_baseline(
     path = os.path.join(serving_dir, version)
     try:
         generator = Generator(path)
-        samples, shown = generator.draw(asked, seed), generator.draw(SHOWN, seed)
+        samples, grid = generator.sample(labels, seed), generator.sample(GRID_LABELS, seed)
     except GeneratorError as error:
         if broken == "fail":
             raise BrokenBaselineError(
-                f"the model being served cannot be loaded, so nothing can be compared with it: "
-                f"{error}. Remove that version, or go on without it with "
-                "--set evaluation.broken_baseline=ignore."
+                f"the served model cannot be loaded, so the candidate cannot be compared with it: "
+                f"{error}. Remove that version, or evaluate without it: "
+                "--set evaluation.broken_baseline=ignore"
             ) from None
-        message = f"The model being served cannot be loaded and was not compared with: {error}"
+        message = f"The served model cannot be loaded and was not compared with: {error}"
         return Baseline("unloadable", message, version, path)
     if (samples.images == candidate.images).all():
         return Baseline("unchanged", f"Version {version} is this model already.", version, path)
     message = f"Compared with version {version}."
-    return Baseline("measured", message, version, path, samples, shown)
+    return Baseline("measured", message, version, path, samples, grid)

@@ -1,4 +1,4 @@
-"""`evaluation.json`, as `docs/evaluation.md` describes it, and the pictures beside it."""
+"""`evaluation.json`, as `docs/evaluation.md` describes it, and the images beside it."""
 
 import datetime
 import importlib.metadata
@@ -14,49 +14,54 @@ import numpy as np
 
 from evaluation.baseline import Baseline
 from evaluation.decision import Check
-from evaluation.metric_table import FIGURES, Estimate
-from evaluation.observation import Observed, RealDigits, Reference
+from evaluation.image_statistics import ReferenceStatistics, SampleStatistics
+from evaluation.metric_table import METRICS
 from evaluation.sampling import ANY_DIGIT, Samples
-from metrics import labels
+from metrics.labels import class_accuracy, class_shares, confusion_matrix
+from metrics.resampling import Estimate
 
 SCHEMA_VERSION = 1
 _PACKAGES = ("tensorflow", "keras", "tfx", "numpy", "scipy")
 
 
-def figures_section(
+def metrics_section(
     candidate: Mapping[str, Estimate],
     floor: Mapping[str, Estimate],
     baseline: Mapping[str, Estimate],
     differences: Mapping[str, Estimate],
 ) -> dict[str, Any]:
-    """Each figure of the candidate, with its floor, the baseline's and the difference.
+    """Returns each metric of the candidate beside its floor, baseline and difference.
 
-    In the order of the table of figures.
+    The metrics stand in the order of the metric table. Title, unit and direction go along, so that
+    whoever reads the document needs no table.
     """
     return {
         name: {
+            "title": metric.title,
+            "unit": metric.unit,
+            "direction": metric.direction,
             **_estimate(candidate[name]),
             "floor": _number(floor[name].value) if name in floor else None,
             "baseline": _estimate(baseline[name]) if name in baseline else None,
             "difference": _estimate(differences[name]) if name in differences else None,
         }
-        for name in FIGURES
+        for name, metric in METRICS.items()
         if name in candidate
     }
 
 
 def verdict_section(checks: Sequence[Check]) -> dict[str, Any]:
-    """Whether the candidate is blessed, and what failed."""
+    """Returns whether the candidate is blessed, and a sentence per failed check."""
     reasons = [str(check) for check in checks if not check.passed]
     return {"blessed": not reasons, "reasons": reasons}
 
 
 def checks_section(checks: Sequence[Check]) -> list[dict[str, Any]]:
-    """Every bound with the value that was held against it."""
+    """Returns every check, with the value that was held against its bound."""
     return [
         {
             "kind": check.kind,
-            "figure": check.figure,
+            "metric": check.metric,
             **_estimate(Estimate(math.nan if check.value is None else check.value, check.interval)),
             "bound": check.bound,
             "passed": bool(check.passed),
@@ -65,21 +70,21 @@ def checks_section(checks: Sequence[Check]) -> list[dict[str, Any]]:
     ]
 
 
-def digits_section(observed: Observed, reference: Reference) -> dict[str, Any]:
-    """How often each digit is drawn, and what is seen when it is asked for."""
-    counts = None
-    if observed.samples.asked is not None:
-        counts = labels.confusion(observed.samples.asked, observed.logits)
+def classes_section(candidate: SampleStatistics, reference: ReferenceStatistics) -> dict[str, Any]:
+    """Returns how often each label is predicted, and which label is predicted for which."""
+    confusion = None
+    if candidate.samples.labels is not None:
+        confusion = confusion_matrix(candidate.samples.labels, candidate.logits)
     return {
-        "shares": labels.digit_shares(observed.logits).tolist(),
-        "real_shares": reference.shares.tolist(),
-        "agreement": None if counts is None else _numbers(labels.class_agreement(counts)),
-        "confusion": None if counts is None else counts.tolist(),
+        "shares": class_shares(candidate.logits).tolist(),
+        "real_shares": reference.class_shares.tolist(),
+        "conditional_accuracy": None if confusion is None else _numbers(class_accuracy(confusion)),
+        "confusion": None if confusion is None else confusion.tolist(),
     }
 
 
 def baseline_section(baseline: Baseline) -> dict[str, Any]:
-    """What the candidate was compared with."""
+    """Returns what the candidate was compared with."""
     return {
         "status": baseline.status,
         "version": baseline.version,
@@ -95,7 +100,7 @@ def about_section(
     classifier: Mapping[str, Any],
     evaluation: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """When, of what and by what; `data` as `describe_data` gives it, settings as JSON objects."""
+    """Returns when, with which data, settings, packages and commit the evaluation was made."""
     now = datetime.datetime.now(datetime.timezone.utc)
     versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return {
@@ -110,52 +115,49 @@ def about_section(
     }
 
 
-def describe_data(examples: Any, real: RealDigits) -> dict[str, Any]:
-    """Span, source, counts and fingerprint of an Examples artifact of MnistExampleGen."""
-    counts = {"train": len(real.train), "eval": len(real.eval)}
-    if real.test is not None:
-        counts["test"] = len(real.test)
-    return {
-        "span": int(examples.span or 0),
-        "source": examples.get_string_custom_property("source"),
-        "counts": counts,
-        "fingerprint": examples.get_string_custom_property("train_fingerprint"),
-    }
-
-
 def encode(document: Mapping[str, Any]) -> str:
-    """As JSON that any parser reads: no NaN, no infinity."""
+    """Returns JSON that any parser reads: without NaN and infinity.
+
+    Raises:
+      ValueError: If a number is NaN or infinite.
+    """
     return json.dumps(document, indent=2, allow_nan=False)
 
 
-def picture_arrays(
-    observed: Observed,
-    reference: Reference,
-    shown: Samples,
+def image_arrays(
+    candidate: SampleStatistics,
+    reference: ReferenceStatistics,
+    grid: Samples,
     baseline: Baseline,
     interpolation: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """The arrays of `samples.npz`."""
-    samples = observed.samples
-    closest = _closest(observed)
-    others = reference.real.train[observed.nearest.rows[closest]]
-    asked = np.full(len(shown.images), ANY_DIGIT) if shown.asked is None else shown.asked
+    """Returns the arrays of `samples.npz`.
+
+    Args:
+      candidate: statistics of the candidate's samples.
+      reference: statistics of the real images.
+      grid: the candidate's samples for `GRID_LABELS`.
+      baseline: the served model.
+      interpolation: uint8 [rows, columns, 28, 28, 1], images between latents.
+    """
+    closest = _closest(candidate)
+    neighbors = reference.real.train[candidate.nearest.rows[closest]]
     arrays = {
-        "images": shown.images,
-        "asked": asked,
+        "images": grid.images,
+        "labels": np.full(len(grid.images), ANY_DIGIT) if grid.labels is None else grid.labels,
         "interpolation": interpolation,
-        "nearest": np.stack([samples.images[closest], others], axis=1),
-        "nearest_distance": observed.nearest.distances[closest],
+        "nearest": np.stack([candidate.samples.images[closest], neighbors], axis=1),
+        "nearest_distance": candidate.nearest.distances[closest],
     }
-    if baseline.shown is not None:
-        arrays["baseline_images"] = baseline.shown.images
+    if baseline.grid is not None:
+        arrays["baseline_images"] = baseline.grid.images
     return arrays
 
 
-def _closest(observed: Observed) -> np.ndarray:
-    """Rows of the two samples of each digit that lie closest to a training digit."""
-    order = np.argsort(observed.nearest.distances, kind="stable")
-    return np.concatenate([order[observed.seen[order] == digit][:2] for digit in range(10)])
+def _closest(candidate: SampleStatistics) -> np.ndarray:
+    """Returns the rows of the two samples of each class that are nearest to a training image."""
+    order = np.argsort(candidate.nearest.distances, kind="stable")
+    return np.concatenate([order[candidate.predicted[order] == digit][:2] for digit in range(10)])
 
 
 def _estimate(estimate: Estimate) -> dict[str, Any]:
@@ -172,7 +174,7 @@ def _number(value: float) -> float | None:
 
 
 def _commit() -> str | None:
-    """Of the checkout that this file lies in; None where it is none, or there is no git."""
+    """Returns the commit of the checkout; None outside a checkout or without git."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)

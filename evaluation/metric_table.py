@@ -1,198 +1,385 @@
-"""All figures of a generator against real digits: what each is and which way is better."""
+"""The table of metrics: the one place that names, describes, directs and bounds each.
 
+To add a metric, add a row to `METRICS` and a function to `metrics/`. The settings
+`evaluation.thresholds` and `evaluation.tolerances`, `evaluation.json`, the report, the model card,
+the output of `local_runner.py` and the table of `docs/evaluation.md` are made from the rows;
+`python -m evaluation.metric_table` prints the latter.
+"""
+
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from evaluation.observation import Observed, Reference
 from metrics import diversity, labels
-from metrics.frechet import fit_gaussian, gaussian_distance
-from metrics.resampling import Interval, interval_of
+from metrics.frechet import Gaussian, fit_gaussian, gaussian_distance
 
+if TYPE_CHECKING:
+    from evaluation.image_statistics import ReferenceStatistics, SampleStatistics
 
-class Estimate(NamedTuple):
-    """A figure and its 95 % interval; None where there is none."""
-
-    value: float
-    interval: Interval | None
-
-
-Compute = Callable[[Observed, Reference, np.ndarray], float]
+Compute = Callable[["SampleStatistics", "ReferenceStatistics", np.ndarray], float]
+Requirement = Literal["labels", "test split", "deep"]
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A row of the table of figures.
+class Metric:
+    """A row of the table.
 
     Attributes:
-      better: the way in which a generator is better; None where neither is.
-      compute: from a set, the reference and rows int [m] of the set.
-      relative: its tolerance is a share of the baseline's value.
-      conditional: only for generators that are asked for a digit.
-      wide: from all samples that were drawn, not from the first n.
-      tested: only where the data have a test split.
-      limits: the lowest and the highest value that it can have.
+      name: key of the metric in settings, documents and ML Metadata.
+      title: heading in reports and on the terminal.
+      description: what is measured, with its source.
+      unit: unit or range of the value.
+      direction: `lower` or `higher` is better; None for a metric that only informs.
+      compute: function of the statistics of a set of images, the reference statistics and rows
+        int [m] of the set; None for a metric that `measurement.py` derives from another metric, or
+        for which `deep.py` trains a network.
+      threshold: default of `evaluation.thresholds`; None for no bound.
+      tolerance: default of `evaluation.tolerances`; None for no bound.
+      relative_tolerance: whether the tolerance is a share of the served model's value.
+      limits: lowest and highest value that is possible.
+      requires: what the metric needs besides images: `labels` (a conditional generator), a
+        `test split`, or `deep` (the setting `evaluation.deep`).
+      uses_all_samples: computed on `evaluation.fid_samples` images, if these are more than
+        `evaluation.samples`.
     """
 
-    better: Literal["lower", "higher"] | None
-    compute: Compute | None
-    relative: bool = False
-    conditional: bool = False
-    wide: bool = False
-    tested: bool = False
-    limits: tuple[float, float] = (0.0, np.inf)
+    name: str
+    title: str
+    description: str
+    unit: str
+    direction: Literal["lower", "higher"] | None
+    compute: Compute | None = None
+    threshold: float | None = None
+    tolerance: float | None = None
+    relative_tolerance: bool = False
+    limits: tuple[float, float] = (0, math.inf)
+    requires: tuple[Requirement, ...] = ()
+    uses_all_samples: bool = False
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether a candidate is compared with the served model by this metric."""
+        return self.compute is not None and self.direction is not None
+
+    def accepts(self, value: float, threshold: float) -> bool:
+        """Whether a value is as good as a threshold or better; False for NaN."""
+        return value >= threshold if self.direction == "higher" else value <= threshold
 
 
-def _fid(seen: Observed, real: Reference, rows: np.ndarray) -> float:
-    return gaussian_distance(fit_gaussian(seen.features[rows]), real.gaussian)
+def _fid(images: "SampleStatistics", real: Gaussian, rows: np.ndarray) -> float:
+    return gaussian_distance(fit_gaussian(images.features[rows]), real)
 
 
-def _test_fid(seen: Observed, real: Reference, rows: np.ndarray) -> float:
+def _test_fid(images: "SampleStatistics", real: "ReferenceStatistics", rows: np.ndarray) -> float:
     assert real.test_gaussian is not None
-    return gaussian_distance(fit_gaussian(seen.features[rows]), real.test_gaussian)
+    return _fid(images, real.test_gaussian, rows)
 
 
-def _shares(seen: Observed, rows: np.ndarray) -> np.ndarray:
-    return labels.digit_shares(seen.logits[rows])
+def _lowest_class_share(
+    images: "SampleStatistics", real: "ReferenceStatistics", rows: np.ndarray
+) -> float:
+    known = real.class_shares > 0
+    shares = labels.class_shares(images.logits[rows])
+    return float((shares[known] / real.class_shares[known]).min())
 
 
-def _agreement(seen: Observed, real: Reference, rows: np.ndarray) -> float:
-    return labels.agreement(seen.asked[rows], seen.logits[rows])
+def _lowest_conditional_accuracy(
+    images: "SampleStatistics", real: "ReferenceStatistics", rows: np.ndarray
+) -> float:
+    confusion = labels.confusion_matrix(images.labels[rows], images.logits[rows])
+    return float(np.nanmin(labels.class_accuracy(confusion)))
 
 
-def _lowest_share(seen: Observed, real: Reference, rows: np.ndarray) -> float:
-    known = real.shares > 0
-    return float((_shares(seen, rows)[known] / real.shares[known]).min())
+def _neighbor_distance(
+    images: "SampleStatistics", real: "ReferenceStatistics", rows: np.ndarray
+) -> float:
+    of_real = float(np.median(real.nearest.distances))
+    return float(np.median(images.nearest.distances[rows])) / max(of_real, 1e-12)
 
 
-def _lowest_agreement(seen: Observed, real: Reference, rows: np.ndarray) -> float:
-    counts = labels.confusion(seen.asked[rows], seen.logits[rows])
-    return float(np.nanmin(labels.class_agreement(counts)))
+def _intensity_difference(
+    images: "SampleStatistics", real: "ReferenceStatistics", rows: np.ndarray
+) -> float:
+    return abs(float(images.intensity[rows].mean()) / max(real.mean_intensity, 1e-12) - 1)
 
 
-def _nearest(seen: Observed, real: Reference, rows: np.ndarray) -> float:
-    test = float(np.median(real.nearest.distances))
-    return float(np.median(seen.nearest.distances[rows])) / max(test, 1e-12)
+def _sharpness_difference(
+    images: "SampleStatistics", real: "ReferenceStatistics", rows: np.ndarray
+) -> float:
+    sharpness = images.variation[rows].sum() / max(images.intensity[rows].sum(), 1.0)
+    return abs(float(sharpness) / max(real.sharpness, 1e-12) - 1)
 
 
-def _spread(seen: Observed, real: Reference, rows: np.ndarray) -> float:
-    return diversity.lowest_relative_spread(seen.features[rows], seen.seen[rows], real.spread)
+_ANY = (-math.inf, math.inf)
+_SHARE = (0, 1)
 
-
-def _ink(seen: Observed, real: Reference, rows: np.ndarray) -> float:
-    return abs(float(seen.ink[rows].mean()) / max(real.ink, 1e-12) - 1)
-
-
-def _sharpness(seen: Observed, real: Reference, rows: np.ndarray) -> float:
-    edges = seen.variation[rows].sum() / max(seen.ink[rows].sum(), 1.0)
-    return abs(float(edges) / max(real.edges, 1e-12) - 1)
-
-
-_SHARE = (0.0, 1.0)
-
-# Those without a way to compute them follow from a FID, or train a network (`deep.py`).
-FIGURES: Mapping[str, Figure] = {
-    "fid": Figure("lower", _fid, relative=True, wide=True),
-    "fid_ratio": Figure("lower", None),
-    "test_fid": Figure("lower", _test_fid, relative=True, wide=True, tested=True),
-    "test_fid_ratio": Figure("lower", None, tested=True),
-    "fid_infinity": Figure("lower", None, limits=(-np.inf, np.inf)),
-    "kid": Figure(
-        "lower",
-        lambda s, real, rows: float(s.kernel.influence[rows].mean()),
-        relative=True,
-        limits=(-np.inf, np.inf),
+_ROWS = (
+    Metric(
+        name="fid",
+        title="FID",
+        description="Frechet distance to the eval split in classifier features (Heusel et al. "
+        "2017)",
+        unit="squared feature units",
+        direction="lower",
+        compute=lambda images, real, rows: _fid(images, real.gaussian, rows),
+        tolerance=0.03,
+        relative_tolerance=True,
+        uses_all_samples=True,
     ),
-    "classifier_score": Figure(
-        "higher", lambda s, real, rows: labels.classifier_score(s.logits[rows]), limits=(1.0, 10.0)
+    Metric(
+        name="fid_ratio",
+        title="FID / floor",
+        description="FID divided by the FID of as many real training images, which does not "
+        "depend on the scale of the features",
+        unit="multiple of the floor",
+        direction="lower",
+        threshold=10.0,
     ),
-    "precision": Figure("higher", lambda s, real, rows: s.overlap.precision(rows), limits=_SHARE),
-    "recall": Figure("higher", lambda s, real, rows: s.overlap.recall(rows), limits=_SHARE),
-    "density": Figure("higher", lambda s, real, rows: s.overlap.mean_density(rows)),
-    "coverage": Figure("higher", lambda s, real, rows: s.overlap.coverage(rows), limits=_SHARE),
-    "digit_distance": Figure(
-        "lower",
-        lambda s, real, rows: labels.share_distance(_shares(s, rows), real.shares),
+    Metric(
+        name="test_fid",
+        title="FID, test split",
+        description="Frechet distance to the fixed test split, if the data have one",
+        unit="squared feature units",
+        direction="lower",
+        compute=_test_fid,
+        tolerance=0.2,
+        relative_tolerance=True,
+        requires=("test split",),
+        uses_all_samples=True,
+    ),
+    Metric(
+        name="test_fid_ratio",
+        title="FID / floor, test split",
+        description="test-split FID divided by that of as many real training images",
+        unit="multiple of the floor",
+        direction="lower",
+        requires=("test split",),
+    ),
+    Metric(
+        name="fid_infinity",
+        title="FID, infinite samples",
+        description="FID extrapolated to infinitely many samples (Chong and Forsyth 2020)",
+        unit="squared feature units",
+        direction="lower",
+        limits=_ANY,
+    ),
+    Metric(
+        name="kid",
+        title="KID",
+        description="kernel distance to the eval split in classifier features, unbiased: about 0 "
+        "at best, below 0 by chance (Binkowski et al. 2018)",
+        unit="kernel units",
+        direction="lower",
+        compute=lambda images, real, rows: float(images.kernel.influence[rows].mean()),
+        relative_tolerance=True,
+        limits=_ANY,
+    ),
+    Metric(
+        name="classifier_score",
+        title="Classifier score",
+        description="Inception Score (Salimans et al. 2016) with the digit classifier",
+        unit="classes, 1 to 10",
+        direction="higher",
+        compute=lambda images, real, rows: labels.classifier_score(images.logits[rows]),
+        tolerance=0.1,
+        limits=(1, 10),
+    ),
+    Metric(
+        name="precision",
+        title="Precision",
+        description="generated images inside the real manifold, 3 neighbors (Kynkaanniemi et al. "
+        "2019)",
+        unit="share of generated images",
+        direction="higher",
+        compute=lambda images, real, rows: images.overlap.precision(rows),
+        threshold=0.5,
+        tolerance=0.03,
         limits=_SHARE,
     ),
-    "lowest_digit_share": Figure("higher", _lowest_share, limits=_SHARE),
-    "agreement": Figure("higher", _agreement, conditional=True, limits=_SHARE),
-    "lowest_agreement": Figure("higher", _lowest_agreement, conditional=True, limits=_SHARE),
-    "lowest_class_spread": Figure("higher", _spread),
-    "nearest_distance": Figure(None, _nearest),
-    "near_copies": Figure(
-        "lower", lambda s, real, rows: float(s.is_near[rows].mean()), limits=_SHARE
+    Metric(
+        name="recall",
+        title="Recall",
+        description="real images inside the generated manifold, 3 neighbors (Kynkaanniemi et al. "
+        "2019)",
+        unit="share of real images",
+        direction="higher",
+        compute=lambda images, real, rows: images.overlap.recall(rows),
+        threshold=0.3,
+        tolerance=0.03,
+        limits=_SHARE,
     ),
-    "ink_difference": Figure("lower", _ink),
-    "sharpness_difference": Figure("lower", _sharpness),
-    "two_sample_accuracy": Figure("lower", None, limits=_SHARE),
-    "classification_accuracy": Figure("higher", None, conditional=True, limits=_SHARE),
-}
+    Metric(
+        name="density",
+        title="Density",
+        description="real 5-neighbor balls around a generated image (Naeem et al. 2020)",
+        unit="multiple of real images'",
+        direction="higher",
+        compute=lambda images, real, rows: images.overlap.mean_density(rows),
+        tolerance=0.1,
+    ),
+    Metric(
+        name="coverage",
+        title="Coverage",
+        description="real images with a generated image in their 5-neighbor ball (Naeem et al. "
+        "2020)",
+        unit="share of real images",
+        direction="higher",
+        compute=lambda images, real, rows: images.overlap.coverage(rows),
+        threshold=0.3,
+        tolerance=0.03,
+        limits=_SHARE,
+    ),
+    Metric(
+        name="class_share_distance",
+        title="Class share distance",
+        description="total variation distance of the predicted labels from the labels of the data",
+        unit="share of generated images",
+        direction="lower",
+        compute=lambda images, real, rows: labels.total_variation_distance(
+            labels.class_shares(images.logits[rows]), real.class_shares
+        ),
+        threshold=0.08,
+        tolerance=0.01,
+        limits=_SHARE,
+    ),
+    Metric(
+        name="lowest_class_share",
+        title="Lowest class share",
+        description="share of a predicted label divided by its share in the data, of the label "
+        "for which it is lowest",
+        unit="multiple of the data's share",
+        direction="higher",
+        compute=_lowest_class_share,
+        threshold=0.5,
+        tolerance=0.1,
+        limits=_SHARE,
+    ),
+    Metric(
+        name="conditional_accuracy",
+        title="Conditional accuracy",
+        description="generated images whose predicted label is their label",
+        unit="share of generated images",
+        direction="higher",
+        compute=lambda images, real, rows: labels.conditional_accuracy(
+            images.labels[rows], images.logits[rows]
+        ),
+        threshold=0.95,
+        tolerance=0.01,
+        limits=_SHARE,
+        requires=("labels",),
+    ),
+    Metric(
+        name="lowest_conditional_accuracy",
+        title="Lowest conditional accuracy",
+        description="conditional accuracy of the label for which it is lowest",
+        unit="share of the label's images",
+        direction="higher",
+        compute=_lowest_conditional_accuracy,
+        threshold=0.85,
+        tolerance=0.03,
+        limits=_SHARE,
+        requires=("labels",),
+    ),
+    Metric(
+        name="lowest_class_diversity",
+        title="Lowest class diversity",
+        description="feature variance within a class divided by that of real images, of the class "
+        "for which it is lowest",
+        unit="multiple of real images'",
+        direction="higher",
+        compute=lambda images, real, rows: diversity.lowest_class_diversity(
+            images.features[rows], images.predicted[rows], real.class_variance
+        ),
+        threshold=0.3,
+        tolerance=0.1,
+    ),
+    Metric(
+        name="nearest_neighbor_distance",
+        title="Nearest-neighbor distance",
+        description="median pixel distance to the nearest training image of the class, divided by "
+        "that of the eval split",
+        unit="multiple of real images'",
+        direction=None,
+        compute=_neighbor_distance,
+    ),
+    Metric(
+        name="memorization_rate",
+        title="Memorization rate",
+        description="generated images nearer to a training image, in pixels, than 99 % of the eval "
+        "images of the class",
+        unit="share of generated images",
+        direction="lower",
+        compute=lambda images, real, rows: float(images.is_memorized[rows].mean()),
+        threshold=0.1,
+        tolerance=0.02,
+        limits=_SHARE,
+    ),
+    Metric(
+        name="mean_intensity_difference",
+        title="Mean intensity difference",
+        description="relative difference of the mean intensity from the eval split's",
+        unit="share of the eval split's",
+        direction="lower",
+        compute=_intensity_difference,
+        threshold=0.3,
+        tolerance=0.05,
+    ),
+    Metric(
+        name="sharpness_difference",
+        title="Sharpness difference",
+        description="relative difference of total variation per intensity from the eval split's",
+        unit="share of the eval split's",
+        direction="lower",
+        compute=_sharpness_difference,
+        threshold=0.5,
+        tolerance=0.05,
+    ),
+    Metric(
+        name="two_sample_accuracy",
+        title="Two-sample test accuracy",
+        description="accuracy of a network trained to tell generated from real images, 0.5 at best "
+        "(Lopez-Paz and Oquab 2017)",
+        unit="share of test images",
+        direction="lower",
+        limits=_SHARE,
+        requires=("deep",),
+    ),
+    Metric(
+        name="classification_accuracy_score",
+        title="Classification accuracy score",
+        description="accuracy on real images of a classifier trained on generated images (Ravuri "
+        "and Vinyals 2019)",
+        unit="share of real images",
+        direction="higher",
+        limits=_SHARE,
+        requires=("labels", "deep"),
+    ),
+)
+
+METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _ROWS}
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Figures by name, and their values float64 [resamples] on each of the half-samples."""
-
-    values: dict[str, float]
-    draws: dict[str, np.ndarray]
-
-    def estimates(self) -> dict[str, Estimate]:
-        """Each with its interval, which keeps to the figure's limits."""
-        return {
-            name: Estimate(
-                value,
-                Interval(*np.clip(interval_of(value, self.draws[name]), *FIGURES[name].limits)),
-            )
-            for name, value in self.values.items()
-        }
-
-
-def measure(observed: Observed, reference: Reference, halves: list[np.ndarray]) -> Measured:
-    """Computes all figures but ratios and those that train a network.
-
-    Args:
-      observed: of samples.
-      reference: real digits.
-      halves: rows of each half-sample, of all samples that were drawn.
-    """
-    count = len(observed.seen)
-    values, draws = {}, {}
-    for name, figure in FIGURES.items():
-        absent = (figure.conditional and observed.samples.asked is None) or (
-            figure.tested and reference.test_gaussian is None
+def as_markdown() -> str:
+    """Returns the table as a Markdown table, for `docs/evaluation.md`."""
+    signs = {"lower": "↓", "higher": "↑", None: ""}
+    lines = [
+        "| metric | better | threshold | tolerance | what it is | unit |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for metric in METRICS.values():
+        threshold = "" if metric.threshold is None else f"{metric.threshold:g}"
+        tolerance = "" if metric.tolerance is None else f"{metric.tolerance:g}"
+        tolerance += " of the value" if tolerance and metric.relative_tolerance else ""
+        needs = f" (needs: {', '.join(metric.requires)})" if metric.requires else ""
+        lines.append(
+            f"| `{metric.name}` | {signs[metric.direction]} | {threshold} | {tolerance} | "
+            f"{metric.description}{needs} | {metric.unit} |"
         )
-        if not figure.compute or absent:
-            continue
-        total = len(observed.features) if figure.wide else count
-        values[name] = figure.compute(observed, reference, np.arange(total))
-        draws[name] = np.array(
-            [figure.compute(observed, reference, rows[rows < total]) for rows in halves]
-        )
-    # What is left out falls as 1 / n (Chong and Forsyth 2020), so from n / 2 to n by half.
-    values["fid_infinity"] = 2 * values["fid"] - float(draws["fid"].mean())
-    draws["fid_infinity"] = draws["fid"]
-    return Measured(values, draws)
+    return "\n".join(lines) + "\n"
 
 
-def with_ratios(measured: Measured, floor: Measured) -> Measured:
-    """Adds each Frechet distance as a multiple of real training digits' own."""
-    values, draws = dict(measured.values), dict(measured.draws)
-    for name in ("fid", "test_fid"):
-        if name in values:
-            unit = max(floor.values[name], 1e-12)
-            values[f"{name}_ratio"] = values[name] / unit
-            draws[f"{name}_ratio"] = draws[name] / unit
-    return Measured(values, draws)
-
-
-def difference(candidate: Measured, baseline: Measured) -> dict[str, Estimate]:
-    """Candidate minus baseline for each figure of both, on the same half-samples."""
-    return {
-        name: Estimate(gap, interval_of(gap, candidate.draws[name] - baseline.draws[name]))
-        for name, value in candidate.values.items()
-        if name in baseline.values
-        for gap in [value - baseline.values[name]]
-    }
+if __name__ == "__main__":
+    print(as_markdown(), end="")

@@ -1,1 +1,1 @@
-"""Figures of merit of a generator, as plain functions of arrays."""
+"""Metrics of generated images, as plain functions of NumPy arrays: pixels, features, logits."""

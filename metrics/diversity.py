@@ -1,37 +1,43 @@
-"""How much the pictures of one digit differ among themselves."""
+"""Diversity of the images of each class, measured in feature space."""
 
 import numpy as np
 
 
-def class_spread(features: np.ndarray, digits: np.ndarray) -> np.ndarray:
-    """Total variance of the features within each digit, float64 [10]; 0 for fewer than two rows.
+def class_variance(features: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Returns the total variance of the features within each class.
+
+    The total variance is the trace of the unbiased covariance matrix.
 
     Args:
       features: [n, d].
-      digits: int [n], 0..9, what each row shows.
+      classes: int [n], 0 to 9.
+
+    Returns:
+      float64 [10]; 0 for a class with fewer than two rows.
     """
-    spread = np.zeros(10)
+    variance = np.zeros(10)
     for digit in range(10):
-        own = features[digits == digit]
-        if len(own) > 1:
-            spread[digit] = own.var(axis=0, ddof=1, dtype=np.float64).sum()
-    return spread
+        rows = features[classes == digit]
+        if len(rows) > 1:
+            variance[digit] = rows.var(axis=0, ddof=1, dtype=np.float64).sum()
+    return variance
 
 
-def lowest_relative_spread(
-    features: np.ndarray, digits: np.ndarray, reference: np.ndarray
+def lowest_class_diversity(
+    features: np.ndarray, classes: np.ndarray, real_variance: np.ndarray
 ) -> float:
-    """The spread of the digit that varies least, as a multiple of its spread in real pictures.
-
-    0 when there is one picture of some digit, or none. Digits whose real pictures do not vary are
-    left out.
+    """Returns the lowest ratio, over the classes, of generated to real feature variance.
 
     Args:
       features: [n, d].
-      digits: int [n], 0..9.
-      reference: float [10], `class_spread` of real pictures.
+      classes: int [n], 0 to 9.
+      real_variance: float [10], `class_variance` of real images. Classes without variance are left
+        out of the minimum.
+
+    Returns:
+      0 or more; 0 if a class has one image or none, and about 1 for real images.
     """
-    known = reference > 0
+    known = real_variance > 0
     if not known.any():
         return 0.0
-    return float((class_spread(features, digits)[known] / reference[known]).min())
+    return float((class_variance(features, classes)[known] / real_variance[known]).min())

@@ -3,21 +3,30 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy import linalg
+import scipy
 
 
 class Gaussian(NamedTuple):
-    """Mean float64 [d] and covariance float64 [d, d] of a set of features."""
+    """The normal distribution fitted to a set of features.
+
+    Attributes:
+      mean: float64 [d].
+      covariance: float64 [d, d].
+    """
 
     mean: np.ndarray
     covariance: np.ndarray
 
 
 def fit_gaussian(features: np.ndarray) -> Gaussian:
-    """Mean and unbiased covariance of features [n, d].
+    """Returns the mean and the unbiased covariance of features.
+
+    Args:
+      features: [n, d], n of 2 or more.
 
     Raises:
-      ValueError: for fewer than two rows, another rank, or NaN or infinite features.
+      ValueError: If there are fewer than two rows, the rank is not 2, or a value is NaN or
+        infinite.
     """
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(f"expected features [n >= 2, d], got shape {features.shape}")
@@ -28,24 +37,32 @@ def fit_gaussian(features: np.ndarray) -> Gaussian:
 
 
 def gaussian_distance(a: Gaussian, b: Gaussian) -> float:
-    """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), Dowson and Landau 1982; 0 or more.
+    """Returns the squared Frechet distance of two normal distributions (Dowson and Landau 1982).
 
-    The trace of the root is the sum of the square roots of the eigenvalues of the symmetric
-    S_a^(1/2) S_b S_a^(1/2), which is safe for singular covariances.
+    The distance is |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)). The trace of the root is the
+    sum of the square roots of the eigenvalues of the symmetric S_a^(1/2) S_b S_a^(1/2), which also
+    exists for singular covariances.
+
+    Returns:
+      0 or more, in squared units of the features.
 
     Raises:
-      ValueError: when the dimensions differ.
+      ValueError: If the dimensions differ.
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"features have {a.mean.size} and {b.mean.size} dimensions")
-    values, vectors = linalg.eigh(a.covariance)
+    values, vectors = scipy.linalg.eigh(a.covariance)
     root = (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
-    cross = linalg.eigvalsh(root @ b.covariance @ root)
+    cross = scipy.linalg.eigvalsh(root @ b.covariance @ root)
     trace = np.trace(a.covariance) + np.trace(b.covariance)
     distance = np.sum((a.mean - b.mean) ** 2) + trace - 2 * np.sqrt(np.clip(cross, 0, None)).sum()
     return max(float(distance), 0.0)
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """The Frechet distance between features [n, d] and [m, d]; see `fit_gaussian` for errors."""
+    """Returns the squared Frechet distance between features [n, d] and features [m, d].
+
+    Raises:
+      ValueError: If `fit_gaussian` refuses either set, or the dimensions differ.
+    """
     return gaussian_distance(fit_gaussian(a), fit_gaussian(b))

@@ -1,35 +1,40 @@
-"""How much of either set lies within the other's manifold of nearest-neighbour balls.
+"""Overlap of generated and real features, each set's manifold being a union of k-NN balls.
 
-Precision and recall: Kynkaanniemi et al. 2019; density and coverage: Naeem et al. 2020. A point
-lies in a ball when it is nearer to the centre than the radius, as in the latter's reference code.
-In features and not in pixels, where a shift by one pixel changes the nearest neighbour.
+Precision and recall follow Kynkaanniemi et al. 2019, density and coverage Naeem et al. 2020. A
+point lies in a ball if it is nearer to the center than the radius, as in the `prdc` package, the
+reference implementation of Naeem et al.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from metrics.distances import distance_blocks, neighbour_distances
+from metrics.distances import distance_blocks, neighbor_distances
 
-PRECISION_NEIGHBOURS = 3
-DENSITY_NEIGHBOURS = 5
+PRECISION_NEIGHBORS = 3
+DENSITY_NEIGHBORS = 5
 
 
 class RealManifold(NamedTuple):
-    """Real features [m, d] and their squared radii float64 [m, 2] to neighbours 3 and 5."""
+    """Real features with the radii of their balls.
+
+    Attributes:
+      features: [m, d].
+      radii: float64 [m, 2], the squared distances to neighbors 3 and 5.
+    """
 
     features: np.ndarray
     radii: np.ndarray
 
 
 class Overlap(NamedTuple):
-    """Who lies in whose ball, for n generated and m real rows.
+    """Which of n generated rows lie in the balls of which of m real rows, and the reverse.
 
     Attributes:
-      inside: bool [n], the generated row lies in some real ball.
-      density: float64 [n], real balls that the generated row lies in, over 5.
+      inside: bool [n], whether the generated row lies in some real ball.
+      density: float64 [n], the number of real balls around the generated row, divided by 5.
       covers: uint8 [m, ceil(n / 8)], a bit for each generated row within the real ball.
-      reaches: uint8 [m, ceil(n / 8)], a bit for each generated ball that the real row lies in.
+      reaches: uint8 [m, ceil(n / 8)], a bit for each generated ball around the real row.
     """
 
     inside: np.ndarray
@@ -38,41 +43,51 @@ class Overlap(NamedTuple):
     reaches: np.ndarray
 
     def precision(self, rows: np.ndarray) -> float:
-        """Share of the generated rows that lie in some real ball, 0..1."""
+        """Returns the share of the generated rows int [k] that lie in some real ball, 0 to 1."""
         return float(self.inside[rows].mean())
 
     def mean_density(self, rows: np.ndarray) -> float:
-        """Real balls around a generated row over those expected, 0 or more; real digits: 1."""
+        """Returns the mean density of the generated rows int [k]: 0 or more, 1 for real images."""
         return float(self.density[rows].mean())
 
     def coverage(self, rows: np.ndarray) -> float:
-        """Share of the real balls that hold one of the generated rows, 0..1."""
+        """Returns the share of real balls that hold one of the generated rows int [k], 0 to 1."""
         return _share(self.covers, rows, len(self.inside))
 
     def recall(self, rows: np.ndarray) -> float:
-        """Share of the real rows that lie in the ball of one of the generated rows, 0..1.
+        """Returns the share of real rows in the ball of one of the generated rows int [k], 0 to 1.
 
-        The balls are those of the whole set, whichever rows are asked for.
+        The radius of a generated row's ball is that among all n rows, whichever `rows` are given.
         """
         return _share(self.reaches, rows, len(self.inside))
 
 
 def real_manifold(features: np.ndarray) -> RealManifold:
-    """Finds the radii.
+    """Finds the radii of the balls of real features.
+
+    Args:
+      features: [m, d], m of 6 or more.
 
     Raises:
-      ValueError: for fewer than six rows.
+      ValueError: If there are fewer than six rows.
     """
-    orders = (PRECISION_NEIGHBOURS, DENSITY_NEIGHBOURS)
-    return RealManifold(features, neighbour_distances(features, orders))
+    orders = (PRECISION_NEIGHBORS, DENSITY_NEIGHBORS)
+    return RealManifold(features, neighbor_distances(features, orders))
 
 
 def overlap(generated: np.ndarray, real: RealManifold) -> Overlap:
-    """Compares generated features [n, d], n of 4 or more, with real ones.
+    """Compares generated features with real ones.
 
     Memory is bounded by a block of 1000 times n distances and by two bits per pair.
+
+    Args:
+      generated: [n, d], n of 4 or more.
+      real: the manifold to compare with.
+
+    Raises:
+      ValueError: If there are fewer than four generated rows.
     """
-    own_radii = neighbour_distances(generated, (PRECISION_NEIGHBOURS,))[:, 0]
+    own_radii = neighbor_distances(generated, (PRECISION_NEIGHBORS,))[:, 0]
     inside = np.zeros(len(generated), bool)
     balls = np.zeros(len(generated), np.int64)
     covers, reaches = [], []
@@ -84,7 +99,7 @@ def overlap(generated: np.ndarray, real: RealManifold) -> Overlap:
         covers.append(np.packbits(within, axis=1))
         reaches.append(np.packbits(squares < own_radii, axis=1))
     return Overlap(
-        inside, balls / DENSITY_NEIGHBOURS, np.concatenate(covers), np.concatenate(reaches)
+        inside, balls / DENSITY_NEIGHBORS, np.concatenate(covers), np.concatenate(reaches)
     )
 
 

@@ -1,38 +1,45 @@
-"""Intervals from half-samples (Politis and Romano 1994), the same halves for all that is compared.
+"""Confidence intervals from half-samples (Politis and Romano 1994).
 
-A bootstrap with replacement repeats rows, which biases every figure that looks at pairs or at
-covariances. Half of n rows drawn without replacement repeats none, and what is computed from it
-varies as much from draw to draw as what is computed from n fresh rows.
+A bootstrap with replacement repeats rows, which biases metrics of pairs and of covariances. Half of
+n rows drawn without replacement repeats none, and its metric varies from draw to draw as much as
+the metric of n fresh rows.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-NORMAL_95 = 1.96
+_NORMAL_95 = 1.96
 
 
 class Interval(NamedTuple):
-    """A central 95 % interval."""
+    """A central 95 % confidence interval."""
 
     low: float
     high: float
+
+
+class Estimate(NamedTuple):
+    """The value of a metric, and its 95 % interval; None if there is no interval."""
+
+    value: float
+    interval: Interval | None
 
 
 def half_samples(strata: np.ndarray, resamples: int, seed: int) -> list[np.ndarray]:
     """Draws half of the rows of each stratum, rounded down, several times.
 
     Args:
-      strata: int [n], what was fixed when the rows were made and so must not vary: the digits
-        asked for. All equal where nothing was.
-      resamples: how many draws, 2 or more.
-      seed: of the draws.
+      strata: int [n], what was fixed when the rows were generated and must not vary, such as the
+        labels; all equal if nothing was fixed.
+      resamples: number of draws, 2 or more.
+      seed: seed of the draws.
 
     Returns:
-      Rows int [about n / 2] in rising order, one array per draw.
+      One array of rows int [about n / 2] per draw, in rising order.
 
     Raises:
-      ValueError: when no stratum has two rows.
+      ValueError: If no stratum has two rows.
     """
     members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
     if max(map(len, members), default=0) < 2:
@@ -45,10 +52,14 @@ def half_samples(strata: np.ndarray, resamples: int, seed: int) -> list[np.ndarr
 
 
 def interval_of(value: float, draws: np.ndarray) -> Interval:
-    """The interval around a figure, from its values [resamples] on half-samples.
+    """Returns the interval around a metric, given its values on half-samples.
 
-    Only their spread is used: the mean of a biased figure lies elsewhere on half as many rows. As a
-    multiple of the standard deviation it needs fewer draws than their outer quantiles would.
+    Only the spread of the draws is used: on half as many rows the mean of a biased metric lies
+    elsewhere. A multiple of their standard deviation needs fewer draws than their outer quantiles.
+
+    Args:
+      value: the metric on all rows.
+      draws: float [resamples], 2 or more.
     """
-    half = NORMAL_95 * float(np.std(draws, ddof=1))
+    half = _NORMAL_95 * float(np.std(draws, ddof=1))
     return Interval(value - half, value + half)

@@ -1,1 +1,1 @@
-"""The page on which people see what was measured and why it was decided so."""
+"""The report: an HTML page with the metrics of a generator and the reasons of the decision."""

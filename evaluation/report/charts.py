@@ -1,4 +1,4 @@
-"""Charts as inline SVG that takes the page's colours, and pictures as inline PNG."""
+"""Charts as inline SVG in the colors of the page, and images as inline PNG."""
 
 import base64
 import io
@@ -13,31 +13,32 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import Image
 
-# Drawn with these, which the page's style sheet then replaces, so that one SVG serves both themes.
-_INK, _FIRST, _SECOND = "#010101", "#020202", "#030303"
-_VARIABLES = {_INK: "currentColor", _FIRST: "var(--first)", _SECOND: "var(--second)"}
+# Placeholders that `_svg` replaces by variables of the style sheet, so that one SVG serves both
+# themes.
+_TEXT, _FIRST, _SECOND = "#010101", "#020202", "#030303"
+_VARIABLES = {_TEXT: "currentColor", _FIRST: "var(--first)", _SECOND: "var(--second)"}
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mnist-gan",
     "font.family": "sans-serif",
     "font.size": 11,
-    "text.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
+    "text.color": _TEXT,
+    "axes.edgecolor": _TEXT,
+    "axes.labelcolor": _TEXT,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "xtick.color": _TEXT,
+    "ytick.color": _TEXT,
 }
 _GAP = 2
 
 
 def fid_chart(seconds: Sequence[float], fids: Sequence[float]) -> str:
-    """FID on held-out digits over the seconds of the training."""
+    """Draws the validation FID over the seconds of the training."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
         axes.plot(seconds, fids, "o-", color=_FIRST)
-        axes.set(xlabel="seconds of training", ylabel="FID on held-out digits")
+        axes.set(xlabel="seconds of training", ylabel="validation FID")
         _logarithmic(axes)
         return _svg(figure)
 
@@ -45,7 +46,7 @@ def fid_chart(seconds: Sequence[float], fids: Sequence[float]) -> str:
 def loss_chart(
     seconds: Sequence[float], discriminator: Sequence[float], generator: Sequence[float]
 ) -> str:
-    """Both losses over the seconds of the training."""
+    """Draws both losses over the seconds of the training."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
         axes.plot(seconds, discriminator, color=_FIRST, label="discriminator")
@@ -55,12 +56,12 @@ def loss_chart(
         return _svg(figure)
 
 
-def shares_chart(drawn: Sequence[float], real: Sequence[float]) -> str:
-    """Share of each digit among samples, beside the data's, 0..1 each."""
+def shares_chart(generated: Sequence[float], real: Sequence[float]) -> str:
+    """Draws the share of each class, 0 to 1, among generated and among real images."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
         digits = np.arange(10)
-        axes.bar(digits - 0.2, np.multiply(drawn, 100), 0.4, color=_FIRST, label="drawn")
+        axes.bar(digits - 0.2, np.multiply(generated, 100), 0.4, color=_FIRST, label="generated")
         axes.bar(
             digits + 0.2,
             np.multiply(real, 100),
@@ -68,7 +69,7 @@ def shares_chart(drawn: Sequence[float], real: Sequence[float]) -> str:
             facecolor="none",
             edgecolor=_SECOND,
             hatch="///",
-            label="the data",
+            label="real",
         )
         axes.set(xlabel="digit", ylabel="share, %", xticks=digits)
         axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
@@ -76,10 +77,10 @@ def shares_chart(drawn: Sequence[float], real: Sequence[float]) -> str:
 
 
 def histograms_chart(histograms: Mapping[str, Mapping[str, Any]]) -> str:
-    """The share of each bin of each feature, in new data and in the data behind what is served.
+    """Draws the histograms of each feature, of the new data and of the served model's data.
 
     Args:
-      histograms: by feature, `edges` or `classes`, `new`, and `served`, which may be None.
+      histograms: by feature, `edges` or `classes`, `new` and `served`, the latter possibly None.
     """
     with matplotlib.rc_context(_STYLE | {"font.size": 9}):
         figure = Figure(figsize=(9.0, 1.8 * -(-len(histograms) // 4)), layout="constrained")
@@ -102,12 +103,12 @@ def histograms_chart(histograms: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def runs_chart(names: Sequence[str], fids: Sequence[float], floors: Sequence[float]) -> str:
-    """FID of several runs, each beside its floor."""
+    """Draws the FID of several runs, each with its floor."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes()
         places = np.arange(len(names))
         axes.plot(places, fids, "o-", color=_FIRST, label="generator")
-        axes.plot(places, floors, "s--", color=_SECOND, label="real training digits")
+        axes.plot(places, floors, "s--", color=_SECOND, label="real training images (floor)")
         axes.set(ylabel="FID", xticks=places)
         _logarithmic(axes)
         axes.set_xticklabels(names, rotation=30, ha="right")
@@ -116,7 +117,7 @@ def runs_chart(names: Sequence[str], fids: Sequence[float], floors: Sequence[flo
 
 
 def grid_png(images: np.ndarray, columns: int) -> str:
-    """A data address of a PNG with pictures uint8 [n, 28, 28, 1], row by row."""
+    """Returns a data URL of a PNG with images uint8 [n, 28, 28, 1], row by row."""
     rows = -(-len(images) // columns)
     cell = images.shape[1] + _GAP
     grid = np.zeros((rows * cell - _GAP, columns * cell - _GAP), np.uint8)
@@ -131,13 +132,13 @@ def grid_png(images: np.ndarray, columns: int) -> str:
 def _axes() -> tuple[Figure, Any]:
     figure = Figure(figsize=(6.0, 3.2), layout="constrained")
     axes = figure.add_subplot()
-    axes.grid(alpha=0.25, color=_INK, linewidth=0.5)
+    axes.grid(alpha=0.25, color=_TEXT, linewidth=0.5)
     axes.set_axisbelow(True)
     return figure, axes
 
 
 def _logarithmic(axes: Any) -> None:
-    """A logarithmic y axis with plain numbers at 1, 2 and 5 times each power of ten."""
+    """Makes the y axis logarithmic, with plain numbers at 1, 2 and 5 times each power of ten."""
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -152,13 +153,13 @@ def _svg(figure: Figure) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 aria-hidden="true"', svg, count=1)
-    for colour, variable in _VARIABLES.items():
-        svg = svg.replace(colour, variable)
+    for color, variable in _VARIABLES.items():
+        svg = svg.replace(color, variable)
     return _with_own_names(svg)
 
 
 def _with_own_names(svg: str) -> str:
-    """Several SVGs share a page, so ids are made theirs by a hash of the content."""
+    """Prefixes ids by a hash of the content, since several SVGs share a page."""
     own = f"c{zlib.crc32(svg.encode())}-"
     svg = re.sub(r'\bid="', f'id="{own}', svg)
     svg = re.sub(r'href="#', f'href="#{own}', svg)

@@ -1,4 +1,4 @@
-"""The report of one evaluation, as one HTML file that needs nothing else."""
+"""Renders the report of an evaluation as one self-contained HTML file."""
 
 import json
 import shlex
@@ -10,6 +10,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from evaluation.metric_table import METRICS
 from evaluation.report import charts
 from evaluation.settings import EvaluationSettings
 from models.digit_classifier.settings import ClassifierSettings
@@ -22,30 +23,6 @@ _DEFAULTS = {
 }
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-TITLES = {
-    "fid": "FID",
-    "fid_ratio": "FID over its floor",
-    "test_fid": "FID, fixed test split",
-    "test_fid_ratio": "FID, fixed test split, over its floor",
-    "fid_infinity": "FID, endless samples",
-    "kid": "KID",
-    "classifier_score": "Classifier score",
-    "precision": "Precision",
-    "recall": "Recall",
-    "density": "Density",
-    "coverage": "Coverage",
-    "digit_distance": "Distance of digit shares",
-    "lowest_digit_share": "Least drawn digit, of its share",
-    "agreement": "Asked digit seen",
-    "lowest_agreement": "Asked digit seen, worst digit",
-    "lowest_class_spread": "Variety within a digit, lowest",
-    "nearest_distance": "Distance to training digits",
-    "near_copies": "Near-copies of training digits",
-    "ink_difference": "Difference of ink",
-    "sharpness_difference": "Difference of sharpness",
-    "two_sample_accuracy": "Two-sample test",
-    "classification_accuracy": "Classification accuracy score",
-}
 
 
 def render_report(
@@ -59,44 +36,43 @@ def render_report(
     """Renders the page.
 
     Args:
-      evaluation: `evaluation.json`.
-      arrays: of `samples.npz`.
-      progress: the lines of the training's `progress.jsonl`, oldest first.
-      anomalies: what ExampleValidator found, a line each.
-      run_id: of the run; None when it is not known.
-      data: `data_blessing.json`; None where nothing was compared.
+      evaluation: content of `evaluation.json`.
+      arrays: content of `samples.npz`.
+      progress: lines of the training's `progress.jsonl`, oldest first.
+      anomalies: findings of ExampleValidator, a line each.
+      run_id: id of the run; None if it is not known.
+      data: content of `data_blessing.json`; None without one.
     """
     return _template("report.html.jinja").render(
         evaluation=evaluation,
-        titles=TITLES,
-        failed={check["figure"] for check in evaluation["checks"] if not check["passed"]},
-        pictures=_pictures(arrays),
+        descriptions={name: metric.description for name, metric in METRICS.items()},
+        images=_images(arrays),
         charts=_charts(evaluation, progress, data),
         data=data,
         anomalies=anomalies,
         run_id=run_id,
-        command=make_again(evaluation["about"], data),
-        settings={key: _written(value) for key, value in _in_force(evaluation["about"])},
+        command=reproduction_command(evaluation["about"], data),
+        settings={key: _as_text(value) for key, value in _in_force(evaluation["about"])},
     )
 
 
-def make_again(about: Mapping[str, Any], data: Mapping[str, Any] | None) -> str:
-    """The command that repeats a run; settings that have their defaults are left out.
+def reproduction_command(about: Mapping[str, Any], data: Mapping[str, Any] | None) -> str:
+    """Returns the command that repeats a run, without settings that have their default.
 
     Args:
-      about: of `evaluation.json`.
-      data: `data_blessing.json`; None where nothing was compared.
+      about: `about` of `evaluation.json`.
+      data: content of `data_blessing.json`; None without one.
     """
     spans = [each["span"] for each in data["spans"]] if data else [about["data"]["span"]]
     defaults = dict(_in_force({name: s.model_dump(mode="json") for name, s in _DEFAULTS.items()}))
     changed = [(key, value) for key, value in _in_force(about) if value != defaults[key]]
     settings = [("data.window", "static:" + ",".join(map(str, spans))), *changed]
-    options = [f"--set {shlex.quote(f'{key}={_written(value)}')}" for key, value in settings]
+    options = [f"--set {shlex.quote(f'{key}={_as_text(value)}')}" for key, value in settings]
     return " \\\n  ".join(["python local_runner.py run --no-cache", *options])
 
 
 def _in_force(about: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The settings of classifier, training and evaluation, by dotted key."""
+    """Yields the settings of classifier, training and evaluation, by dotted key."""
     for name in about if prefix else _DEFAULTS:
         value, key = about.get(name, {}), f"{prefix}{name}"
         if key == "train":
@@ -107,35 +83,35 @@ def _in_force(about: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield key, value
 
 
-def _written(value: Any) -> str:
-    """A setting as `--set` takes it."""
+def _as_text(value: Any) -> str:
+    """Returns a setting as `--set` takes it."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def render_comparison(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    """Renders a page with the figures of several runs.
+    """Renders a page with the metrics of several runs.
 
     Args:
-      runs: (name, `evaluation.json`) each, oldest first.
+      runs: name and content of `evaluation.json` of each run, oldest first.
     """
-    measured = [(name, each["figures"]["fid"]) for name, each in runs if "fid" in each["figures"]]
+    measured = [(name, each["metrics"]["fid"]) for name, each in runs if "fid" in each["metrics"]]
     chart = charts.runs_chart(
         [name for name, _ in measured],
         [fid["value"] for _, fid in measured],
         [fid["floor"] for _, fid in measured],
     )
     return _template("comparison.html.jinja").render(
-        runs=runs, titles=TITLES, names=figure_names(runs), chart=Markup(chart)
+        runs=runs, titles=metric_titles(runs), chart=Markup(chart)
     )
 
 
-def figure_names(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
-    """The figures that any of the runs has, in the order of the table of figures."""
-    return list(dict.fromkeys(name for _, each in runs for name in each["figures"]))
+def metric_titles(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, str]:
+    """Returns the title of each metric that any of the runs has, by name."""
+    return {name: metric["title"] for _, each in runs for name, metric in each["metrics"].items()}
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """So many significant digits, small ones as 1.2×10⁻⁵; a dash for what is not there."""
+    """Returns so many significant digits, small numbers as 1.2×10⁻⁵; a dash for None."""
     if value is None:
         return "–"
     mantissa, _, exponent = f"{value:.{digits}g}".partition("e")
@@ -145,7 +121,7 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def interval(values: Sequence[float] | None) -> str:
-    """A 95 % interval in words; nothing for what is not there."""
+    """Returns a 95 % interval in words; "" for None."""
     return "" if values is None else f"{number(values[0], 3)} to {number(values[1], 3)}"
 
 
@@ -161,21 +137,21 @@ def _template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def _pictures(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Data addresses of PNGs, a row per digit where digits were asked for."""
-    pictures = {"candidate": charts.grid_png(_by_digit(arrays["images"]), 10)}
+def _images(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Returns data URLs of PNGs; for a conditional generator a row holds images of one label."""
+    images = {"candidate": charts.grid_png(_by_digit(arrays["images"]), 10)}
     if "baseline_images" in arrays:
-        pictures["baseline"] = charts.grid_png(_by_digit(arrays["baseline_images"]), 10)
+        images["baseline"] = charts.grid_png(_by_digit(arrays["baseline_images"]), 10)
     if len(arrays["nearest"]):
         pairs = arrays["nearest"].transpose(1, 0, 2, 3, 4).reshape(-1, 28, 28, 1)
-        pictures["nearest"] = charts.grid_png(pairs, len(arrays["nearest"]))
-    walks = arrays["interpolation"]
-    pictures["interpolation"] = charts.grid_png(walks.reshape(-1, 28, 28, 1), walks.shape[1])
-    return pictures
+        images["nearest"] = charts.grid_png(pairs, len(arrays["nearest"]))
+    paths = arrays["interpolation"]
+    images["interpolation"] = charts.grid_png(paths.reshape(-1, 28, 28, 1), paths.shape[1])
+    return images
 
 
 def _by_digit(images: np.ndarray) -> np.ndarray:
-    """Samples that ask for 0..9 in turn, so that a row of ten holds one digit."""
+    """Reorders images whose labels are 0 to 9 in turn, so that a row of ten has one label."""
     whole = images[: len(images) // 10 * 10]
     return whole.reshape(-1, 10, *images.shape[1:]).swapaxes(0, 1).reshape(whole.shape)
 
@@ -185,8 +161,8 @@ def _charts(
     progress: Sequence[Mapping[str, Any]],
     data: Mapping[str, Any] | None,
 ) -> dict[str, Markup]:
-    digits = evaluation["digits"]
-    found = {"shares": charts.shares_chart(digits["shares"], digits["real_shares"])}
+    classes = evaluation["classes"]
+    found = {"shares": charts.shares_chart(classes["shares"], classes["real_shares"])}
     if data:
         found["histograms"] = charts.histograms_chart(data["histograms"])
     if progress:
@@ -196,14 +172,14 @@ def _charts(
             [each[f"{name}_loss"] for each in scalars] for name in ("discriminator", "generator")
         ]
         found["losses"] = charts.loss_chart(seconds, *losses)
-    judged = [(line["seconds"], line["judgement"]["fid"]) for line in progress if line["judgement"]]
-    if judged:
-        found["fid"] = charts.fid_chart(*zip(*_changes(judged), strict=True))
+    fids = [(line["seconds"], line["judgement"]["fid"]) for line in progress if line["judgement"]]
+    if fids:
+        found["fid"] = charts.fid_chart(*zip(*_changes(fids), strict=True))
     return {name: Markup(svg) for name, svg in found.items()}
 
 
 def _changes(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points at which the value is a new one: a judgement is repeated until the next."""
+    """Returns the points at which the value changes: a line repeats the last validation FID."""
     return [
         point
         for number, point in enumerate(points)

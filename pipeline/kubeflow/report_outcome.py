@@ -46,7 +46,7 @@ def make_report(values: dict[str, Any], now: datetime.datetime) -> RunReport:
         span=card.get("data", {}).get("span") if is_new else None,
         run=values["run_id"],
         version=version,
-        fid=card.get("figures", {}).get("fid", {}).get("value") if is_new else None,
+        fid=card.get("metrics", {}).get("fid", {}).get("value") if is_new else None,
         failed=[],
         seconds=(now - created).total_seconds() if created else None,
     )

@@ -9,10 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from components.pusher.versions import list_versions, read_history, read_record, retire, roll_back
+from evaluation.metric_table import METRICS
 from pipeline.config import Settings
 from pipeline.local.places import Places
 
 _CARD = Path("assets.extra") / "model_card.json"
+_SHOWN = {"fid": ".3f", "conditional_accuracy": ".1%"}
 
 
 def serving_dir(settings: Settings) -> str:
@@ -28,15 +30,15 @@ def show_models(settings: Settings) -> None:
     if not versions:
         console.print(f"No version in {escape(base)}", soft_wrap=True)
         return
-    table = Table("version", "pushed", "span", "FID", "agreement", "", box=None)
+    titles = (METRICS[name].title for name in _SHOWN)
+    table = Table("version", "pushed", "span", *titles, "", box=None)
     for version in reversed(versions):
         record, card = read_record(base, version), read_card(base, version)
         table.add_row(
             str(version),
             record.get("pushed_at", "")[:16].replace("T", " "),
             _text(card.get("data", {}).get("span")),
-            _figure(card, "fid", ".3f"),
-            _figure(card, "agreement", ".1%"),
+            *(_metric(card, name, form) for name, form in _SHOWN.items()),
             _remark(record, served=version == versions[-1]),
         )
     console.print(table)
@@ -66,8 +68,8 @@ def read_card(base: str, version: int) -> dict[str, Any]:
         return {}
 
 
-def _figure(card: dict[str, Any], name: str, form: str) -> str:
-    value = card.get("figures", {}).get(name, {}).get("value")
+def _metric(card: dict[str, Any], name: str, form: str) -> str:
+    value = card.get("metrics", {}).get(name, {}).get("value")
     return "" if value is None else format(value, form)
 
 

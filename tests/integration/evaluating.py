@@ -22,10 +22,10 @@ def blurred(images: np.ndarray) -> np.ndarray:
 
 
 class TableGenerator(tf.Module):
-    """A generator by the serving contract that draws from a table of pictures."""
+    """A generator by the serving contract that takes its images from a table."""
 
     def __init__(self, images: np.ndarray) -> None:
-        """Takes pictures of 0..9 in turn."""
+        """Takes images of 0 to 9 in turn."""
         super().__init__()
         self._table = tf.constant(images)
 

@@ -9,10 +9,9 @@ from scipy import ndimage
 from components.mnist_example_gen.spans import resolve_span
 from components.mnist_example_gen.splits import load_splits
 from evaluation.decision import check_baseline
-from evaluation.metric_table import Estimate
 from evaluation.settings import EvaluationSettings, Tolerances
 from metrics.frechet import Gaussian, fit_gaussian, gaussian_distance
-from metrics.resampling import half_samples, interval_of
+from metrics.resampling import Estimate, half_samples, interval_of
 from models.digit_classifier.settings import ClassifierSettings
 from models.digit_classifier.training import ClassifierTrainer
 
@@ -84,10 +83,10 @@ def two_sets(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def is_rejected(
-    candidate: np.ndarray, baseline: np.ndarray, asked: np.ndarray, real: Gaussian
+    candidate: np.ndarray, baseline: np.ndarray, labels: np.ndarray, real: Gaussian
 ) -> bool:
     settings = EvaluationSettings()
-    halves = half_samples(asked, settings.resamples, settings.seed)
+    halves = half_samples(labels, settings.resamples, settings.seed)
 
     def distance(features: np.ndarray) -> float:
         return gaussian_distance(fit_gaussian(features), real)

@@ -161,7 +161,7 @@ def version_of(folder: Path, number: int, pushed_at: str) -> None:
     extra.mkdir(parents=True)
     (extra.parent / "saved_model.pb").write_bytes(b"")
     (extra / "push.json").write_text(json.dumps({"pushed_at": pushed_at}))
-    card = {"data": {"span": 3}, "figures": {"fid": {"value": number / 4}}}
+    card = {"data": {"span": 3}, "metrics": {"fid": {"value": number / 4}}}
     (extra / "model_card.json").write_text(json.dumps(card))
 
 

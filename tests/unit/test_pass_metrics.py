@@ -58,7 +58,7 @@ def write_pass(settings: Resolved, night: int, outcome: str, **more) -> datetime
 def push(settings: Resolved, tmp_path: Path) -> int:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "saved_model.pb").write_bytes(b"graph")
-    card = {"data": {"span": 2}, "figures": {"fid": {"value": 1.25}}}
+    card = {"data": {"span": 2}, "metrics": {"fid": {"value": 1.25}}}
     extra = {"assets.extra/model_card.json": json.dumps(card).encode()}
     base = Path(settings.settings.output_dir, "serving", "mnist_gan")
     return push_files(str(tmp_path / "model"), str(base), extra_files=extra)

@@ -7,53 +7,49 @@ import pytest
 
 from evaluation import document
 from evaluation.decision import Check
-from evaluation.metric_table import FIGURES, Estimate
-from metrics.resampling import Interval
+from evaluation.metric_table import METRICS
+from metrics.resampling import Estimate, Interval
 
 
 def test_numbers_that_do_not_exist_are_null() -> None:
-    figures = document.figures_section(
+    section = document.metrics_section(
         {"fid": Estimate(math.inf, Interval(-math.inf, math.nan)), "kid": Estimate(0.5, None)},
         {"fid": Estimate(math.nan, None)},
         {},
         {},
     )
-    assert json.loads(document.encode(figures)) == {
-        "fid": {
-            "value": None,
+    unknown = dict.fromkeys(("value", "interval", "floor", "baseline", "difference"))
+    assert json.loads(document.encode(section)) == {
+        "fid": unknown
+        | {
+            "title": "FID",
+            "unit": METRICS["fid"].unit,
+            "direction": "lower",
             "interval": [None, None],
-            "floor": None,
-            "baseline": None,
-            "difference": None,
         },
-        "kid": {
-            "value": 0.5,
-            "interval": None,
-            "floor": None,
-            "baseline": None,
-            "difference": None,
-        },
+        "kid": unknown
+        | {"title": "KID", "unit": METRICS["kid"].unit, "direction": "lower", "value": 0.5},
     }
 
 
-def test_figures_stand_in_the_order_of_their_table() -> None:
-    candidate = {name: Estimate(1.0, None) for name in reversed(FIGURES)}
-    assert list(document.figures_section(candidate, {}, {}, {})) == list(FIGURES)
+def test_metrics_stand_in_the_order_of_the_table() -> None:
+    candidate = {name: Estimate(1.0, None) for name in reversed(METRICS)}
+    assert list(document.metrics_section(candidate, {}, {}, {})) == list(METRICS)
 
 
 def test_the_verdict_names_what_failed_and_nothing_else() -> None:
     good = Check("threshold", "fid_ratio", 2.0, None, "at most 10", True)
-    bad = Check("threshold", "agreement", None, None, "at least 0.95", False)
+    bad = Check("threshold", "conditional_accuracy", None, None, "at least 0.95", False)
     assert document.verdict_section([good]) == {"blessed": True, "reasons": []}
     verdict = document.verdict_section([good, bad])
     assert verdict == {
         "blessed": False,
-        "reasons": ["agreement not measured, must be at least 0.95"],
+        "reasons": ["conditional_accuracy not measured, must be at least 0.95"],
     }
     assert document.checks_section([bad]) == [
         {
             "kind": "threshold",
-            "figure": "agreement",
+            "metric": "conditional_accuracy",
             "value": None,
             "interval": None,
             "bound": "at least 0.95",

@@ -1,17 +1,17 @@
-"""Numbers of the report, in words, and the command with which a run is made again."""
+"""Numbers of the report in words, and the command that reproduces a run."""
 
 import shlex
 
 import pytest
 
-from evaluation.report.render import interval, make_again, number
+from evaluation.report.render import interval, number, reproduction_command
 from pipeline.config import preset_names, resolve
 
 ODD = [
     "train.xla=on",
     "train.augmentation=[translation]",
     "train.generator_learning_rate=1e-05",
-    "evaluation.thresholds.kid.max=0.5",
+    "evaluation.thresholds.kid=0.5",
     "evaluation.tolerances.recall=null",
 ]
 
@@ -44,7 +44,7 @@ def test_the_command_of_a_report_makes_the_same_settings(preset, assignments):
     names = ("classifier", "train", "evaluation")
     about = {name: getattr(settings, name).model_dump(mode="json") for name in names}
     data = {"spans": [{"span": 2}, {"span": 5}]}
-    command = make_again(about | {"data": {"span": 5}}, data)
+    command = reproduction_command(about | {"data": {"span": 5}}, data)
     program, *arguments = shlex.split(command.replace("\\\n", ""))
     assert [program, *arguments[:3]] == ["python", "local_runner.py", "run", "--no-cache"]
     assert set(arguments[3::2]) == {"--set"}
@@ -57,7 +57,7 @@ def test_the_command_of_a_report_makes_the_same_settings(preset, assignments):
 
 def test_what_a_search_found_is_in_the_command():
     about = {"train": {"latent_dim": 64, "seed": 3}, "tuned": {"latent_dim": 32, "dropout": 0.0}}
-    assert make_again(about | {"data": {"span": 1}}, None).splitlines()[2:] == [
+    assert reproduction_command(about | {"data": {"span": 1}}, None).splitlines()[2:] == [
         "  --set train.latent_dim=32 \\",
         "  --set train.seed=3",
     ]
@@ -66,6 +66,6 @@ def test_what_a_search_found_is_in_the_command():
 def test_the_command_leaves_out_what_is_the_default():
     settings = resolve(environ={}).settings
     about = {"train": settings.train.model_dump(mode="json"), "data": {"span": 1}}
-    assert make_again(about, None) == (
+    assert reproduction_command(about, None) == (
         "python local_runner.py run --no-cache \\\n  --set data.window=static:1"
     )

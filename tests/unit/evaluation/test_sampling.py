@@ -1,4 +1,4 @@
-"""Drawing from exported generators, and saying what is wrong with one that is none."""
+"""Sampling from exported generators, and errors for models that are none."""
 
 import os
 import shutil
@@ -31,31 +31,31 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
 @pytest.mark.parametrize("conditional", [True, False])
 def test_samples_are_those_of_consecutive_seeds(exported, conditional):
     model = exported[conditional]
-    asked = np.random.default_rng(0).integers(0, 10, 1003)
-    drawn = Generator(str(model)).draw(asked, seed=5)
-    assert (drawn.images.dtype, drawn.images.shape) == (np.uint8, (1003, 28, 28, 1))
-    digits = asked if conditional else np.full(1003, -1)
+    labels = np.random.default_rng(0).integers(0, 10, 1003)
+    samples = Generator(str(model)).sample(labels, seed=5)
+    assert (samples.images.dtype, samples.images.shape) == (np.uint8, (1003, 28, 28, 1))
+    digits = labels if conditional else np.full(1003, -1)
     if conditional:
-        np.testing.assert_array_equal(drawn.asked, digits)
-        np.testing.assert_array_equal(drawn.strata, digits)
+        np.testing.assert_array_equal(samples.labels, digits)
+        np.testing.assert_array_equal(samples.strata, digits)
     else:
-        assert drawn.asked is None
-        assert not drawn.strata.any()
+        assert samples.labels is None
+        assert not samples.strata.any()
     signature = tf.saved_model.load(str(model)).signatures["generate_pixels"]
     rows = [0, 7, 1002]
     alone = signature(
         seed=tf.constant([5 + row for row in rows], tf.int64),
         digit=tf.constant(digits[rows], tf.int64),
     )
-    np.testing.assert_array_equal(drawn.images[rows], alone["image"])
+    np.testing.assert_array_equal(samples.images[rows], alone["image"])
 
 
 @pytest.mark.parametrize("latent", ["uniform", "normal"])
 @pytest.mark.parametrize("conditional", [True, False])
-def test_walks_between_latents(exported, conditional, latent):
-    walks = Generator(str(exported[conditional])).interpolate(latent, seed=0, rows=3, columns=4)
-    assert (walks.dtype, walks.shape) == (np.uint8, (3, 4, 28, 28, 1))
-    assert (walks[:, 0] != walks[:, -1]).any()
+def test_interpolation_between_latents(exported, conditional, latent):
+    paths = Generator(str(exported[conditional])).interpolate(latent, seed=0, rows=3, columns=4)
+    assert (paths.dtype, paths.shape) == (np.uint8, (3, 4, 28, 28, 1))
+    assert (paths[:, 0] != paths[:, -1]).any()
 
 
 def save(folder: Path, image: np.ndarray) -> str:
@@ -76,12 +76,12 @@ def save(folder: Path, image: np.ndarray) -> str:
         (np.zeros((1, 28, 28, 1), np.float32), "expected uint8 .* got float32"),
         (np.zeros((1, 32, 32, 1), np.uint8), r"got uint8 \[1, 32, 32, 1\]"),
         (np.zeros((1, 28, 28, 3), np.uint8), r"got uint8 \[1, 28, 28, 3\]"),
-        (np.zeros((1, 28, 28, 1), np.uint8), "asked for 100 pictures, got 1"),
+        (np.zeros((1, 28, 28, 1), np.uint8), "requested 100 images, got 1"),
     ],
 )
-def test_what_draws_no_pictures_is_named(tmp_path, image, said):
+def test_a_model_that_generates_no_images_is_named(tmp_path, image, said):
     with pytest.raises(GeneratorError, match=f"model: .*{said}"):
-        Generator(save(tmp_path / "model", image)).draw(np.arange(100) % 10, 0)
+        Generator(save(tmp_path / "model", image)).sample(np.arange(100) % 10, 0)
 
 
 def with_from_latent(folder: Path, exported: Path, shape: list[int | None], output: str) -> str:
@@ -160,9 +160,9 @@ def test_the_newest_version_in_another_file_system():
 def test_an_unconditional_baseline_beside_a_conditional_candidate(exported, tmp_path):
     tf.io.gfile.makedirs(str(tmp_path / "serving"))
     (tmp_path / "serving" / "1").symlink_to(exported[False])
-    asked = np.arange(100) % 10
-    candidate = Generator(str(exported[True])).draw(asked, 0)
-    found = find_baseline(str(tmp_path / "serving"), asked, candidate, 0, "fail")
+    labels = np.arange(100) % 10
+    candidate = Generator(str(exported[True])).sample(labels, 0)
+    found = find_baseline(str(tmp_path / "serving"), labels, candidate, 0, "fail")
     assert found.status == "measured"
     assert isinstance(found.samples, Samples)
-    assert found.samples.asked is None
+    assert found.samples.labels is None

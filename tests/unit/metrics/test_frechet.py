@@ -1,4 +1,4 @@
-"""The Frechet distance against closed forms and another implementation, and label figures."""
+"""The Frechet distance against closed forms and another implementation."""
 
 import numpy as np
 import pytest
@@ -6,22 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import linalg, stats
 
-from metrics.diversity import class_spread, lowest_relative_spread
-from metrics.frechet import (
-    Gaussian,
-    fit_gaussian,
-    frechet_distance,
-    gaussian_distance,
-)
-from metrics.labels import (
-    agreement,
-    class_agreement,
-    classifier_score,
-    confusion,
-    digit_shares,
-    share_distance,
-    spread_digits,
-)
+from metrics.frechet import Gaussian, fit_gaussian, frechet_distance, gaussian_distance
 
 
 def with_moments(mean: np.ndarray, covariance: np.ndarray, rows: int, seed: int) -> np.ndarray:
@@ -136,7 +121,7 @@ def test_fewer_rows_than_dimensions() -> None:
 
 
 def test_constant_features() -> None:
-    """What a generator that draws one picture makes: a point at the mean."""
+    """What a generator of a single image makes: a point at the mean."""
     point = np.tile([3.0, 4.0], (20, 1))
     assert frechet_distance(point, point) == 0
     assert frechet_distance(point, np.zeros((5, 2))) == pytest.approx(25)
@@ -169,117 +154,3 @@ def test_features_that_are_refused(features: np.ndarray, message: str) -> None:
     for pair in ((features, good), (good, features)):
         with pytest.raises(ValueError, match=message):
             frechet_distance(*pair)
-
-
-def one_hot(seen: list[int]) -> np.ndarray:
-    return 3.0 * np.eye(10)[seen] - 7.0
-
-
-def test_digits_to_ask_for_by_hand() -> None:
-    np.testing.assert_array_equal(spread_digits(23, np.full(10, 0.1)), np.arange(23) % 10)
-    halves = np.zeros(10)
-    halves[[3, 8]] = 0.75, 0.25
-    assert spread_digits(8, halves).tolist() == [3, 3, 8, 3, 3, 3, 8, 3]
-
-
-@given(
-    st.lists(st.integers(0, 1000), min_size=10, max_size=10).filter(any),
-    st.integers(1, 400),
-    st.integers(1, 400),
-)
-def test_digits_to_ask_for_are_in_their_shares_and_well_mixed(
-    counts: list[int], count: int, head: int
-) -> None:
-    shares = np.array(counts) / sum(counts)
-    digits = spread_digits(count, shares)
-    assert len(digits) == count
-    found = np.bincount(digits, minlength=10)
-    assert (np.abs(found - count * shares) < 1 + 1e-6).all()
-    assert not found[shares == 0].any()
-    head = min(head, count)
-    of_head = np.bincount(digits[:head], minlength=10)
-    assert (np.abs(of_head - head * found / count) <= 5.5).all()
-
-
-def test_agreement_by_hand() -> None:
-    logits = one_hot([3, 3, 9, 0])
-    assert agreement(np.array([3, 3, 9, 0]), logits) == 1.0
-    assert agreement(np.array([3, 4, 9, 1]), logits) == 0.5
-    assert agreement(np.array([0, 1, 2, 3]), logits) == 0.0
-    assert agreement(np.array([2]), np.array([[0.0, 0.1, 0.2, *[-5.0] * 7]])) == 1.0
-
-
-def test_shares_by_hand() -> None:
-    shares = digit_shares(one_hot([0, 0, 9, 4]))
-    assert shares.tolist() == [0.5, 0, 0, 0, 0.25, 0, 0, 0, 0, 0.25]
-
-
-@settings(max_examples=30, deadline=None)
-@given(seen=st.lists(st.integers(0, 9), min_size=1, max_size=50))
-def test_shares_of_any_digits(seen: list[int]) -> None:
-    shares = digit_shares(one_hot(seen))
-    assert shares.tolist() == [seen.count(digit) / len(seen) for digit in range(10)]
-    assert shares.sum() == pytest.approx(1)
-
-
-def test_confusion_by_hand() -> None:
-    counts = confusion(np.array([3, 3, 3, 0]), one_hot([3, 5, 5, 0]))
-    assert (counts[3, 3], counts[3, 5], counts[0, 0], counts.sum()) == (1, 2, 1, 4)
-    shares = class_agreement(counts)
-    assert (shares[0], shares[3]) == (1, pytest.approx(1 / 3))
-    assert np.isnan(shares[[1, 2, 4, 5, 6, 7, 8, 9]]).all(), "never asked for"
-
-
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1))
-def test_confusion_against_a_loop(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    asked, logits = random.integers(0, 10, 50), random.normal(size=(50, 10))
-    counts = np.zeros((10, 10), int)
-    for digit, row in zip(asked, logits, strict=True):
-        counts[digit, np.argmax(row)] += 1
-    np.testing.assert_array_equal(confusion(asked, logits), counts)
-    assert counts.trace() / 50 == agreement(asked, logits)
-
-
-def test_the_distance_of_shares_is_what_has_to_move() -> None:
-    even, nine = np.full(10, 0.1), np.array([*[1 / 9] * 9, 0])
-    assert share_distance(even, even) == 0
-    assert share_distance(even, nine) == pytest.approx(0.1)
-    assert share_distance(np.eye(10)[0], np.eye(10)[1]) == 1
-
-
-def test_the_classifier_score_of_known_cases() -> None:
-    sure = 50.0 * np.eye(10)
-    assert classifier_score(np.tile(sure, (7, 1))) == pytest.approx(10)
-    assert classifier_score(np.tile(sure[:1], (20, 1))) == pytest.approx(1)
-    assert classifier_score(np.zeros((20, 10))) == pytest.approx(1)
-    assert classifier_score(np.tile(sure[:4], (5, 1))) == pytest.approx(4)
-
-
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), scale=st.floats(0.1, 30))
-def test_the_classifier_score_against_its_printed_formula(seed: int, scale: float) -> None:
-    logits = scale * np.random.default_rng(seed).normal(size=(60, 10))
-    each = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    divergences = [stats.entropy(row, each.mean(axis=0)) for row in each]
-    assert classifier_score(logits) == pytest.approx(np.exp(np.mean(divergences)), rel=1e-6)
-
-
-def test_spread_within_a_digit_against_the_trace_of_its_covariance() -> None:
-    random = np.random.default_rng(0)
-    features, digits = random.gamma(2, size=(200, 6)), random.integers(0, 10, 200)
-    expected = [np.trace(np.cov(features[digits == digit], rowvar=False)) for digit in range(10)]
-    np.testing.assert_allclose(class_spread(features, digits), expected, rtol=1e-6)
-
-
-def test_one_picture_of_one_digit_is_no_spread() -> None:
-    random = np.random.default_rng(0)
-    features, digits = random.normal(size=(200, 6)), np.arange(200) % 10
-    reference = class_spread(features, digits)
-    assert lowest_relative_spread(features, digits, reference) == pytest.approx(1)
-    assert lowest_relative_spread(features / 2, digits, reference) == pytest.approx(0.25)
-    repeated = np.where((digits == 3)[:, np.newaxis], features[3], features)
-    assert lowest_relative_spread(repeated, digits, reference) == pytest.approx(0, abs=1e-12)
-    assert lowest_relative_spread(features[:9], digits[:9], reference) == 0
-    assert lowest_relative_spread(features, digits, np.zeros(10)) == 0, "nothing to compare with"

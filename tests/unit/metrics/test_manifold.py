@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from metrics.distances import distance_blocks, nearest_pictures, neighbour_distances
+from metrics.distances import distance_blocks, nearest_images, neighbor_distances
 from metrics.manifold import Overlap, overlap, real_manifold
 
 
@@ -14,7 +14,7 @@ def compare(generated: np.ndarray, real: np.ndarray) -> tuple[Overlap, np.ndarra
     return overlap(generated, real_manifold(real)), np.arange(len(generated))
 
 
-def figures(generated: np.ndarray, real: np.ndarray) -> tuple[float, float, float, float]:
+def measure(generated: np.ndarray, real: np.ndarray) -> tuple[float, float, float, float]:
     found, rows = compare(generated, real)
     return (
         found.precision(rows),
@@ -59,7 +59,7 @@ def test_a_double_loop_agrees(seed: int, rows: tuple[int, int], offset: float) -
     random = np.random.default_rng(seed)
     real = random.normal(size=(rows[0], 4)) + offset
     generated = random.normal(0.5, 0.8, size=(rows[1], 4)) + offset
-    assert figures(generated, real) == pytest.approx(by_loops(generated, real), rel=1e-6)
+    assert measure(generated, real) == pytest.approx(by_loops(generated, real), rel=1e-6)
 
 
 def test_the_reference_formulas_agree_on_more_than_a_block() -> None:
@@ -76,22 +76,22 @@ def test_the_reference_formulas_agree_on_more_than_a_block() -> None:
         (far[1] < radii_5[:, np.newaxis]).sum(axis=0).mean() / 5,
         (far[1].min(axis=1) < radii_5).mean(),
     )
-    assert figures(generated, real) == pytest.approx(expected, rel=1e-6)
+    assert measure(generated, real) == pytest.approx(expected, rel=1e-6)
 
 
 def test_identical_sets() -> None:
     real = np.random.default_rng(0).normal(size=(200, 5))
-    assert figures(real, real) == pytest.approx((1, 1, 1, 1))
+    assert measure(real, real) == pytest.approx((1, 1, 1, 1))
 
 
 def test_sets_far_apart_share_nothing() -> None:
     real = np.random.default_rng(0).normal(size=(50, 5))
-    assert figures(real + 1000, real) == (0, 0, 0, 0)
+    assert measure(real + 1000, real) == (0, 0, 0, 0)
 
 
 def test_one_point_repeated_is_precise_and_covers_little() -> None:
     real = np.random.default_rng(0).normal(size=(300, 5))
-    precision, recall, _, coverage = figures(np.tile(real[0], (100, 1)), real)
+    precision, recall, _, coverage = measure(np.tile(real[0], (100, 1)), real)
     assert precision == 1
     assert recall == 0
     assert 0 < coverage < 0.1
@@ -101,22 +101,22 @@ def test_a_cluster_that_is_missing_is_missed() -> None:
     random = np.random.default_rng(0)
     centres = 100 * np.eye(10)[np.arange(1000) % 10]
     real, generated = (centres + random.normal(size=(1000, 10)) for _ in range(2))
-    precision, recall, _, coverage = figures(generated[np.arange(1000) % 10 != 4], real)
+    precision, recall, _, coverage = measure(generated[np.arange(1000) % 10 != 4], real)
     assert precision > 0.5
     missing = np.arange(1000) % 10 == 4
-    full = figures(generated, real)
+    full = measure(generated, real)
     assert coverage == pytest.approx(full[3] * 0.9, abs=0.03)
     assert recall == pytest.approx(full[1] * 0.9, abs=0.03)
-    assert figures(generated[missing], real)[3] < 0.11
+    assert measure(generated[missing], real)[3] < 0.11
 
 
 def test_constant_features_are_no_error() -> None:
     real = np.ones((20, 3))
-    assert figures(real, real) == (0, 0, 0, 0), "no ball has any size"
-    assert figures(np.zeros((20, 3)), real) == (0, 0, 0, 0)
+    assert measure(real, real) == (0, 0, 0, 0), "no ball has any size"
+    assert measure(np.zeros((20, 3)), real) == (0, 0, 0, 0)
 
 
-def test_figures_of_some_rows_are_those_of_the_rows_alone() -> None:
+def test_metrics_of_some_rows_are_those_of_the_rows_alone() -> None:
     random = np.random.default_rng(3)
     real, generated = random.normal(size=(100, 3)), random.normal(size=(90, 3))
     found, _ = compare(generated, real)
@@ -129,9 +129,9 @@ def test_figures_of_some_rows_are_those_of_the_rows_alone() -> None:
 
 def test_too_few_rows_are_refused() -> None:
     few = np.zeros((5, 2))
-    with pytest.raises(ValueError, match="5 neighbours need more than 5 rows"):
+    with pytest.raises(ValueError, match="5 neighbors need more than 5 rows"):
         real_manifold(few)
-    with pytest.raises(ValueError, match="3 neighbours need more than 3 rows"):
+    with pytest.raises(ValueError, match="3 neighbors need more than 3 rows"):
         overlap(few[:3], real_manifold(np.eye(6)))
 
 
@@ -141,12 +141,12 @@ def test_distances_against_scipy() -> None:
     found = np.concatenate([squares.copy() for _, squares in distance_blocks(a, b)])
     np.testing.assert_allclose(found, cdist(a, b, "sqeuclidean"), rtol=1e-9)
     radii = np.sort(cdist(a, a, "sqeuclidean"), axis=1)
-    np.testing.assert_allclose(neighbour_distances(a, (3, 5)), radii[:, [3, 5]], rtol=1e-9)
+    np.testing.assert_allclose(neighbor_distances(a, (3, 5)), radii[:, [3, 5]], rtol=1e-9)
 
 
-def test_the_nearest_picture_of_the_same_digit(digits) -> None:
+def test_the_nearest_image_of_the_class(digits) -> None:
     images, labels = digits[0][..., np.newaxis], digits[1].astype(int)
-    found = nearest_pictures(images[:60], labels[:60], images[60:], labels[60:])
+    found = nearest_images(images[:60], labels[:60], images[60:], labels[60:])
     for row in range(60):
         gaps = images[60:].astype(float) - images[row]
         lengths = np.sqrt((gaps**2).sum(axis=(1, 2, 3)))
@@ -157,15 +157,15 @@ def test_the_nearest_picture_of_the_same_digit(digits) -> None:
 
 def test_a_copy_is_found_at_distance_zero(digits) -> None:
     images, labels = digits[0][..., np.newaxis], digits[1].astype(int)
-    found = nearest_pictures(images[100:150], labels[100:150], images, labels)
+    found = nearest_images(images[100:150], labels[100:150], images, labels)
     assert found.distances.max() == 0
     assert found.rows.tolist() == list(range(100, 150))
 
 
-def test_a_digit_without_pictures_is_compared_with_all(digits) -> None:
+def test_a_class_without_images_is_compared_with_all(digits) -> None:
     images, labels = digits[0][..., np.newaxis], digits[1].astype(int)
     without = labels != 3
-    found = nearest_pictures(
+    found = nearest_images(
         images[labels == 3], labels[labels == 3], images[without], labels[without]
     )
     assert np.isfinite(found.distances).all()

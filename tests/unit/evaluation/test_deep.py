@@ -1,9 +1,9 @@
-"""Networks trained to judge: what they cannot tell apart, and what they must not miss."""
+"""Metrics that train a network: what it cannot tell apart, and what it must not miss."""
 
 import numpy as np
 import pytest
 
-from evaluation.trained import classification_accuracy, two_sample_accuracy
+from evaluation.deep import classification_accuracy_score, two_sample_accuracy
 
 QUICK = {"seed": 0, "epochs": 5}
 STEPS = 100
@@ -35,6 +35,14 @@ def test_noise_is_told_from_digits(images):
     assert found.interval.low > 0.98
 
 
+def test_the_interval_is_wilsons(images):
+    found = two_sample_accuracy(images[:60], images[60:120], seed=0, epochs=1)
+    share, square = found.accuracy, 1.96**2 / 60
+    center = (share + square / 2) / (1 + square)
+    half = np.sqrt(square * (share * (1 - share) + square / 4)) / (1 + square)
+    assert found.interval == pytest.approx((center - half, center + half), abs=1e-4)
+
+
 def test_a_background_that_is_not_quite_black_is_seen(images):
     found = two_sample_accuracy(np.maximum(images[:500], 1), images[500:], **QUICK)
     assert found.accuracy > 0.99
@@ -55,7 +63,7 @@ def test_of_the_larger_set_only_as_many_are_used(images):
 
 @pytest.mark.slow
 def test_real_digits_teach_a_classifier(images, labels):
-    found = classification_accuracy(
+    found = classification_accuracy_score(
         images[:700], labels[:700], images[700:], labels[700:], seed=0, steps=STEPS
     )
     assert found > 0.85
@@ -64,7 +72,7 @@ def test_real_digits_teach_a_classifier(images, labels):
 @pytest.mark.slow
 def test_labels_that_are_not_what_is_drawn_teach_nothing(images, labels):
     shuffled = np.random.default_rng(0).permutation(labels[:700])
-    found = classification_accuracy(
+    found = classification_accuracy_score(
         images[:700], shuffled, images[700:], labels[700:], seed=0, steps=STEPS
     )
     assert found == pytest.approx(0.1, abs=0.1)
@@ -78,13 +86,13 @@ def test_labels_that_are_not_what_is_drawn_teach_nothing(images, labels):
         (np.zeros((9, 28, 28, 1), np.uint8), "n >= 10"),
     ],
 )
-def test_pictures_of_another_kind_are_refused(images, labels, bad, reason):
+def test_images_of_another_kind_are_refused(images, labels, bad, reason):
     with pytest.raises(ValueError, match=f"generated: .*{reason}"):
         two_sample_accuracy(bad, images, seed=0)
     with pytest.raises(ValueError, match=f"real: .*{reason}"):
         two_sample_accuracy(images, bad, seed=0)
     with pytest.raises(ValueError, match=f"test_images: .*{reason}"):
-        classification_accuracy(images, labels, bad, labels[: len(bad)], seed=0, steps=1)
+        classification_accuracy_score(images, labels, bad, labels[: len(bad)], seed=0, steps=1)
 
 
 @pytest.mark.parametrize("arguments", [{"train_share": 1.0}, {"train_share": 0.0}, {"epochs": 0}])
@@ -103,4 +111,4 @@ def test_a_test_without_training_or_testing_is_refused(images, arguments):
 )
 def test_labels_that_do_not_fit_are_refused(images, labels, change, reason):
     with pytest.raises(ValueError, match=f"train_labels: .*{reason}"):
-        classification_accuracy(images, change(labels), images, labels, seed=0, steps=1)
+        classification_accuracy_score(images, change(labels), images, labels, seed=0, steps=1)
