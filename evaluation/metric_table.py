@@ -2,8 +2,8 @@
 
 To add a metric, add a row to `METRICS` and a function to `metrics/`. The settings
 `evaluation.thresholds` and `evaluation.tolerances`, `evaluation.json`, the report, the model card,
-the output of `local_runner.py` and the table of `docs/evaluation.md` are made from the rows;
-`python -m evaluation.metric_table` prints the latter.
+the output of `local_runner.py` and `docs/metrics.md` are made from the rows; the last one by
+`python -m evaluation.metric_table > docs/metrics.md`.
 """
 
 import math
@@ -363,9 +363,16 @@ METRICS: Mapping[str, Metric] = {metric.name: metric for metric in _ROWS}
 
 
 def as_markdown() -> str:
-    """Returns the table as a Markdown table, for `docs/evaluation.md`."""
+    """Returns the page `docs/metrics.md`."""
     signs = {"lower": "↓", "higher": "↑", None: ""}
     lines = [
+        "# Metrics",
+        "",
+        "Reference, generated: `python -m evaluation.metric_table > docs/metrics.md`.",
+        "",
+        "↓: lower is better, ↑: higher is better. Threshold and tolerance are the defaults of",
+        "`evaluation.thresholds` and `evaluation.tolerances`; see [evaluation.md](evaluation.md).",
+        "",
         "| metric | better | threshold | tolerance | what it is | unit |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
