@@ -275,7 +275,7 @@ def report(
     output_dir: _OutputDir = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
 ) -> None:
-    """Show where the report of a run is: verdict, figures, digits, training, data.
+    """Show where the report of a run is: verdict, metrics, images, training, data.
 
     Example: python local_runner.py report "2026-11-23 09:30" --open
     """
@@ -296,7 +296,7 @@ def compare(
     ],
     output_dir: _OutputDir = None,
 ) -> None:
-    """Show the figures of several runs beside each other, and FID over runs as a page.
+    """Show the metrics of several runs side by side, and FID over runs as a page.
 
     Example: python local_runner.py compare "2026-11-23 09:30" 2026-11-24
     """
@@ -311,7 +311,7 @@ def compare(
 
 @app.command()
 def models(output_dir: _OutputDir = None) -> None:
-    """Show the versions of the generator: when, span, figures, and which is served.
+    """Show the versions of the generator: when, span, metrics, and which is served.
 
     Example: python local_runner.py models
     """

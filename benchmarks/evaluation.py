@@ -2,7 +2,8 @@
 
     .venv/bin/python benchmarks/evaluation.py [outputs] [--trials 100]
 
-First all figures of candidate and baseline, both drawn by the run's generator, from other seeds.
+First all metrics of candidate and baseline, both sampled from the run's generator with different
+seeds.
 Then trials of the decision by the Frechet distance, each with fresh samples of both: a candidate
 that is equal to the baseline, and one that is a fifth worse since it is blurred a little.
 """
@@ -19,18 +20,18 @@ from tfx.utils import path_utils
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from components.generator_evaluator.baseline import Baseline
-from components.generator_evaluator.decision import check_baseline
-from components.generator_evaluator.evaluation import evaluate
-from components.generator_evaluator.figures import Estimate
-from components.generator_evaluator.observation import RealDigits
-from components.generator_evaluator.samples import Generator
-from components.generator_evaluator.settings import EvaluationSettings, Tolerances
+
+from evaluation.baseline import Baseline
+from evaluation.decision import check_baseline
+from evaluation.evaluate import evaluate
+from evaluation.image_statistics import RealDigits
+from evaluation.sampling import Generator
+from evaluation.settings import EvaluationSettings, Tolerances
+from metrics.frechet import Gaussian, fit_gaussian, gaussian_distance
+from metrics.labels import labels_in_shares
+from metrics.resampling import Estimate, half_samples, interval_of
 from mnist.records import load_split
 from models.digit_classifier.features import FeatureExtractor
-from models.metrics.frechet import Gaussian, fit_gaussian, gaussian_distance
-from models.metrics.labels import spread_digits
-from models.metrics.resampling import half_samples, interval_of
 
 OTHER_SEED = 10**6
 POOL = 100_000
@@ -54,19 +55,19 @@ def show_evaluation(
 ) -> None:
     settings = EvaluationSettings()
     started = time.perf_counter()
-    asked = spread_digits(count, real.shares)
-    candidate, served = (generator.draw(asked, seed) for seed in (settings.seed, OTHER_SEED))
-    drawn = time.perf_counter() - started
+    labels = labels_in_shares(count, real.class_shares)
+    candidate, served = (generator.sample(labels, seed) for seed in (settings.seed, OTHER_SEED))
+    sampled = time.perf_counter() - started
     found = evaluate(candidate, Baseline("measured", "", samples=served), real, extractor, settings)
     total = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"drawn in {drawn:.1f} s, all in {total:.1f} s, peak {peak:.2f} GiB of the process")
-    print(f"{'figure':24}{'value':>9}  {'95 %':>20}{'floor':>9}  {'difference, 95 %':>22}")
-    for name, figure in found.document["figures"].items():
-        low, high = figure["interval"]
-        gap_low, gap_high = figure["difference"]["interval"]
+    print(f"sampled in {sampled:.1f} s, all in {total:.1f} s, peak {peak:.2f} GiB of the process")
+    print(f"{'metric':30}{'value':>9}  {'95 %':>20}{'floor':>9}  {'difference, 95 %':>22}")
+    for name, metric in found.document["metrics"].items():
+        low, high = metric["interval"]
+        gap_low, gap_high = metric["difference"]["interval"]
         print(
-            f"{name:24}{figure['value']:9.4f}  {low:9.4f}..{high:9.4f}{figure['floor']:9.4f}"
+            f"{name:30}{metric['value']:9.4f}  {low:9.4f}..{high:9.4f}{metric['floor']:9.4f}"
             f"  {gap_low:+10.4f}..{gap_high:+10.4f}"
         )
     print("blessed" if found.document["verdict"]["blessed"] else found.document["verdict"])
@@ -80,7 +81,7 @@ def soften(images: np.ndarray, amount: float) -> np.ndarray:
 def worse_features(
     images: np.ndarray, extractor: FeatureExtractor, real: Gaussian, target: float
 ) -> np.ndarray:
-    """Of all pictures, blurred until the distance of the first 20,000 is the target."""
+    """Of all images, blurred until the distance of the first 20,000 is the target."""
     low, high = 0.0, 1.0
     for _ in range(8):
         amount = (low + high) / 2
@@ -92,11 +93,11 @@ def worse_features(
 
 
 def is_rejected(
-    candidate: np.ndarray, baseline: np.ndarray, asked: np.ndarray, real: Gaussian, seed: int
+    candidate: np.ndarray, baseline: np.ndarray, labels: np.ndarray, real: Gaussian, seed: int
 ) -> bool:
     settings = EvaluationSettings()
     values, draws = [], []
-    halves = half_samples(asked, settings.resamples, seed)
+    halves = half_samples(labels, settings.resamples, seed)
     for features in (candidate, baseline):
         values.append(gaussian_distance(fit_gaussian(features), real))
         draws.append(
@@ -111,7 +112,7 @@ def is_rejected(
 def show_trials(
     generator: Generator, real: RealDigits, extractor: FeatureExtractor, count: int, trials: int
 ) -> None:
-    pool = generator.draw(spread_digits(POOL, real.shares), 2 * OTHER_SEED)
+    pool = generator.sample(labels_in_shares(POOL, real.class_shares), 2 * OTHER_SEED)
     gaussian = fit_gaussian(extractor(real.eval)[0])
     features, _ = extractor(pool.images)
     distance = gaussian_distance(fit_gaussian(features[:20_000]), gaussian)

@@ -284,7 +284,7 @@ class Soak:
         evaluation = json.loads(pages[-1].read_text())
         if not evaluation["verdict"]["blessed"]:
             self._problem(line, f"pushed, and {pages[-1]} says that it is not blessed")
-        if abs(evaluation["figures"]["fid"]["value"] - done.result["fid"]) > 1e-3:
+        if abs(evaluation["metrics"]["fid"]["value"] - done.result["fid"]) > 1e-3:
             self._problem(line, f"another FID in {pages[-1]}")
 
     def _problem(self, line: Line, text: str) -> None:

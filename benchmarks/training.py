@@ -83,9 +83,9 @@ def draw_digits(digits, count: int | None, seed: int, *, after: int = 0):
 
 def digits_to_ask(arguments, train) -> np.ndarray:
     """As many of each digit as there are in the train split, in proportion."""
-    from models.metrics.labels import spread_digits
+    from metrics.labels import labels_in_shares
 
-    return spread_digits(arguments.samples, np.bincount(train[1], minlength=10) / len(train[1]))
+    return labels_in_shares(arguments.samples, np.bincount(train[1], minlength=10) / len(train[1]))
 
 
 def train_ours(arguments):
@@ -183,8 +183,8 @@ class Measures:
     """Figures of merit by one classifier, trained here on the train split."""
 
     def __init__(self, arguments) -> None:
+        from metrics.frechet import fit_gaussian, gaussian_distance
         from models.digit_classifier.training import ClassifierTrainer, accuracy
-        from models.metrics.frechet import fit_gaussian, gaussian_distance
 
         self.settings = read_settings(arguments)
         self.train, self.test = load_digits(arguments.data_dir)
@@ -208,41 +208,41 @@ class Measures:
         return self._classifier.predict(images, batch_size=1000, verbose=0)
 
     def at_a_mark(self, images: np.ndarray, asked: np.ndarray | None) -> dict:
-        from models.metrics.labels import agreement, confusion, digit_shares
+        from metrics.labels import class_shares, conditional_accuracy, confusion_matrix
 
         features, logits = self._extract(images)
-        fid, shares = self._distance(features), digit_shares(logits)
+        fid, shares = self._distance(features), class_shares(logits)
         if asked is not None:  # of samples in which each digit is asked for as often
-            counts = confusion(asked, logits)
+            counts = confusion_matrix(asked, logits)
             shares = (counts / counts.sum(axis=1, keepdims=True)).mean(axis=0)
         return {
             "fid": fid,
             "fid_ratio": fid / self.floor,
-            "lowest_digit_share": float(shares.min()),
+            "lowest_class_share": float(shares.min()),
             "highest_digit_share": float(shares.max()),
-            "agreement": None if asked is None else agreement(asked, logits),
+            "conditional_accuracy": None if asked is None else conditional_accuracy(asked, logits),
         }
 
     def at_the_end(self, images: np.ndarray, asked: np.ndarray | None) -> dict:
-        from models.metrics.deep import classification_accuracy, two_sample_accuracy
+        from evaluation.deep import classification_accuracy_score, two_sample_accuracy
 
         score, steps = None, self.settings.classifier.steps
         if asked is not None:
-            score = classification_accuracy(images, asked, *self.test, seed=0, steps=steps)
+            score = classification_accuracy_score(images, asked, *self.test, seed=0, steps=steps)
         found = two_sample_accuracy(images, self.test[0], seed=0)
         return {
             "two_sample_accuracy": found.accuracy,
             "two_sample_interval": list(found.interval),
-            "classification_accuracy": score,
+            "classification_accuracy_score": score,
         }
 
     def distance_to(self, digits, images: np.ndarray) -> float:
         """Median distance to the nearest of the digits, over that of the test split."""
-        from models.metrics.distances import nearest_pictures
+        from metrics.distances import nearest_images
 
         seen = self._extract(images)[1].argmax(axis=1)
         ours, test = (
-            np.median(nearest_pictures(pictures, labels, *digits).distances)
+            np.median(nearest_images(pictures, labels, *digits).distances)
             for pictures, labels in ((images, seen), self.test)
         )
         return float(ours / test)
@@ -277,10 +277,10 @@ def compare_trainings(measures: Measures, side: str, seed: int, arguments) -> di
 
 
 def print_moment(side: str, seed: int, moment: dict) -> None:
-    shares = f"{moment['lowest_digit_share']:6.1%} {moment['highest_digit_share']:6.1%}"
+    shares = f"{moment['lowest_class_share']:6.1%} {moment['highest_digit_share']:6.1%}"
     print(
         f"{SIDES[side]:15} {seed:>4} {moment['seconds']:6.1f} {moment['fid']:10.3f} "
-        f"{moment['fid_ratio']:9.1f} {shares} {share(moment['agreement']):>9} "
+        f"{moment['fid_ratio']:9.1f} {shares} {share(moment['conditional_accuracy']):>9} "
         f"{moment['images'] / moment['seconds']:8.0f}",
         flush=True,
     )
@@ -349,7 +349,7 @@ def report_trainings(arguments) -> dict:
     about = measures.about
     print(f"classifier {about['classifier_accuracy']:.2%} right on the test split")
     print(f"floor {measures.floor:.4f}, {arguments.samples} samples\n")
-    print("                seed  seconds       FID FID/floor  least   most agreement digits/s")
+    print("                seed  seconds       FID FID/floor  least   most cond.acc. digits/s")
     runs = [
         compare_trainings(measures, side, seed, arguments)
         for seed in arguments.seeds

@@ -4,7 +4,7 @@ Layers, later ones win: the defaults below (the `default` preset), `pipeline/pre
 the environment, `--set section.key=value`. The fields of `train`, `tune`, `classifier` and
 `evaluation` are defined beside the code they steer, in `models/gan/settings.py`,
 `models/gan/tuning_settings.py`, `models/digit_classifier/settings.py` and
-`components/generator_evaluator/settings.py`; those of `beam` in `pipeline/beam.py`, of
+`evaluation/settings.py`; those of `beam` in `pipeline/beam.py`, of
 `kubeflow` in `pipeline/kubeflow/settings.py` and of `serve` in `serving/settings.py`.
 """
 
@@ -31,11 +31,8 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from components.data_gate.settings import GateSettings
-from components.generator_evaluator.settings import (
-    CONDITIONAL_FIGURES,
-    DEEP_FIGURES,
-    EvaluationSettings,
-)
+from evaluation.metric_table import METRICS
+from evaluation.settings import EvaluationSettings
 from mnist.mirrors import DEFAULT_MIRRORS
 from mnist.windows import SYNTAX, parse_window
 from models.digit_classifier.settings import ClassifierSettings
@@ -253,19 +250,17 @@ class Settings(_Section):
 
     @model_validator(mode="after")
     def _refuse_what_could_never_be_blessed(self) -> "Settings":
-        thresholds = self.evaluation.thresholds
-        absent = {
-            "train.conditional=false leaves no digit to ask for": []
-            if self.train.conditional
-            else CONDITIONAL_FIGURES,
-            "evaluation.deep=false trains no network": [] if self.evaluation.deep else DEEP_FIGURES,
-        }
-        for reason, names in absent.items():
-            bound = [name for name in names if str(getattr(thresholds, name))]
-            if bound:
-                keys = " and ".join(f"evaluation.thresholds.{name}" for name in bound)
+        missing = {} if self.train.conditional else {"labels": "train.conditional=false"}
+        missing |= {} if self.evaluation.deep else {"deep": "evaluation.deep=false"}
+        for requirement, setting in missing.items():
+            keys = [
+                f"evaluation.thresholds.{name}"
+                for name, threshold in self.evaluation.thresholds
+                if threshold is not None and requirement in METRICS[name].requires
+            ]
+            if keys:
                 raise ValueError(
-                    f"{reason}, so {keys} can never hold; set min and max of each to null"
+                    f"with {setting}, {' and '.join(keys)} cannot be measured; set each to null"
                 )
         return self
 
@@ -329,8 +324,7 @@ def resolve(
         *(_parse_assignment(text) for text in assignments),
         *((key, value, origin) for key, (value, origin) in (options or {}).items()),
     ]
-    # So that one bound of a figure can be set and the other stays as it is.
-    values: dict[str, Any] = Settings().model_dump()
+    values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for key, value, origin in layers:
         _require_known(key, value, origin)

@@ -20,7 +20,7 @@ class RunReport:
       run: its id; None when there was none, or it ended before it was recorded.
       version: that is served now; None for none.
       fid: of the run's generator; None when it was not measured or is not known.
-      failed: the figures that kept the generator from being blessed.
+      failed: names of the metrics that kept the generator from being blessed.
       seconds: it took; None where it is not known.
       quarantined: spans that were found unfit by it.
       error: what failed and why; "" for nothing, or where it is not known.

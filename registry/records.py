@@ -65,17 +65,17 @@ class ModelCard(Document):
 
     Attributes:
       data: `span`, the newest that the model was trained on, and `fingerprint` of the train split.
-      figures: each metric's `value`, by name.
+      metrics: each metric's `value`, by name.
       settings: of the run that made the model, by section.
     """
 
     data: _Data = _Data()
-    figures: dict[str, _Metric] = {}
+    metrics: dict[str, _Metric] = {}
     settings: dict[str, dict[str, Any]] = {}
 
     def metric(self, name: str) -> float | None:
         """The value of a metric; None where it was not measured."""
-        return self.figures.get(name, _Metric()).value
+        return self.metrics.get(name, _Metric()).value
 
 
 class _Span(Document):

@@ -4,7 +4,8 @@ from typing import Any
 
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from components.data_gate.statistics import CLASSES, DataStatistics
+from components.data_gate.drift import CLASSES
+from components.data_gate.statistics import DataStatistics
 
 
 def histograms(new: DataStatistics, served: DataStatistics | None) -> dict[str, dict[str, Any]]:

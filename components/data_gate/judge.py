@@ -10,8 +10,7 @@ import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from components.anomalies import describe_anomalies
-from components.data_gate.distance import Distance
-from components.data_gate.drift import measure
+from components.data_gate.drift import Distance, measure
 from components.data_gate.labels import agrees, by_class
 from components.data_gate.settings import GateSettings
 from components.data_gate.statistics import DataStatistics, Digits, describe, join
@@ -74,7 +73,7 @@ def judge_span(
     report = tfdv.validate_statistics(features, lenient)
     verdict.anomalies += describe_anomalies(report, f"span {span}")
     if served is not None:
-        verdict.distances = measure(features, served.features, schema)
+        verdict.distances = measure(digits.columns, served.features.datasets[0])
         _bound_distances(verdict, settings)
     _bound_labels(verdict, parts, served, settings)
     return verdict

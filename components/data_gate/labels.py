@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from components.data_gate.statistics import CLASSES, Digits, class_means
+from components.data_gate.drift import CLASSES
+from components.data_gate.statistics import Digits, class_means
 
 _FOLDS = 5
 

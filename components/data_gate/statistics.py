@@ -11,11 +11,10 @@ import pandas as pd
 import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
+from components.data_gate.drift import CLASSES, LABEL
 from registry.layout import STATISTICS_FILES
 
-CLASSES = 10
 _FLOAT_BINS = 30
-_LABEL = "label"
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Digits:
     @property
     def labels(self) -> np.ndarray:
         """int64 [n], 0..9."""
-        return self.columns[_LABEL]
+        return self.columns[LABEL]
 
     def rows(self, start: int, stop: int) -> "Digits":
         """Those from `start` up to `stop`."""

@@ -1,1 +1,1 @@
-"""Measures the generator and blesses it when it is good enough."""
+"""The TFX component that measures the generator and blesses it if it is good enough."""

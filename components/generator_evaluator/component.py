@@ -1,4 +1,4 @@
-"""GeneratorEvaluator: a generator in, its figures, a blessing and a report out."""
+"""GeneratorEvaluator: takes a generator; emits its metrics, a blessing and a report."""
 
 from tfx import v1 as tfx
 from tfx.dsl.components.base import executor_spec
@@ -39,11 +39,11 @@ class GeneratorEvaluatorSpec(component_spec.ComponentSpec):
 
 
 class GeneratorEvaluator(tfx.types.BaseComponent):
-    """Blesses a generator that keeps every bound and is no worse than the one being served.
+    """Blesses a generator that is within every bound and no worse than the served one.
 
-    Both are measured against the eval split, by the same classifier and from the same seeds. A
-    generator that is not blessed does not fail the run: the blessing says so, and the figures
-    that decided are on it.
+    Both are measured against the eval split, with one classifier and from the same seeds. A
+    generator that is not blessed does not fail the run: the blessing records the decision and the
+    metrics behind it.
     """
 
     SPEC_CLASS = GeneratorEvaluatorSpec
@@ -64,21 +64,21 @@ class GeneratorEvaluator(tfx.types.BaseComponent):
         data_blessing: tfx.types.BaseChannel | None = None,
         hyperparameters: tfx.types.BaseChannel | None = None,
     ) -> None:
-        """Takes what is to be measured and how.
+        """Connects the component.
 
         Args:
           model: the generator.
-          classifier: whose features measure it.
-          examples: both splits of the digits.
-          anomalies: what ExampleValidator found in them, for the report.
-          model_run: what the training wrote down, for the report.
+          classifier: the classifier whose features measure the generator.
+          examples: the real images, train and eval split.
+          anomalies: findings of ExampleValidator, for the report.
+          model_run: log of the training, for the report.
           settings: EvaluationSettings as JSON.
-          serving_dir: folder or URI of the versions that are served, `<number>/` each. Read when
-            the node runs: an orchestrator that keeps a cache has to know when it changes.
-          train: the settings of the training as JSON, for the record.
-          classifier_settings: those of the classifier's, likewise.
-          data_blessing: what DataGate compared, for the report.
-          hyperparameters: what a search found, which took the place of settings of the training.
+          serving_dir: folder or URI of the served versions, `<number>/` each. It is read when the
+            node runs: an orchestrator that keeps a cache has to know when it changes.
+          train: TrainSettings as JSON, for the record.
+          classifier_settings: ClassifierSettings as JSON, for the record.
+          data_blessing: comparison by DataGate, for the report.
+          hyperparameters: result of a search, which replaced some of the training settings.
         """
         super().__init__(
             GeneratorEvaluatorSpec(

@@ -1,4 +1,4 @@
-"""Draws samples, measures them beside those of the served model, decides, and writes down why."""
+"""Evaluates the generator by `evaluation/`, and writes the result into TFX artifacts."""
 
 import io
 import json
@@ -14,25 +14,22 @@ from tfx.v1.dsl.io import fileio
 
 from components.anomalies import find_anomalies
 from components.data_blessing import read_blessing
-from components.generator_evaluator import document
-from components.generator_evaluator.baseline import find_baseline
-from components.generator_evaluator.evaluation import evaluate
-from components.generator_evaluator.observation import RealDigits
-from components.generator_evaluator.report.render import render_report
-from components.generator_evaluator.samples import SHOWN, Generator
-from components.generator_evaluator.settings import EvaluationSettings
+from evaluation import document
+from evaluation.evaluate import evaluate_model
+from evaluation.image_statistics import RealDigits
+from evaluation.report.render import render_report
+from evaluation.settings import EvaluationSettings
 from mnist.records import load_split
 from models.digit_classifier.features import FeatureExtractor
 from models.gan.samples import encode_grid
 from models.gan.settings import TrainSettings
 from models.gan.tuning_settings import with_hyperparameters
-from models.metrics.labels import spread_digits
 
 _progress_log = logging.getLogger("mnist_gan.progress")
 
 
 class Executor(base_executor.BaseExecutor):
-    """Emits an evaluation with its pictures, a ModelBlessing and a report."""
+    """Emits an evaluation with its images, a ModelBlessing and a report."""
 
     def Do(
         self,
@@ -40,18 +37,19 @@ class Executor(base_executor.BaseExecutor):
         output_dict: dict[str, list[Any]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Measures the generator; not being blessed is a result and raises nothing.
+        """Measures the generator. A generator that is not blessed is a result, and no error.
 
         Args:
           input_dict: `model`, `classifier`, `examples`, `anomalies`, `model_run`, one each, and
             optionally `data_blessing` and `hyperparameters`.
           output_dict: `evaluation`, `blessing` and `report`, one artifact each.
-          exec_properties: `settings`, EvaluationSettings as JSON; `serving_dir`, where the versions
-            that are served lie; `train` and `classifier_settings`, those of the trainings as JSON.
+          exec_properties: `settings`, EvaluationSettings as JSON; `serving_dir`, folder or URI of
+            the served versions; `train` and `classifier_settings`, the settings of both trainings
+            as JSON.
 
         Raises:
-          GeneratorError: when the model is no generator.
-          BrokenBaselineError: when the model being served cannot be loaded and
+          GeneratorError: If the model does not fulfill the serving contract.
+          BrokenBaselineError: If the served model cannot be loaded, and
             `evaluation.broken_baseline` is `fail`.
         """
         settings = EvaluationSettings.model_validate_json(exec_properties["settings"])
@@ -63,36 +61,20 @@ class Executor(base_executor.BaseExecutor):
             if found
         }
         real = _read_real(input_dict["examples"])
-        asked = spread_digits(max(settings.samples, settings.fid_samples), real.shares)
-        generator = Generator(path_utils.serving_model_path(artifacts["model"].uri))
-        candidate = generator.draw(asked, settings.seed)
-        walks = generator.interpolate((train | tuned).get("latent", "normal"), settings.seed)
-        baseline = find_baseline(
+        content, arrays = evaluate_model(
+            path_utils.serving_model_path(artifacts["model"].uri),
             exec_properties.get("serving_dir") or "",
-            asked,
-            candidate,
-            settings.seed,
-            settings.broken_baseline,
+            real,
+            FeatureExtractor(path_utils.serving_model_path(artifacts["classifier"].uri)),
+            settings,
+            latent=(train | tuned).get("latent", "normal"),
         )
-        level = logging.WARNING if baseline.status == "unloadable" else logging.INFO
-        _progress_log.log(level, baseline.message)
-        extractor = FeatureExtractor(path_utils.serving_model_path(artifacts["classifier"].uri))
-        result = evaluate(candidate, baseline, real, extractor, settings)
-        content = result.document | {
-            "about": document.about_section(
-                document.describe_data(artifacts["examples"], real),
-                train,
-                tuned,
-                json.loads(exec_properties.get("classifier_settings") or "{}"),
-                settings.model_dump(mode="json"),
-            )
-        }
-        arrays = document.picture_arrays(
-            result.observed,
-            result.reference,
-            generator.draw(SHOWN, settings.seed),
-            baseline,
-            walks,
+        content["about"] = document.about_section(
+            _describe_data(artifacts["examples"], real),
+            train,
+            tuned,
+            json.loads(exec_properties.get("classifier_settings") or "{}"),
+            settings.model_dump(mode="json"),
         )
         _write_evaluation(artifacts["evaluation"], content, arrays)
         _write_blessing(artifacts["blessing"], content)
@@ -119,8 +101,21 @@ def _read_split(examples: list[Any], name: str) -> tuple[np.ndarray, np.ndarray]
     return load_split([io_utils.all_files_pattern(uri)])
 
 
+def _describe_data(examples: Any, real: RealDigits) -> dict[str, Any]:
+    """Returns span, source, counts and fingerprint of an Examples artifact of MnistExampleGen."""
+    counts = {"train": len(real.train), "eval": len(real.eval)}
+    if real.test is not None:
+        counts["test"] = len(real.test)
+    return {
+        "span": int(examples.span or 0),
+        "source": examples.get_string_custom_property("source"),
+        "counts": counts,
+        "fingerprint": examples.get_string_custom_property("train_fingerprint"),
+    }
+
+
 def _read_tuned(input_dict: dict[str, list[Any]], train: dict[str, Any]) -> dict[str, Any]:
-    """The settings of the training that a search replaced; {} where there was none."""
+    """Returns the training settings that a search replaced; {} without a search."""
     if not input_dict.get("hyperparameters"):
         return {}
     folder = artifact_utils.get_single_uri(input_dict["hyperparameters"])
@@ -130,7 +125,7 @@ def _read_tuned(input_dict: dict[str, list[Any]], train: dict[str, Any]) -> dict
 
 
 def _read_progress(model_run: Any) -> list[dict[str, Any]]:
-    """What the training wrote down at each of its intervals, oldest first."""
+    """Returns the lines of the training's `progress.jsonl`, oldest first."""
     with fileio.open(os.path.join(model_run.uri, "progress.jsonl")) as file:
         return [json.loads(line) for line in file.read().splitlines()]
 
@@ -138,13 +133,13 @@ def _read_progress(model_run: Any) -> list[dict[str, Any]]:
 def _write_evaluation(
     evaluation: Any, content: dict[str, Any], arrays: dict[str, np.ndarray]
 ) -> None:
-    for name, figure in content["figures"].items():
-        low, high = figure["interval"] or (None, None)
+    for name, metric in content["metrics"].items():
+        low, high = metric["interval"] or (None, None)
         for suffix, value in (
-            ("", figure["value"]),
+            ("", metric["value"]),
             ("_low", low),
             ("_high", high),
-            ("_floor", figure["floor"]),
+            ("_floor", metric["floor"]),
         ):
             if value is not None:
                 evaluation.set_float_custom_property(name + suffix, value)
@@ -156,15 +151,17 @@ def _write_evaluation(
 
 
 def _write_blessing(blessing: Any, content: dict[str, Any]) -> None:
-    verdict = content["verdict"]
+    verdict, baseline = content["verdict"], content["baseline"]
     failed = "; ".join(verdict["reasons"])
     blessing.set_int_custom_property("blessed", int(verdict["blessed"]))
     blessing.set_string_custom_property("failed_bounds", failed)
     blessing.set_string_custom_property("checks", json.dumps(content["checks"]))
-    blessing.set_string_custom_property("baseline", content["baseline"]["message"])
+    blessing.set_string_custom_property("baseline", baseline["message"])
     _write(blessing, "evaluation.json", document.encode(content).encode())
     name = "BLESSED" if verdict["blessed"] else "NOT_BLESSED"
     _write(blessing, name, failed.encode())
+    level = logging.WARNING if baseline["status"] == "unloadable" else logging.INFO
+    _progress_log.log(level, baseline["message"])
     _progress_log.info("blessed" if verdict["blessed"] else f"not blessed: {failed}")
 
 

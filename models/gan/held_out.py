@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.metrics.frechet import fit_gaussian, gaussian_distance
-from models.metrics.labels import agreement, digit_shares
+from metrics.frechet import fit_gaussian, gaussian_distance
+from metrics.labels import class_shares, conditional_accuracy
 
 # Images uint8 [n, 28, 28, 1] to features float32 [n, d] and logits float32 [n, 10].
 Extractor = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -68,8 +68,8 @@ class HeldOut:
         return Judgement(
             fid=fid,
             spread=float(np.trace(found.covariance)) / variance,
-            shares=tuple(digit_shares(logits).tolist()),
-            agreement=agreement(asked, logits),
+            shares=tuple(class_shares(logits).tolist()),
+            agreement=conditional_accuracy(asked, logits),
             relative=fid / variance,
         )
 

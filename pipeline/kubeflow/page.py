@@ -1,8 +1,8 @@
-"""What Kubeflow's page shows of a task besides its log: a table of figures and a web page.
+"""What Kubeflow's page shows of a task besides its log: a table of metrics and a web page.
 
 It knows two types of outputs for that, `system.Metrics` and `system.HTML`
 (frontend/src/components/viewers/MetricsVisualizations.tsx), and TFX knows neither. So an output of
-TFX's that holds figures or a page gets a second one beside it, of which TFX is not told; the entry
+TFX's that holds metrics or a page gets a second one beside it, of which TFX is not told; the entry
 point fills it from the first.
 """
 
@@ -14,17 +14,17 @@ from typing import Any
 
 import yaml
 
-_FIGURES, _WEB_PAGE = "-figures", "-page"
+_METRICS, _WEB_PAGE = "-metrics", "-page"
 _SHOWN = {
-    "tfx.ModelEvaluation": (_FIGURES, "system.Metrics"),
+    "tfx.ModelEvaluation": (_METRICS, "system.Metrics"),
     "components.EvaluationReport": (_WEB_PAGE, "system.HTML"),
 }
-# Of a figure's interval and floor, which are in the report: a row each would hide the rest.
+# Of a metric's interval and floor, which are in the report: a row each would hide the rest.
 _LEFT_OUT = ("_low", "_high", "_floor")
 
 
 def add_page_outputs(spec: dict[str, Any]) -> None:
-    """Gives each component's figures and pages an output that Kubeflow's page shows."""
+    """Gives each component's metrics and pages an output that Kubeflow's page shows."""
     for component in spec["components"].values():
         outputs = component.get("outputDefinitions", {}).get("artifacts", {})
         for name, definition in list(outputs.items()):
@@ -48,17 +48,17 @@ def fill_page_outputs(
     """
     artifacts = output.setdefault("artifacts", {})
     for name, uri in page_uris.items():
-        if name.endswith(_FIGURES):
-            [source] = artifacts[name.removesuffix(_FIGURES)]["artifacts"]
-            figures = _figures(source.get("metadata", {}))
-            Path(paths[name]).write_text(json.dumps(figures))
-            artifacts[name] = {"artifacts": [{"name": name, "uri": uri, "metadata": figures}]}
+        if name.endswith(_METRICS):
+            [source] = artifacts[name.removesuffix(_METRICS)]["artifacts"]
+            metrics = _metrics(source.get("metadata", {}))
+            Path(paths[name]).write_text(json.dumps(metrics))
+            artifacts[name] = {"artifacts": [{"name": name, "uri": uri, "metadata": metrics}]}
         elif name.endswith(_WEB_PAGE):
             [page] = Path(paths[name.removesuffix(_WEB_PAGE)]).glob("*.html")
             shutil.copyfile(page, paths[name])
 
 
-def _figures(metadata: Mapping[str, Any]) -> dict[str, float]:
+def _metrics(metadata: Mapping[str, Any]) -> dict[str, float]:
     return {
         key: value
         for key, value in sorted(metadata.items())

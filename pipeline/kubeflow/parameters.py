@@ -42,8 +42,8 @@ SETTING_PARAMETERS = (
     ),
     SettingParameter(
         "max_fid_ratio",
-        "evaluation.thresholds.fid_ratio.max",
-        "Largest FID of a blessed generator, in times real digits' own; -1 for any.",
+        "evaluation.thresholds.fid_ratio",
+        "Highest FID of a blessed generator, as a multiple of real images'; -1 for no bound.",
     ),
 )
 DATA_DIR = "data_dir"

@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-_PROJECT_PACKAGES = ("components", "mnist", "models", "pipeline", "registry", "storage")
+_PROJECT_PACKAGES = (
+    "components",
+    "evaluation",
+    "metrics",
+    "mnist",
+    "models",
+    "pipeline",
+    "registry",
+    "storage",
+)
 
 
 def source_fingerprint(module: str) -> str:

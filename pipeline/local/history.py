@@ -27,14 +27,14 @@ class RunRecord:
       span: ingested; None when the run did not get there.
       train_fingerprint: of the train split's digits; "" likewise.
       nodes: state by node, in the order they ran: complete, cached, failed or running.
-      figures: of the evaluation, by name.
+      metrics: of the evaluation, by name.
       blessed: by the evaluator; None when it did not get there.
       pushed_version: None when nothing was pushed.
       pushed_destination: the version's folder.
       pushed_copy: folder of the copy that was kept of it, by the run that has it on record.
       evaluation_uri: folder of the evaluation's files.
       report_uri: folder of the report.
-      failed_bounds: what the figures failed, in words; "" for nothing.
+      failed_bounds: failed checks in words; "" for none.
       checks: every bound of the evaluation, as in `evaluation.json`.
       baseline: what the generator was compared with, in words.
       model_uri: of the generator that was trained.
@@ -47,7 +47,7 @@ class RunRecord:
     span: int | None = None
     train_fingerprint: str = ""
     nodes: dict[str, str] = field(default_factory=dict)
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     blessed: bool | None = None
     pushed_version: str | None = None
     pushed_destination: str | None = None
@@ -61,9 +61,9 @@ class RunRecord:
     not_pushed_because: str = ""
 
     @property
-    def failed_figures(self) -> list[str]:
-        """The figures that kept the generator from being blessed, each once."""
-        return list(dict.fromkeys(c["figure"] for c in self.checks if not c["passed"]))
+    def failed_metrics(self) -> list[str]:
+        """Names of the metrics that kept the generator from being blessed, each once."""
+        return list(dict.fromkeys(c["metric"] for c in self.checks if not c["passed"]))
 
     @property
     def concluded(self) -> bool:
@@ -198,7 +198,7 @@ def _note(record: RunRecord, node: str, type_name: str, artifact: Any) -> None:
         record.baseline = _property(artifact, "baseline") or ""
     elif type_name == "ModelEvaluation":
         record.evaluation_uri = artifact.uri
-        record.figures = {
+        record.metrics = {
             key: value.double_value
             for key, value in artifact.custom_properties.items()
             if value.WhichOneof("value") == "double_value"

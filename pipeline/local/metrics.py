@@ -75,7 +75,11 @@ def _pass_gauges(root: Path) -> Iterator[tuple[str, str, float]]:
         )
     ran = [each.report for each in passes if each.report.fid is not None]
     if ran and ran[-1].fid is not None:
-        yield "last_run_fid", "FID of the last generator that a pass trained", ran[-1].fid
+        yield (
+            "last_run_fid",
+            "FID against the eval split of the last generator that a pass trained",
+            ran[-1].fid,
+        )
 
 
 def _served_gauges(base: Path) -> Iterator[tuple[str, str, float]]:
@@ -89,7 +93,11 @@ def _served_gauges(base: Path) -> Iterator[tuple[str, str, float]]:
         yield "served_version_pushed_timestamp_seconds", "When that version was pushed", pushed
     fid = card.metric("fid")
     if fid is not None:
-        yield "served_version_fid", "FID of that version when it was pushed", fid
+        yield (
+            "served_version_fid",
+            "FID against the eval split of the served version when it was pushed",
+            fid,
+        )
     if card.data.span is not None:
         yield "served_version_span", "Newest span that version was trained on", card.data.span
 

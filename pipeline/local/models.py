@@ -4,12 +4,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from evaluation.metric_table import METRICS
 from pipeline.config import Settings
 from pipeline.local.places import Places
 from registry.history import Event, read_history
 from registry.layout import list_versions, version_dir
 from registry.records import ModelCard, PushRecord, read_card, read_record
 from registry.rollback import retire, roll_back
+
+_SHOWN = {"fid": ".3f", "conditional_accuracy": ".1%"}
 
 
 def show_models(settings: Settings) -> None:
@@ -19,7 +22,8 @@ def show_models(settings: Settings) -> None:
     if not versions:
         console.print(f"No version in {escape(str(base))}", soft_wrap=True)
         return
-    table = Table("version", "pushed", "span", "FID", "agreement", "", box=None)
+    titles = (METRICS[name].title for name in _SHOWN)
+    table = Table("version", "pushed", "span", *titles, "", box=None)
     for version in reversed(versions):
         folder = version_dir(base, version)
         record, card = read_record(folder), read_card(folder)
@@ -27,8 +31,7 @@ def show_models(settings: Settings) -> None:
             str(version),
             f"{record.pushed_at:%Y-%m-%d %H:%M}" if record else "",
             "" if card.data.span is None else str(card.data.span),
-            _metric(card, "fid", ".3f"),
-            _metric(card, "agreement", ".1%"),
+            *(_metric(card, name, form) for name, form in _SHOWN.items()),
             _remark(record, served=version == versions[-1]),
         )
     console.print(table)

@@ -52,29 +52,23 @@ def show_report(settings: Settings, run: str | None, *, open_it: bool) -> None:
 
 
 def compare_runs(settings: Settings, runs: list[str]) -> None:
-    """Prints the figures of several runs beside each other, and writes them as a page.
+    """Prints the metrics of several runs side by side, and writes them as a page.
 
     Raises:
       UsageError: when for one of them no run, or more than one, is meant.
     """
     # Only here, since it takes a second.
-    from components.generator_evaluator.report.render import (
-        TITLES,
-        figure_names,
-        interval,
-        number,
-        render_comparison,
-    )
+    from evaluation.report.render import interval, metric_titles, number, render_comparison
 
     folders = sorted({_find(settings, run) for run in runs})
     found = [(_started(folder), _read(folder)) for folder in folders]
     table = Table("", *(name for name, _ in found), box=None)
     verdicts = ("blessed" if each["verdict"]["blessed"] else "not blessed" for _, each in found)
     table.add_row("", *verdicts)
-    for name in figure_names(found):
-        figures = [each["figures"].get(name, {}) for _, each in found]
-        cells = [f"{number(f.get('value'))} [dim]{interval(f.get('interval'))}[/]" for f in figures]
-        table.add_row(TITLES.get(name, name), *cells)
+    for name, title in metric_titles(found).items():
+        metrics = [each["metrics"].get(name, {}) for _, each in found]
+        cells = [f"{number(m.get('value'))} [dim]{interval(m.get('interval'))}[/]" for m in metrics]
+        table.add_row(title, *cells)
     console = Console()
     console.print(table)
     page = folders[0].parent / "comparison.html"
@@ -95,7 +89,7 @@ def _find(settings: Settings, run: str | None) -> Path:
     meant = [folder for folder in known if folder.name.startswith(_name(run))]
     if not meant and _had_report(places, run):
         raise UsageError(
-            f"the report of run {run} was removed by retention; `status` has its figures"
+            f"the report of run {run} was removed by retention; `status` has its metrics"
         )
     if len(meant) != 1:
         names = ", ".join(_started(folder) for folder in meant or known)

@@ -99,8 +99,8 @@ def _make_pass(
         reason=reason,
         span=span,
         run=record.run_id if record else None,
-        fid=record.figures.get("fid") if record else None,
-        failed=record.failed_figures if record else [],
+        fid=record.metrics.get("fid") if record else None,
+        failed=record.failed_metrics if record else [],
         error=ended.error,
     )
 

@@ -14,6 +14,7 @@ from ml_metadata.errors import StatusError
 from rich.console import Console
 from rich.markup import escape
 
+from evaluation.metric_table import METRICS
 from pipeline.config import Resolved
 from pipeline.local import history
 from pipeline.local.collect import collect_after_run
@@ -243,7 +244,7 @@ def _show_outcome(
             console.print(f"  [yellow]✗[/] {escape(reason)}", soft_wrap=True, highlight=False)
     if record.baseline and (is_new or not record.pushed_version):
         console.print(f"  {escape(record.baseline)}", soft_wrap=True, highlight=False)
-    for line in figure_lines(record.figures):
+    for line in metric_lines(record.metrics):
         console.print(f"  {line}", soft_wrap=True, highlight=False)
     try:
         page = keep_report(places, record)
@@ -254,17 +255,20 @@ def _show_outcome(
         console.print(f"  report  {escape(_short(page))}", soft_wrap=True, highlight=False)
 
 
-def figure_lines(figures: Mapping[str, float]) -> Iterator[str]:
-    """The main figures in words."""
-    if "fid" in figures:
-        yield (
-            f"FID {figures['fid']:.3f} ({figures['fid_low']:.3f} to {figures['fid_high']:.3f}), "
-            f"{figures['fid_ratio']:.2f} times real digits' own {figures['fid_floor']:.3f}"
-        )
-    if "test_fid" in figures:
-        yield (
-            f"on the test split FID {figures['test_fid']:.3f} ({figures['test_fid_low']:.3f} to "
-            f"{figures['test_fid_high']:.3f}), {figures['test_fid_ratio']:.2f} times real digits'"
-        )
-    if "agreement" in figures:
-        yield f"asked digit seen in {figures['agreement']:.1%}"
+def metric_lines(metrics: Mapping[str, float]) -> Iterator[str]:
+    """Yields the main metrics, each with its interval and its floor, in words.
+
+    Args:
+      metrics: as the evaluation's artifact has them, intervals and floors under names of their own.
+    """
+    for name in ("fid", "test_fid"):
+        if name in metrics:
+            low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
+            yield (
+                f"{METRICS[name].title} {metrics[name]:.3f} ({low:.3f} to {high:.3f}), "
+                f"{metrics[f'{name}_ratio']:.2f} times the {metrics[f'{name}_floor']:.3f} of real "
+                "images"
+            )
+    if "conditional_accuracy" in metrics:
+        title = METRICS["conditional_accuracy"].title
+        yield f"{title} {metrics['conditional_accuracy']:.1%}"

@@ -1,13 +1,13 @@
 """Runs and settings on the terminal."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from evaluation.decision import Check
 from pipeline.config import Resolved, Settings, allowed
 from pipeline.local import history
 from pipeline.local.data import quarantine_lines
@@ -45,7 +45,7 @@ def show_runs(settings: Settings, last: int, *, why: bool = False) -> None:
             record.preset,
             "" if record.span is None else str(record.span),
             _nodes(record.nodes),
-            f"{record.figures['fid']:.3f}" if "fid" in record.figures else "",
+            f"{record.metrics['fid']:.3f}" if "fid" in record.metrics else "",
             _blessed(record),
             (record.run_id in made and record.pushed_version) or "",
         )
@@ -58,7 +58,7 @@ def show_runs(settings: Settings, last: int, *, why: bool = False) -> None:
 def _blessed(record: history.RunRecord) -> str:
     if record.blessed is None:
         return ""
-    return "yes" if record.blessed else f"no: {', '.join(record.failed_figures)}"
+    return "yes" if record.blessed else f"no: {', '.join(record.failed_metrics)}"
 
 
 def _reasons(record: history.RunRecord) -> Iterator[str]:
@@ -69,18 +69,8 @@ def _reasons(record: history.RunRecord) -> Iterator[str]:
     yield f"\n{record.started:%Y-%m-%d %H:%M:%S} [bold]{verdict}[/]  {escape(record.baseline)}"
     if not record.checks:
         yield "  no bound is set"
-    for check in record.checks:
-        yield f"  {_MARKS['complete' if check['passed'] else 'failed']} {escape(_measured(check))}"
-
-
-def _measured(check: dict[str, Any]) -> str:
-    """A bound in words, as the evaluation says it."""
-    sign = "+" if check["kind"] == "baseline" else ""
-    value, interval = check["value"], check["interval"]
-    shown = "not measured" if value is None else f"{value:{sign}.4g}"
-    if interval and None not in interval:
-        shown += f" ({interval[0]:{sign}.4g} to {interval[1]:{sign}.4g})"
-    return f"{check['figure']} {shown}, must be {check['bound']}"
+    for check in map(Check.from_json, record.checks):
+        yield f"  {_MARKS['complete' if check.passed else 'failed']} {escape(str(check))}"
 
 
 def _nodes(states: dict[str, str]) -> str:

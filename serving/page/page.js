@@ -32,15 +32,15 @@ async function readAbout() {
 function describe({ version, card }) {
   if (!version) return "No version is loaded.";
   const parts = [`Version ${version}`];
-  const figures = (card && card.figures) || {};
-  const value = (name) => figures[name] && figures[name].value;
+  const metrics = (card && card.metrics) || {};
+  const value = (name) => metrics[name] && metrics[name].value;
   if (card && card.data && card.data.span != null) parts.push(`trained on span ${card.data.span}`);
   if (value("fid") != null) {
     const times = value("fid_ratio") != null ? `, ${value("fid_ratio").toFixed(1)} times that of real digits` : "";
     parts.push(`FID ${value("fid").toFixed(3)}${times}`);
   }
-  if (value("agreement") != null) {
-    parts.push(`the asked digit is seen in ${(100 * value("agreement")).toFixed(1)} % of pictures`);
+  if (value("conditional_accuracy") != null) {
+    parts.push(`conditional accuracy ${(100 * value("conditional_accuracy")).toFixed(1)} %`);
   }
   return `${parts.join(" · ")}.`;
 }

@@ -102,17 +102,17 @@ def rehearse_all(spec: Path, span_dir: Path, work: Path, store: str) -> Path:
     assert [path.name for path in (run / "bucket").iterdir()] == [folder]
     [page] = run.glob("bucket/**/report-page")
     assert "<!doctype html>" in page.read_text()
-    [shown] = run.glob("bucket/**/evaluation-figures")
-    measured = {name: figure["value"] for name, figure in figures(run / "bucket").items()}
+    [shown] = run.glob("bucket/**/evaluation-metrics")
+    measured = {name: metric["value"] for name, metric in metrics(run / "bucket").items()}
     assert json.loads(shown.read_text()) == {
         name: value for name, value in measured.items() if value is not None
     }
     return run
 
 
-def figures(folder: Path) -> dict:
+def metrics(folder: Path) -> dict:
     [path] = folder.glob("**/evaluation/**/evaluation.json")
-    return json.loads(path.read_text())["figures"]
+    return json.loads(path.read_text())["metrics"]
 
 
 @pytest.mark.slow
@@ -122,7 +122,7 @@ def test_every_task_passes_with_the_paths_of(store, spec, span_dir, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_rehearsal_gives_the_figures_of_a_local_run(spec, span_dir, tmp_path):
+def test_a_rehearsal_gives_the_metrics_of_a_local_run(spec, span_dir, tmp_path):
     run = rehearse_all(spec, span_dir, tmp_path / "rehearsal", "minio")
     local = runner(
         "local_runner.py",
@@ -130,7 +130,7 @@ def test_a_rehearsal_gives_the_figures_of_a_local_run(spec, span_dir, tmp_path):
         *("--output-dir", str(tmp_path / "local")),
     )
     assert local.returncode == 0, local.stdout + local.stderr
-    assert figures(run / "bucket") == figures(tmp_path / "local" / "artifacts")
+    assert metrics(run / "bucket") == metrics(tmp_path / "local" / "artifacts")
 
 
 @pytest.mark.slow
@@ -164,7 +164,7 @@ def test_a_run_on_an_s3_store_that_tells_a_webhook(span_dir, tmp_path, s3_bucket
     [(request, _)] = httpserver.log
     told = request.get_json()
     assert (told["outcome"], told["version"], told["span"]) == ("pushed", version, 1)
-    assert told["fid"] == card["figures"]["fid"]["value"]
+    assert told["fid"] == card["metrics"]["fid"]["value"]
     # Those of a training that is done are removed.
     assert storage.names_in(f"{s3_bucket}/checkpoints") == []
 

@@ -89,7 +89,7 @@ def test_a_first_run_pushes_a_generator(pushed, workspace):
     card = json.loads((version / "assets.extra" / "model_card.json").read_text())
     assert card["evaluated"]
     assert card["data"]["span"] == 1
-    assert card["figures"]["fid"]["value"] > 0
+    assert card["metrics"]["fid"]["value"] > 0
     assert "| fid | " in (version / "assets.extra" / "model_card.md").read_text()
     kept = version / "assets.extra" / "data_statistics"
     assert {path.name for path in kept.iterdir()} == {
@@ -320,7 +320,7 @@ def test_warm_starts_go_on_from_what_is_served_and_never_from_what_was_rejected(
     assert start_of_last_training() == "cold"
     assert run() == len(NODES)
     write_span(span_dir, *(part[::-1] for part in digits), train=700)
-    run("--set", "evaluation.thresholds.fid_ratio.max=0.001", status=3)
+    run("--set", "evaluation.thresholds.fid_ratio=0.001", status=3)
     assert f"warm from version {first.name}" in start_of_last_training()
     write_span(span_dir, *(part[100:] for part in digits), train=700)
     run("--set", "evaluation.tolerances.fid=null")
@@ -339,7 +339,7 @@ def test_warm_starts_go_on_from_what_is_served_and_never_from_what_was_rejected(
 
 def test_a_model_that_is_not_blessed_is_not_pushed(pushed, arguments, workspace):
     before = versions(workspace)
-    result = local_runner(*arguments, "--set", "evaluation.thresholds.fid_ratio.max=0.001")
+    result = local_runner(*arguments, "--set", "evaluation.thresholds.fid_ratio=0.001")
     assert result.returncode == 3, result.stdout + result.stderr
     assert "Not blessed, so not pushed" in result.stdout
     assert "must be at most 0.001" in result.stdout

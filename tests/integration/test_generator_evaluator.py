@@ -11,17 +11,17 @@ from evaluating import COUNT, SETTINGS, Run, TableGenerator, blurred, export
 from scipy import ndimage
 from tfx.types import artifact_utils, standard_artifacts
 
-from components.generator_evaluator.baseline import Baseline, BrokenBaselineError
-from components.generator_evaluator.evaluation import Evaluation, evaluate
-from components.generator_evaluator.observation import RealDigits
-from components.generator_evaluator.samples import GeneratorError, Samples
-from components.generator_evaluator.settings import Thresholds
+from evaluation.baseline import Baseline, BrokenBaselineError
+from evaluation.evaluate import Evaluation, evaluate
+from evaluation.image_statistics import RealDigits
+from evaluation.sampling import GeneratorError, Samples
+from evaluation.settings import Thresholds
 from models.digit_classifier.features import FeatureExtractor
 from registry.layout import MODEL_CARD_TEXT
 from registry.model_card import card_files
 
 
-def judge(
+def measured(
     candidate: Samples, real: RealDigits, extractor: FeatureExtractor, served: Samples | None = None
 ) -> Evaluation:
     baseline = Baseline("measured", "", "1", "path", served) if served else Baseline("none", "")
@@ -29,99 +29,104 @@ def judge(
 
 
 def failed(evaluation: Evaluation, kind: str = "threshold") -> set[str]:
-    return {c.figure for c in evaluation.checks if not c.passed and c.kind == kind}
+    return {c.metric for c in evaluation.checks if not c.passed and c.kind == kind}
 
 
 def test_real_digits_are_blessed_alone_and_beside_others(good, pools, real, extractor):
-    alone = judge(good, real, extractor)
+    alone = measured(good, real, extractor)
     assert alone.document["verdict"] == {"blessed": True, "reasons": []}
-    beside = judge(Samples(*pools["second"]), real, extractor, good)
+    beside = measured(Samples(*pools["second"]), real, extractor, good)
     assert beside.document["verdict"] == {"blessed": True, "reasons": []}
     assert {check.kind for check in beside.checks} == {"threshold", "baseline"}
-    figures = alone.document["figures"]
-    assert figures["fid_ratio"]["value"] == pytest.approx(1, abs=0.5)
-    assert figures["near_copies"]["value"] < 0.05
-    assert figures["lowest_class_spread"]["value"] == pytest.approx(1, abs=0.4)
+    metrics = alone.document["metrics"]
+    assert metrics["fid_ratio"]["value"] == pytest.approx(1, abs=0.5)
+    assert metrics["memorization_rate"]["value"] < 0.05
+    assert metrics["lowest_class_diversity"]["value"] == pytest.approx(1, abs=0.4)
 
 
 def test_noise_is_rejected(good, real, extractor):
     noise = np.random.default_rng(0).integers(0, 256, good.images.shape, np.uint8)
-    found = failed(judge(Samples(noise, good.asked), real, extractor))
-    assert found >= {"fid_ratio", "precision", "ink_difference"}
+    found = failed(measured(Samples(noise, good.labels), real, extractor))
+    assert found >= {"fid_ratio", "precision", "mean_intensity_difference"}
 
 
 def test_one_digit_only_is_rejected(good, real, extractor):
-    sevens = np.resize(good.images[good.asked == 7], good.images.shape)
-    found = failed(judge(Samples(sevens, good.asked), real, extractor))
-    assert found >= {"digit_distance", "lowest_digit_share", "agreement", "coverage"}
+    sevens = np.resize(good.images[good.labels == 7], good.images.shape)
+    found = failed(measured(Samples(sevens, good.labels), real, extractor))
+    assert found >= {
+        "class_share_distance",
+        "lowest_class_share",
+        "conditional_accuracy",
+        "coverage",
+    }
 
 
-def test_one_picture_per_digit_is_rejected(good, real, extractor):
-    """Each digit is drawn, and is what was asked for; there is only one of it."""
+def test_one_image_per_class_is_rejected(good, real, extractor):
+    """Every class is there and every image shows its label; there is one image of each."""
     ten = np.resize(good.images[:10], good.images.shape)
-    found = failed(judge(Samples(ten, good.asked), real, extractor))
-    assert found >= {"lowest_class_spread", "recall", "coverage"}
-    assert not found & {"digit_distance", "near_copies", "ink_difference"}
+    found = failed(measured(Samples(ten, good.labels), real, extractor))
+    assert found >= {"lowest_class_diversity", "recall", "coverage"}
+    assert not found & {"class_share_distance", "memorization_rate", "mean_intensity_difference"}
 
 
 def test_copies_of_training_digits_are_rejected_for_that_alone(good, pools, real, extractor):
     images, labels = (part[:COUNT] for part in pools["train"])
-    assert failed(judge(Samples(images, labels), real, extractor)) == {"near_copies"}
+    assert failed(measured(Samples(images, labels), real, extractor)) == {"memorization_rate"}
     noise = np.random.default_rng(0).integers(-8, 9, images.shape)
     copies = np.clip(images + noise, 0, 255).astype(np.uint8)
-    assert "near_copies" in failed(judge(Samples(copies, labels), real, extractor))
+    assert "memorization_rate" in failed(measured(Samples(copies, labels), real, extractor))
 
 
 def test_nine_of_ten_digits_are_rejected(good, real, extractor):
     images = good.images.copy()
-    images[good.asked == 4] = images[good.asked == 9]
-    found = failed(judge(Samples(images, good.asked), real, extractor))
-    assert found >= {"lowest_digit_share", "digit_distance", "lowest_agreement"}
-    assert not found & {"near_copies", "ink_difference"}
-    unconditional = failed(judge(Samples(images, None), real, extractor))
-    assert {"lowest_digit_share", "digit_distance"} <= unconditional
+    images[good.labels == 4] = images[good.labels == 9]
+    found = failed(measured(Samples(images, good.labels), real, extractor))
+    assert found >= {"lowest_class_share", "class_share_distance", "lowest_conditional_accuracy"}
+    assert not found & {"memorization_rate", "mean_intensity_difference"}
+    unconditional = failed(measured(Samples(images, None), real, extractor))
+    assert {"lowest_class_share", "class_share_distance"} <= unconditional
 
 
 def test_inverted_digits_are_rejected(good, real, extractor):
-    found = failed(judge(Samples(255 - good.images, good.asked), real, extractor))
-    assert found >= {"ink_difference", "fid_ratio", "precision"}
+    found = failed(measured(Samples(255 - good.images, good.labels), real, extractor))
+    assert found >= {"mean_intensity_difference", "fid_ratio", "precision"}
 
 
-def test_a_digit_that_is_ignored_is_rejected_for_that_alone(good, real, extractor):
+def test_a_label_that_is_ignored_is_rejected_for_that_alone(good, real, extractor):
     order = np.random.default_rng(0).permutation(COUNT)
-    found = failed(judge(Samples(good.images[order], good.asked), real, extractor))
-    assert found == {"agreement", "lowest_agreement"}
+    found = failed(measured(Samples(good.images[order], good.labels), real, extractor))
+    assert found == {"conditional_accuracy", "lowest_conditional_accuracy"}
 
 
 def test_a_blurred_copy_of_the_baseline_is_rejected_beside_it(good, real, extractor):
-    candidate = Samples(blurred(good.images), good.asked)
-    found = judge(candidate, real, extractor, good)
+    candidate = Samples(blurred(good.images), good.labels)
+    found = measured(candidate, real, extractor, good)
     assert "sharpness_difference" in failed(found, "baseline")
     [reason] = [r for r in found.document["verdict"]["reasons"] if "sharpness" in r]
     assert "above the baseline's" in reason
 
 
 @pytest.mark.slow
-def test_the_figures_that_train_a_network(good, pools, real, extractor):
+def test_the_metrics_that_train_a_network(good, pools, real, extractor):
     settings = SETTINGS.model_copy(update={"deep": True})
-    served = Baseline("measured", "", "1", "path", Samples(blurred(good.images), good.asked))
+    served = Baseline("measured", "", "1", "path", Samples(blurred(good.images), good.labels))
     found = evaluate(Samples(*pools["second"]), served, real, extractor, settings).document
-    told, taught = (
-        found["figures"][name] for name in ("two_sample_accuracy", "classification_accuracy")
+    two_sample, score = (
+        found["metrics"][name] for name in ("two_sample_accuracy", "classification_accuracy_score")
     )
-    assert told["value"] < 0.65
-    assert told["interval"][0] < told["value"] < told["interval"][1]
-    assert told["baseline"]["value"] > 0.9
-    assert (taught["interval"], taught["difference"]) == (None, None)
-    assert taught["value"] == pytest.approx(taught["floor"], abs=0.05)
+    assert two_sample["value"] < 0.65
+    assert two_sample["interval"][0] < two_sample["value"] < two_sample["interval"][1]
+    assert two_sample["baseline"]["value"] > 0.9
+    assert (score["interval"], score["difference"]) == (None, None)
+    assert score["value"] == pytest.approx(score["floor"], abs=0.05)
     assert found["verdict"]["blessed"]
 
 
-def test_an_interval_is_of_samples_with_the_same_digits_asked(good, real, extractor):
-    """What was fixed is fixed in each half, so the digits drawn hardly vary."""
+def test_an_interval_is_of_samples_with_the_same_labels(good, real, extractor):
+    """What was fixed is fixed in each half, so the predicted labels hardly vary."""
     settings = SETTINGS.model_copy(update={"samples": 600})
-    figures = evaluate(good, Baseline("none", ""), real, extractor, settings).document["figures"]
-    low, high = figures["digit_distance"]["interval"]
+    metrics = evaluate(good, Baseline("none", ""), real, extractor, settings).document["metrics"]
+    low, high = metrics["class_share_distance"]["interval"]
     assert high - low < 0.02
 
 
@@ -142,9 +147,9 @@ def test_features_that_are_no_numbers_are_refused(good, real, extractor):
         (np.zeros((5, 28, 28, 1), np.uint8), "n >= 10"),
     ],
 )
-def test_pictures_of_another_kind_are_refused(images, said, real, extractor):
+def test_images_of_another_kind_are_refused(images, said, real, extractor):
     with pytest.raises(ValueError, match=f"samples: expected uint8 .*{said}"):
-        judge(Samples(images, None), real, extractor)
+        measured(Samples(images, None), real, extractor)
 
 
 def test_what_is_written_of_a_first_generator(execute, pools):
@@ -152,7 +157,7 @@ def test_what_is_written_of_a_first_generator(execute, pools):
     assert run.blessed
     content = run.content
     assert set(content) == {
-        *("schema_version", "verdict", "checks", "figures", "digits", "baseline", "samples"),
+        *("schema_version", "verdict", "checks", "metrics", "classes", "baseline", "samples"),
         *("seed", "about"),
     }
     assert content["baseline"]["status"] == "none"
@@ -162,14 +167,17 @@ def test_what_is_written_of_a_first_generator(execute, pools):
         "counts": {"train": 2000, "eval": 1000},
         "fingerprint": "abc",
     }
-    for name, figure in content["figures"].items():
-        assert set(figure) == {"value", "interval", "floor", "baseline", "difference"}
-        low, high = figure["interval"]
-        assert low <= figure["value"] <= high, name
-        assert figure["floor"] is not None
-        assert run.evaluation.get_float_custom_property(name) == figure["value"]
-    assert np.shape(content["digits"]["confusion"]) == (10, 10)
-    assert np.sum(content["digits"]["confusion"]) == COUNT
+    for name, metric in content["metrics"].items():
+        assert set(metric) == {
+            *("title", "unit", "direction"),
+            *("value", "interval", "floor", "baseline", "difference"),
+        }
+        low, high = metric["interval"]
+        assert low <= metric["value"] <= high, name
+        assert metric["floor"] is not None
+        assert run.evaluation.get_float_custom_property(name) == metric["value"]
+    assert np.shape(content["classes"]["confusion"]) == (10, 10)
+    assert np.sum(content["classes"]["confusion"]) == COUNT
     beside = json.loads((Path(run.blessing.uri) / "evaluation.json").read_text())
     assert beside == content
     assert json.loads(run.blessing.get_string_custom_property("checks")) == content["checks"]
@@ -178,7 +186,7 @@ def test_what_is_written_of_a_first_generator(execute, pools):
         np.testing.assert_array_equal(arrays["images"], pools["first"][0][:100])
     assert shapes == {
         "images": ("uint8", (100, 28, 28, 1)),
-        "asked": ("int64", (100,)),
+        "labels": ("int64", (100,)),
         "interpolation": ("uint8", (10, 8, 28, 28, 1)),
         "nearest": ("uint8", (20, 2, 28, 28, 1)),
         "nearest_distance": ("float64", (20,)),
@@ -191,7 +199,7 @@ def test_beside_the_model_being_served(execute, pools, tmp_path):
     run = execute(pools["second"][0])
     assert run.content["baseline"]["status"] == "measured"
     assert run.content["baseline"]["version"] == "10", "the newest by number"
-    assert run.content["figures"]["fid"]["baseline"]["value"] > 0
+    assert run.content["metrics"]["fid"]["baseline"]["value"] > 0
     assert run.blessed
     with np.load(Path(run.evaluation.uri) / "samples.npz") as arrays:
         np.testing.assert_array_equal(arrays["baseline_images"], pools["first"][0][:100])
@@ -223,26 +231,26 @@ def bolder(images: np.ndarray, share: float = 1.0) -> np.ndarray:
 
 
 def fids(evaluation: Evaluation, name: str) -> tuple[float, float]:
-    figure = evaluation.document["figures"][name]
-    return figure["value"], figure["baseline"]["value"]
+    metric = evaluation.document["metrics"][name]
+    return metric["value"], metric["baseline"]["value"]
 
 
 def test_an_older_generator_is_not_kept_on_old_evidence(good, pools, drifted, extractor):
-    """The challenger draws as the window does in part, and the test split likes it a bit less."""
-    images, asked = pools["second"]
-    challenger = Samples(bolder(images, 0.1), asked)
-    found = judge(challenger, drifted, extractor, good)
+    """The challenger is nearer to the new window, and a bit farther from the test split."""
+    images, labels = pools["second"]
+    challenger = Samples(bolder(images, 0.1), labels)
+    found = measured(challenger, drifted, extractor, good)
     new, served = fids(found, "fid")
     assert new < served
     new, served = fids(found, "test_fid")
     assert new > served
     assert not failed(found, "baseline") & {"fid", "test_fid"}
-    assert found.document["figures"]["test_fid_ratio"]["floor"] is not None
+    assert found.document["metrics"]["test_fid_ratio"]["floor"] is not None
 
 
 def test_one_that_has_forgotten_what_is_old_is_rejected_for_that(good, pools, drifted, extractor):
-    images, asked = pools["second"]
-    found = judge(Samples(bolder(images), asked), drifted, extractor, good)
+    images, labels = pools["second"]
+    found = measured(Samples(bolder(images), labels), drifted, extractor, good)
     new, served = fids(found, "fid")
     assert new < 0.5 * served
     assert "test_fid" in failed(found, "baseline")
@@ -250,8 +258,8 @@ def test_one_that_has_forgotten_what_is_old_is_rejected_for_that(good, pools, dr
 
 
 def test_one_that_the_test_split_likes_better_does_not_win_by_that(good, pools, drifted, extractor):
-    images, asked = pools["second"]
-    found = judge(good, drifted, extractor, Samples(bolder(images), asked))
+    images, labels = pools["second"]
+    found = measured(good, drifted, extractor, Samples(bolder(images), labels))
     new, served = fids(found, "test_fid")
     assert new < 0.5 * served
     assert "fid" in failed(found, "baseline")
@@ -259,15 +267,16 @@ def test_one_that_the_test_split_likes_better_does_not_win_by_that(good, pools, 
 
 def test_without_a_test_split_nothing_is_said_of_one(good, pools, real, drifted, extractor):
     second = Samples(*pools["second"])
-    without = judge(good, real, extractor, second).document
-    assert not {"test_fid", "test_fid_ratio"} & set(without["figures"])
+    without = measured(good, real, extractor, second).document
+    assert not {"test_fid", "test_fid_ratio"} & set(without["metrics"])
     split = RealDigits(real.train, real.train_labels, real.eval, real.eval_labels, drifted.test)
-    beside = judge(good, split, extractor, second).document
-    figures = {name: found for name, found in beside["figures"].items() if "test_" not in name}
-    assert figures == without["figures"]
+    beside = measured(good, split, extractor, second).document
+    metrics = {name: found for name, found in beside["metrics"].items() if "test_" not in name}
+    assert metrics == without["metrics"]
     # Here the test split is the eval split.
-    assert beside["figures"]["test_fid"] == figures["fid"]
-    assert beside["figures"]["test_fid_ratio"] == figures["fid_ratio"]
+    for name in ("fid", "fid_ratio"):
+        title = beside["metrics"][f"test_{name}"]["title"]
+        assert beside["metrics"][f"test_{name}"] == metrics[name] | {"title": title}
 
 
 def test_the_test_split_of_the_examples_is_read(inputs, pools, tmp_path):
@@ -280,10 +289,10 @@ def test_the_test_split_of_the_examples_is_read(inputs, pools, tmp_path):
     export(pools["first"][0], tmp_path / "Format-Serving")
     run = Run(tmp_path, {**inputs, "examples": [copied]}, tmp_path / "serving")
     assert run.content["about"]["data"]["counts"] == {"train": 2000, "eval": 2000, "test": 1000}
-    found = run.content["figures"]["test_fid"]["value"]
+    found = run.content["metrics"]["test_fid"]["value"]
     assert run.evaluation.get_float_custom_property("test_fid") == found
-    assert found != run.content["figures"]["fid"]["value"]
-    assert "FID, fixed test split" in Path(run.report.uri, "report.html").read_text()
+    assert found != run.content["metrics"]["fid"]["value"]
+    assert "FID, test split" in Path(run.report.uri, "report.html").read_text()
 
 
 def test_what_a_search_found_is_told_as_the_settings_of_the_training(inputs, pools, tmp_path):
@@ -340,10 +349,10 @@ def test_a_candidate_without_a_signature_is_refused(inputs, pools, tmp_path, nam
 
 
 def test_a_failed_threshold_is_named_with_its_number(execute, pools):
-    thresholds = Thresholds.model_validate({"fid_ratio": {"max": 0.001}})
+    thresholds = Thresholds.model_validate({"fid_ratio": 0.001})
     run = execute(pools["first"][0], thresholds=thresholds)
     assert not run.blessed
     assert "must be at most 0.001" in run.blessing.get_string_custom_property("failed_bounds")
     [check] = [check for check in run.content["checks"] if not check["passed"]]
-    assert (check["figure"], check["bound"]) == ("fid_ratio", "at most 0.001")
+    assert (check["metric"], check["bound"]) == ("fid_ratio", "at most 0.001")
     assert check["interval"][0] < check["value"] < check["interval"][1]

@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "try_image.py"
+ROOMS = ("components", "evaluation", "metrics", "models", "pipeline", "registry", "serving")
 
 
 def can_mount() -> bool:
@@ -85,12 +86,12 @@ def test_the_context_is_what_is_copied_and_nothing_else() -> None:
     from try_image import context
 
     found = {str(path) for path in context(ROOT)}
-    kept = ("models/", "components/", "pipeline/", "requirements/", "LICENSE")
+    kept = (*(f"{room}/" for room in ROOMS), "requirements/", "LICENSE")
     assert {path for path in found if not path.startswith(kept)} == {
         "local_runner.py",
         "kubeflow_runner.py",
     }
-    command = ["git", "ls-files", "models", "components", "pipeline"]
+    command = ["git", "ls-files", *ROOMS]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert set(listed.stdout.split()) <= found
     assert not [path for path in found if "__pycache__" in path]

@@ -53,7 +53,7 @@ def push(base: Path, recipe: TrainSettings) -> None:
     folder = base / "5"
     export_generator(build_generator(recipe), recipe, str(folder))
     card = {
-        "figures": {"fid": {"value": 0.1461}, "agreement": {"value": 0.9964}},
+        "metrics": {"fid": {"value": 0.1461}, "conditional_accuracy": {"value": 0.9964}},
         "settings": {"train": {"conditional": recipe.conditional, "latent": recipe.latent}},
     }
     (folder / "assets.extra" / "model_card.json").write_text(json.dumps(card))

@@ -38,8 +38,11 @@ REFUSALS: dict[str, tuple[str, list[str]]] = {
         ["no setting trian.loss", "'hinge'", "nearest is train.loss;"],
     ),
     "unknown section key": (
-        "evaluation.thresholds.fid.maximum=3",
-        ["no setting evaluation.thresholds.fid.maximum", "nearest is evaluation.thresholds."],
+        "evaluation.thresholds.percision=0.4",
+        [
+            "no setting evaluation.thresholds.percision",
+            "nearest is evaluation.thresholds.precision;",
+        ],
     ),
     "below a key": (
         "train.seed.x=1",
@@ -133,12 +136,16 @@ def test_keys_of_one_section_may_come_from_several_layers() -> None:
     resolved = resolve(
         "gpu",
         environ={"MNIST_GAN_TRAIN__SEED": "5", "MNIST_GAN_OUTPUT_DIR": "there", "HOME": "/root"},
-        assignments=["evaluation.thresholds.agreement.max=0.99"],
+        assignments=["evaluation.thresholds.recall=0.4"],
     )
     train, thresholds = resolved.settings.train, resolved.settings.evaluation.thresholds
     assert (train.seed, train.batch_size) == (5, 256)
     assert resolved.settings.output_dir == "there"
-    assert (thresholds.agreement.min, thresholds.agreement.max) == (0.98, 0.99)
+    assert (thresholds.conditional_accuracy, thresholds.recall, thresholds.precision) == (
+        0.98,
+        0.4,
+        0.5,
+    )
 
 
 def test_the_data_folder_of_the_environment() -> None:
@@ -203,8 +210,8 @@ def test_a_word_that_older_yaml_takes_for_true_is_a_word(value: str) -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("off", False), ("no", False), ("True", True)])
 def test_true_and_false_in_other_words(text: str, value: bool) -> None:
-    assignments = [f"train.conditional={text}", "evaluation.thresholds.agreement.min=null"]
-    assignments.append("evaluation.thresholds.lowest_agreement.min=null")
+    assignments = [f"train.conditional={text}", "evaluation.thresholds.conditional_accuracy=null"]
+    assignments.append("evaluation.thresholds.lowest_conditional_accuracy=null")
     settings = resolve(environ={}, assignments=assignments).settings
     assert settings.train.conditional is value
 
@@ -279,7 +286,7 @@ def test_any_assignment_is_taken_or_refused(key: str, value: str) -> None:
         ("data.span", "an integer, >= 0 or null"),
         ("data.dir", "text, length >= 1 or null"),
         ("data.timeout_seconds", "a number, > 0, <= 3600"),
-        ("evaluation.thresholds.fid.max", "a number or null"),
+        ("evaluation.thresholds.fid", "a number, >= 0 or null"),
         ("pipeline_name", "text, matching ^[a-z0-9][a-z0-9-]*$"),
     ],
 )
@@ -333,45 +340,33 @@ def test_any_text_and_number_survives_being_shown(
     assert Settings.model_validate(yaml.safe_load(shown.getvalue())) == resolved.settings
 
 
-def test_an_unconditional_generator_cannot_be_asked_to_agree():
-    with pytest.raises(ConfigError, match=r"agreement and .*lowest_agreement can never hold"):
+def test_an_unconditional_generator_has_no_conditional_accuracy():
+    with pytest.raises(
+        ConfigError, match=r"\.conditional_accuracy and .*lowest_conditional_accuracy cannot be"
+    ):
         resolve(environ={}, assignments=["train.conditional=false"])
     settings = resolve(
         environ={},
         assignments=[
             "train.conditional=false",
-            "evaluation.thresholds.agreement.min=null",
-            "evaluation.thresholds.lowest_agreement.min=null",
+            "evaluation.thresholds.conditional_accuracy=null",
+            "evaluation.thresholds.lowest_conditional_accuracy=null",
         ],
     ).settings
     assert not settings.train.conditional
 
 
-def test_a_bound_on_a_figure_that_is_not_measured_is_refused():
-    bound = "evaluation.thresholds.two_sample_accuracy.max=0.9"
-    with pytest.raises(ConfigError, match=r"evaluation.deep=false .*two_sample_accuracy can never"):
+def test_a_threshold_on_a_metric_that_is_not_measured_is_refused():
+    bound = "evaluation.thresholds.two_sample_accuracy=0.9"
+    with pytest.raises(ConfigError, match=r"evaluation.deep=false, .*two_sample_accuracy cannot"):
         resolve(environ={}, assignments=[bound])
     assert resolve(environ={}, assignments=[bound, "evaluation.deep=true"]).settings.evaluation.deep
 
 
-def test_bounds_that_nothing_passes_are_refused():
-    assert refusal("evaluation.thresholds.precision.max=0.1") == (
-        "evaluation.thresholds.precision.min 0.5 is above evaluation.thresholds.precision.max 0.1: "
-        "nothing would pass (evaluation.thresholds.precision.min from default, "
-        "evaluation.thresholds.precision.max from --set)"
-    )
-
-
 @pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
 def test_a_bound_is_a_finite_number(value: str):
-    message = refusal(f"evaluation.thresholds.fid_ratio.max={value}")
+    message = refusal(f"evaluation.thresholds.kid={value}")
     assert "input should be a finite number; it takes a number or null" in message
-
-
-def test_one_bound_of_a_figure_leaves_the_other_as_it_is():
-    resolved = resolve(environ={}, assignments=["evaluation.thresholds.fid_ratio.min=0.5"])
-    bounds = resolved.settings.evaluation.thresholds.fid_ratio
-    assert (bounds.min, bounds.max) == (0.5, 10.0)
 
 
 def test_a_window_is_checked_and_goes_without_a_span() -> None:

@@ -1,16 +1,18 @@
-"""Distances between statistics against SciPy's, and labels against pictures."""
+"""Distances from the served data against TFDV's and by hand, and labels against images."""
 
 import numpy as np
 import pytest
 import tensorflow_data_validation as tfdv
-from scipy.spatial.distance import jensenshannon
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hypothesis_numpy
+from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 
-from components.data_gate.drift import measure
+from components.data_gate.drift import Distance, jensen_shannon, measure
 from components.data_gate.labels import agrees, by_class, nearest
 from components.data_gate.statistics import (
     DataStatistics,
     Digits,
-    bin_edges,
     class_means,
     describe,
 )
@@ -34,29 +36,87 @@ def halves(digits) -> tuple[Digits, Digits]:
     return as_digits(images[:500], labels[:500]), as_digits(moved, labels[keep])
 
 
-def test_distances_are_scipys(halves):
-    first, second = halves
-    found = measure(describe(second, SCHEMA), describe(first, SCHEMA), SCHEMA)
-    assert len(found) == 8
-    by_name = {distance.feature: distance for distance in found}
-    shares = [np.bincount(part.labels, minlength=10) / len(part) for part in halves]
-    assert by_name["label"].kind == "l_infinity"
-    assert by_name["label"].value == pytest.approx(np.abs(shares[0] - shares[1]).max(), abs=1e-6)
-    for feature in SCHEMA.feature:
-        if feature.name in ("image", "label"):
-            continue
-        edges = bin_edges(feature)
-        # A digit may be wider than the schema allows: the outermost bins take it.
-        inside = [np.clip(part.columns[feature.name], edges[0], edges[-1]) for part in halves]
-        counts = [np.histogram(values, edges)[0] for values in inside]
-        expected = jensenshannon(*counts, base=2) ** 2
-        assert by_name[feature.name].kind == "jensen_shannon"
-        assert by_name[feature.name].value == pytest.approx(expected, abs=1e-6), feature.name
+def by_tfdv(new: Digits, before: Digits) -> dict[tuple[str, str], float]:
+    """What TFDV's drift comparators say, by feature and kind of distance."""
+    measurement = anomalies_pb2.DriftSkewInfo.Measurement
+    kinds = {
+        measurement.JENSEN_SHANNON_DIVERGENCE: "jensen_shannon",
+        measurement.L_INFTY: "l_infinity",
+    }
+    bounded = schema_pb2.Schema()
+    bounded.CopyFrom(SCHEMA)
+    for feature in bounded.feature:
+        if feature.WhichOneof("domain_info"):
+            name = "infinity_norm" if feature.name == "label" else "jensen_shannon_divergence"
+            getattr(feature.drift_comparator, name).threshold = 0.0
+    statistics = [describe(part, SCHEMA) for part in (new, before)]
+    report = tfdv.validate_statistics(statistics[0], bounded, previous_statistics=statistics[1])
+    return {
+        (info.path.step[0], kinds[each.type]): each.value
+        for info in report.drift_skew_info
+        for each in info.drift_measurements
+    }
+
+
+def without_sevens(images: np.ndarray, labels: np.ndarray) -> Digits:
+    kept = (labels != 7) | (np.arange(len(labels)) % 5 == 0)
+    return as_digits(images[kept], labels[kept])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        as_digits,
+        without_sevens,
+        lambda images, labels: as_digits(np.maximum(images, np.roll(images, 1, axis=2)), labels),
+        lambda images, labels: as_digits(np.roll(images, 9, axis=2), labels),
+    ],
+    ids=["none", "few sevens", "thick", "wrapped"],
+)
+def test_the_distances_are_those_of_tfdv(digits, change):
+    images, labels = digits
+    before, new = as_digits(images[:500], labels[:500]), change(images[500:], labels[500:])
+    found = measure(new.columns, describe(before, SCHEMA).datasets[0])
+    expected = by_tfdv(new, before)
+    assert len(expected) == 8
+    assert {(each.feature, each.kind): each.value for each in found} == pytest.approx(
+        expected, abs=1e-5
+    )
+
+
+def test_the_label_and_a_scalar_by_hand():
+    """Shares of 1/4 and 3/4 against halves; and all in one bin against an even two."""
+    images = np.zeros((4, 28, 28), np.uint8)
+    before = as_digits(images, np.array([3, 3, 8, 8]))
+    [label, *scalars] = measure(
+        {"label": np.array([3, 8, 8, 8]), "pixel_mean": np.array([0.0, 0.0, 1.0, 1.0])},
+        describe(before, SCHEMA).datasets[0],
+    )
+    assert label == Distance("label", "l_infinity", 0.25)
+    # 3/4 log2(4/3) + 1/4 log2(4), and for the other 1/2 log2(2/3) + 1/2 log2(2): 0.3113.
+    assert scalars == [Distance("pixel_mean", "jensen_shannon", pytest.approx(0.311278, abs=1e-6))]
+
+
+counts = hypothesis_numpy.arrays(np.float64, 12, elements=st.integers(0, 1000).map(float)).filter(
+    lambda array: array.sum() > 0
+)
+
+
+@given(first=counts, second=counts)
+@settings(deadline=None)
+def test_the_divergence_against_its_formula(first, second):
+    p, q = first / first.sum(), second / second.sum()
+    mean = (p + q) / 2
+    entropy = [sum(x * np.log2(x / m) for x, m in zip(s, mean, strict=True) if x) for s in (p, q)]
+    assert jensen_shannon(first, second) == pytest.approx(sum(entropy) / 2, abs=1e-9)
+    assert jensen_shannon(first, second) == jensen_shannon(second, first) >= 0
 
 
 def test_the_same_data_are_at_no_distance(halves):
     statistics = describe(halves[0], SCHEMA)
-    assert {d.value for d in measure(statistics, statistics, SCHEMA)} == {0.0}
+    found = measure(halves[0].columns, statistics.datasets[0])
+    assert len(found) == 8
+    assert max(distance.value for distance in found) == pytest.approx(0, abs=1e-12)
 
 
 def test_statistics_outlast_a_file(halves):

@@ -162,7 +162,7 @@ def version_of(folder: Path, number: int, pushed_at: str) -> None:
     (extra.parent / "saved_model.pb").write_bytes(b"")
     record = {"version": number, "pushed_at": pushed_at, "model_fingerprint": "", "files": {}}
     (extra / "push.json").write_text(json.dumps(record))
-    card = {"data": {"span": 3}, "figures": {"fid": {"value": number / 4}}}
+    card = {"data": {"span": 3}, "metrics": {"fid": {"value": number / 4}}}
     (extra / "model_card.json").write_text(json.dumps(card))
 
 

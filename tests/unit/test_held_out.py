@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metrics.frechet import frechet_distance
 from models.gan.held_out import HeldOut, Judgement, Patience, split_held_out
-from models.metrics.frechet import frechet_distance
 
 EVENLY = (0.1,) * 10
 PROJECTION = np.random.default_rng(0).normal(size=(784, 16)) / 784

@@ -152,8 +152,8 @@ def test_metadata_survives_the_way_there_and_back(metadata):
     assert {key: read[key] for key in metadata} == metadata
 
 
-def test_figures_and_the_report_are_put_where_kubeflows_page_finds_them(tmp_path):
-    names = ("evaluation", "report", "evaluation-figures", "report-page", "executor-logs-0")
+def test_metrics_and_the_report_are_put_where_kubeflows_page_finds_them(tmp_path):
+    names = ("evaluation", "report", "evaluation-metrics", "report-page", "executor-logs-0")
     paths = {name: str(tmp_path / name) for name in names}
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "report.html").write_text("<html>")
@@ -162,13 +162,13 @@ def test_figures_and_the_report_are_put_where_kubeflows_page_finds_them(tmp_path
     output = {"artifacts": dict(given)}
     shown = {name: f"minio://b/{name}" for name in names[2:]}
     fill_page_outputs(output, paths, shown)
-    figures = {"fid": 1.5, "recall": 0.75}
-    page = {"name": "evaluation-figures", "uri": "minio://b/evaluation-figures"}
+    metrics = {"fid": 1.5, "recall": 0.75}
+    page = {"name": "evaluation-metrics", "uri": "minio://b/evaluation-metrics"}
     assert output["artifacts"] == {
         **given,
-        "evaluation-figures": {"artifacts": [{**page, "metadata": figures}]},
+        "evaluation-metrics": {"artifacts": [{**page, "metadata": metrics}]},
     }
-    assert json.loads((tmp_path / "evaluation-figures").read_text()) == figures
+    assert json.loads((tmp_path / "evaluation-metrics").read_text()) == metrics
     assert (tmp_path / "report-page").read_text() == "<html>"
     assert not (tmp_path / "executor-logs-0").exists()
 
@@ -177,8 +177,8 @@ def test_settings_inside_json_get_the_values_of_the_run():
     parameters = {
         "custom_config": '{"train": {"max_seconds": 240.0, "seed": 0}, "checkpoints": "/c"}',
         "custom_config.train.max_seconds": 60.0,
-        "settings": '{"thresholds": {"fid_ratio": {"min": null, "max": 4.0}}}',
-        "settings.thresholds.fid_ratio.max": -1.0,
+        "settings": '{"thresholds": {"fid_ratio": 4.0, "kid": null}}',
+        "settings.thresholds.fid_ratio": -1.0,
         "plain": 3,
     }
     entrypoint.apply_overrides(parameters)
@@ -187,7 +187,7 @@ def test_settings_inside_json_get_the_values_of_the_run():
         "checkpoints": "/c",
     }
     assert json.loads(parameters.pop("settings")) == {
-        "thresholds": {"fid_ratio": {"min": None, "max": None}}
+        "thresholds": {"fid_ratio": None, "kid": None}
     }
     assert parameters == {"plain": 3}
 

@@ -91,7 +91,7 @@ def test_a_setting_goes_to_every_node_that_was_given_its_section(tasks):
         ("MnistExampleGen", "window"): "window",
         ("Trainer", "custom_config.train.max_seconds"): "train_seconds",
         ("GeneratorEvaluator", "train.max_seconds"): "train_seconds",
-        ("GeneratorEvaluator", "settings.thresholds.fid_ratio.max"): "max_fid_ratio",
+        ("GeneratorEvaluator", "settings.thresholds.fid_ratio"): "max_fid_ratio",
     }
 
 
@@ -131,7 +131,7 @@ def test_attempts_that_use_their_whole_time_are_followed_by_others(documents):
         assert int(policy["backoffMaxDuration"][:-1]) > (retries + 1) * attempt + waits, name
 
 
-def test_figures_and_report_are_outputs_that_kubeflows_page_shows(spec):
+def test_metrics_and_report_are_outputs_that_kubeflows_page_shows(spec):
     shown = {
         (name, output): definition["artifactType"]["schemaTitle"]
         for name, component in spec["components"].items()
@@ -139,7 +139,7 @@ def test_figures_and_report_are_outputs_that_kubeflows_page_shows(spec):
         if definition["artifactType"].get("schemaTitle", "").startswith("system.")
     }
     assert shown == {
-        ("GeneratorEvaluator", "evaluation-figures"): "system.Metrics",
+        ("GeneratorEvaluator", "evaluation-metrics"): "system.Metrics",
         ("GeneratorEvaluator", "report-page"): "system.HTML",
     }
 

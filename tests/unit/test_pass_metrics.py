@@ -61,7 +61,7 @@ def write_pass(settings: Resolved, night: int, outcome: str, **more) -> datetime
 def push(settings: Resolved, tmp_path: Path) -> int:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "saved_model.pb").write_bytes(b"graph")
-    card = {"data": {"span": 2}, "figures": {"fid": {"value": 1.25}}}
+    card = {"data": {"span": 2}, "metrics": {"fid": {"value": 1.25}}}
     extra = {MODEL_CARD: json.dumps(card).encode()}
     base = Places.of(settings.settings).versions
     return push_model(tmp_path / "model", base, extra_files=extra)

@@ -13,9 +13,9 @@ from s3_children import KEY, filled, killed, save
 from tfx import v1 as tfx
 
 import storage
-from components.generator_evaluator.baseline import find_baseline
-from components.generator_evaluator.samples import Generator
 from components.pusher.executor import Executor
+from evaluation.baseline import find_baseline
+from evaluation.sampling import Generator
 from models.gan.checkpoints import CheckpointError, Checkpoints
 from models.gan.export import export_generator
 from models.gan.networks import build_generator
@@ -71,7 +71,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def test_a_model_is_pushed_compared_with_and_succeeded(models, s3_bucket, tmp_path):
     base = f"{s3_bucket}/serving/mnist_gan"
-    candidate = Generator(str(models[0])).draw(ASKED, 0)
+    candidate = Generator(str(models[0])).sample(ASKED, 0)
     assert find_baseline(base, ASKED, candidate, 0, "fail").status == "none"
     first = push(models[0], base, tmp_path)
     assert first.get_string_custom_property("pushed_destination").startswith(f"{base}/")
@@ -80,14 +80,14 @@ def test_a_model_is_pushed_compared_with_and_succeeded(models, s3_bucket, tmp_pa
         found = files_of(Path(folder))
         assert {"assets.extra/push.json", "assets.extra/model_card.md"} < set(found)
         assert files_of(models[0]).items() <= found.items()
-        np.testing.assert_array_equal(Generator(folder).draw(ASKED, 0).images, candidate.images)
+        np.testing.assert_array_equal(Generator(folder).sample(ASKED, 0).images, candidate.images)
     # The very model is served already, and is not pushed again.
     assert find_baseline(base, ASKED, candidate, 0, "fail").status == "unchanged"
     assert push(models[0], base, tmp_path).get_string_custom_property("pushed_version") == str(
         version
     )
     # Another one is compared with it and comes after it.
-    other = Generator(str(models[1])).draw(ASKED, 0)
+    other = Generator(str(models[1])).sample(ASKED, 0)
     baseline = find_baseline(base, ASKED, other, 0, "fail")
     assert (baseline.status, baseline.path) == ("measured", f"{base}/{version}")
     np.testing.assert_array_equal(baseline.samples.images, candidate.images)

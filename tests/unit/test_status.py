@@ -6,9 +6,9 @@ import json
 import pytest
 from recorder import COMPLETE, Recorder
 
-from components.generator_evaluator import document
-from components.generator_evaluator.decision import Check
-from models.metrics.resampling import Interval
+from evaluation import document
+from evaluation.decision import Check
+from metrics.resampling import Interval
 from pipeline.config import resolve
 from pipeline.local import history, status
 
@@ -70,7 +70,7 @@ def test_a_run_without_a_verdict_has_no_reasons(show):
 
 
 def test_when_a_run_started_and_what_it_pushed_stay_whole_beside_much_that_failed(show, tmp_path):
-    failed = [dataclasses.replace(CHECKS[0], figure=f"figure_{number}") for number in range(9)]
+    failed = [dataclasses.replace(CHECKS[0], metric=f"metric_{number}") for number in range(9)]
     pushed = {"pushed_version": "1795636204", "pushed_copy": str(tmp_path / "copy")}
     wide = {"checks": document.checks_section(failed), **pushed}
     lines = show(why=False, nodes={"Pusher": "complete"}, **wide)

@@ -27,9 +27,9 @@ def write(folder, path, content) -> None:
     "content",
     [
         *NO_DOCUMENTS,
-        b'{"figures": []}',
-        b'{"figures": {"fid": 5}}',
-        b'{"figures": {"fid": {"value": "1"}}}',
+        b'{"metrics": []}',
+        b'{"metrics": {"fid": 5}}',
+        b'{"metrics": {"fid": {"value": "1"}}}',
         b'{"data": {"span": "3"}}',
         b'{"data": [1]}',
         b'{"settings": {"train": []}}',
@@ -43,10 +43,10 @@ def test_a_card_that_does_not_fit_is_an_empty_one(tmp_path, content):
 
 def test_a_card_says_what_the_evaluation_said(tmp_path):
     about = {"created": "today", "data": {"span": 3, "fingerprint": "f", "counts": {}}}
-    figures = {"fid": {"value": 1.5, "interval": [1, 2], "floor": None}}
+    metrics = {"fid": {"value": 1.5, "interval": [1, 2], "floor": None}}
     evaluation = {
         "about": {**about, "train": {"seed": 1}, "evaluation": {"fid_samples": 10}},
-        "figures": figures,
+        "metrics": metrics,
         "samples": 10,
     }
     for path, content in card_files(evaluation).items():

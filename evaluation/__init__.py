@@ -1,0 +1,1 @@
+"""Measures a generator, compares it with the one being served, and decides."""

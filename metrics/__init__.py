@@ -1,0 +1,1 @@
+"""Metrics of generated images, as plain functions of NumPy arrays: pixels, features, logits."""

@@ -1,1 +1,0 @@
-"""Figures of merit of a generator, as plain functions of arrays."""
