@@ -4,7 +4,7 @@ import json
 import os
 from typing import Any
 
-from tfx.v1.dsl.io import fileio
+import storage
 
 SPANS_FILE = "spans.json"
 
@@ -16,5 +16,4 @@ def read_spans(examples: Any) -> list[dict[str, Any]]:
       For each `span`, `fingerprint` of its files, `train` and `eval` (how many digits), `dropped`
       (training digits that are held out or in an earlier span) and `labels` (of each class).
     """
-    with fileio.open(os.path.join(examples.uri, SPANS_FILE)) as file:
-        return json.load(file)
+    return json.loads(storage.read(os.path.join(examples.uri, SPANS_FILE)))

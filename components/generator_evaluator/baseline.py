@@ -6,7 +6,7 @@ import numpy as np
 
 from components.generator_evaluator.samples import SHOWN, Generator, GeneratorError, Samples
 from registry.integrity import newest_intact_version
-from registry.layout import version_address
+from registry.layout import newest_version, version_address
 
 
 class BrokenBaselineError(RuntimeError):
@@ -51,10 +51,11 @@ def find_baseline(
     Raises:
       BrokenBaselineError: for such a version, with `fail`.
     """
-    newest = newest_intact_version(serving_dir)
-    if newest is None:
-        return Baseline("none", "No model is served yet, so the thresholds alone decide.")
-    version, path = str(newest), version_address(serving_dir, newest)
+    newest, intact = newest_version(serving_dir), newest_intact_version(serving_dir)
+    if intact is None:
+        found = "No model is served yet" if newest is None else f"Version {newest} was altered"
+        return Baseline("none", f"{found}, so the thresholds alone decide.")
+    version, path = str(intact), version_address(serving_dir, intact)
     try:
         generator = Generator(path)
         samples, shown = generator.draw(asked, seed), generator.draw(SHOWN, seed)
