@@ -6,7 +6,8 @@ from typing import Any
 
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2
 from tfx.types import artifact_utils
-from tfx.v1.dsl.io import fileio
+
+import storage
 
 _ANOMALIES_FILE = "SchemaDiff.pb"
 
@@ -60,5 +61,5 @@ def _domain(feature: schema_pb2.Feature) -> str:
 
 
 def _read_anomalies(directory: str) -> anomalies_pb2.Anomalies:
-    with fileio.open(os.path.join(directory, _ANOMALIES_FILE), "rb") as file:
-        return anomalies_pb2.Anomalies.FromString(file.read())
+    content = storage.read(os.path.join(directory, _ANOMALIES_FILE))
+    return anomalies_pb2.Anomalies.FromString(content)

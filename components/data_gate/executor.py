@@ -10,8 +10,8 @@ import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
-from tfx.v1.dsl.io import fileio
 
+import storage
 from components.anomalies import find_anomalies
 from components.data_blessing import BLESSING_FILE, STATISTICS_FOLDER
 from components.data_gate.digits import read_spans_digits
@@ -180,14 +180,11 @@ def _document(
 
 
 def _write(blessing: Any, content: dict[str, Any], statistics: DataStatistics) -> None:
-    folder = os.path.join(blessing.uri, STATISTICS_FOLDER)
-    fileio.makedirs(folder)
     for name, part in statistics.as_files().items():
-        with fileio.open(os.path.join(folder, name), "wb") as file:
-            file.write(part)
+        storage.write(os.path.join(blessing.uri, STATISTICS_FOLDER, name), part)
     blessing.set_int_custom_property("blessed", 1)
-    with fileio.open(os.path.join(blessing.uri, BLESSING_FILE), "w") as file:
-        json.dump(content, file, indent=2, allow_nan=False)
+    text = json.dumps(content, indent=2, allow_nan=False)
+    storage.write(os.path.join(blessing.uri, BLESSING_FILE), text.encode())
 
 
 def _count_examples(directory: str) -> int:

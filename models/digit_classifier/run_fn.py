@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+import storage
 from mnist.records import load_split
 from models.digit_classifier.settings import ClassifierSettings
 from models.digit_classifier.training import ClassifierTrainer, accuracy
@@ -45,9 +46,8 @@ def run_fn(fn_args: Any) -> None:
             f"look at the data: {len(labels)} training digits."
         )
     _progress_log.info(f"accuracy on the eval split {seen:.2%}")
-    tf.io.gfile.makedirs(fn_args.model_run_dir)
-    with tf.io.gfile.GFile(os.path.join(fn_args.model_run_dir, "metrics.json"), "w") as file:
-        file.write(json.dumps({"accuracy": seen, **settings.model_dump()}, indent=2))
+    text = json.dumps({"accuracy": seen, **settings.model_dump()}, indent=2)
+    storage.write(os.path.join(fn_args.model_run_dir, "metrics.json"), text.encode())
     export_classifier(model, fn_args.serving_model_dir)
 
 

@@ -8,6 +8,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
+import storage
 from models.gan.samples import encode_grid
 from models.gan.training import GanTrainer, Progress
 
@@ -75,8 +76,7 @@ class RunLog:
         """Writes a grid of the averaged generator's digits, a column per digit."""
         png = encode_grid(self._trainer.sample(_SHOWN), columns=10)
         path = os.path.join(self._directory, "samples", f"step-{step:07d}.png")
-        with tf.io.gfile.GFile(path, "wb") as file:
-            file.write(png)
+        storage.write(path, png)
         with self._events.as_default(step=step):
             tf.summary.image("samples", tf.io.decode_png(png)[tf.newaxis])
 

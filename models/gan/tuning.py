@@ -346,7 +346,6 @@ def _reason(trial: Trial) -> str:
 def _digest(directory: str) -> str:
     """SHA-256 over the weights of a SavedModel."""
     digest = hashlib.sha256()
-    for path in sorted(tf.io.gfile.glob(f"{directory}/variables/*")):
-        with tf.io.gfile.GFile(path, "rb") as file:
-            digest.update(file.read())
+    for name in storage.names_in(f"{directory}/variables"):
+        digest.update(storage.read(f"{directory}/variables/{name}"))
     return digest.hexdigest()

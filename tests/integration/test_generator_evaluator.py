@@ -324,10 +324,14 @@ def test_a_broken_baseline_fails_or_is_ignored(execute, pools, tmp_path):
     assert run.blessed
 
 
-def test_an_empty_version_is_a_broken_baseline(execute, pools, tmp_path):
+def test_an_altered_version_is_no_baseline(execute, pools, tmp_path):
     (tmp_path / "serving" / "5").mkdir(parents=True)
-    with pytest.raises(BrokenBaselineError, match="serving/5"):
-        execute(pools["first"][0])
+    baseline = execute(pools["first"][0]).content["baseline"]
+    assert (baseline["status"], baseline["version"]) == ("none", None)
+    assert "5 was altered" in baseline["message"]
+    export(pools["second"][0], tmp_path / "serving" / "4")
+    baseline = execute(pools["first"][0]).content["baseline"]
+    assert (baseline["status"], baseline["version"]) == ("measured", "4")
 
 
 @pytest.mark.parametrize(
