@@ -170,10 +170,10 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise ServeError(
-            f"cannot listen on {host}, port {port}: {error.strerror or error}. Choose another "
-            "with --port or --host."
+            f"cannot listen on {host}, port {port}: {reason}. Choose another with --port or --host."
         ) from None
     return listening
 
