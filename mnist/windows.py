@@ -22,6 +22,7 @@ from mnist.spans import (
 
 SYNTAX = "latest, rolling:N (the newest N), all, or static:A-B (also static:1,4-6)"
 _RANGE = "[0-9]{1,19}(-[0-9]{1,19})?"
+_LISTED_SPANS = 3
 _RELEASE = "`python local_runner.py release {span}` lets it through"
 
 
@@ -169,7 +170,9 @@ def resolve_window(
             break
     if not chosen:
         lines = [f"  - span {state.span} is {state.state}: {state.why}" for state in refused]
-        raise SpanError("\n".join([f"{data_dir!r} has no span that can be used:", *lines]))
+        more = f"  and {len(lines) - _LISTED_SPANS} more: `python local_runner.py data` lists all"
+        shown = [*lines[:_LISTED_SPANS], *([more] if len(lines) > _LISTED_SPANS else [])]
+        raise SpanError("\n".join([f"{data_dir!r} has no span that can be used:", *shown]))
     return Window(
         tuple(reversed(chosen)),
         _find_test(data_dir),

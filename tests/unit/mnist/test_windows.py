@@ -208,6 +208,12 @@ def test_none_that_can_be_used(spans):
     with pytest.raises(SpanError, match="no span that can be used") as failure:
         resolve_window(str(spans), window="all")
     assert str(failure.value).count("is incomplete: ") == 3
+    for number in range(10, 40):
+        (spans / f"span-{number}").mkdir()
+    with pytest.raises(SpanError) as failure:
+        resolve_window(str(spans), window="all")
+    assert "span 39" in str(failure.value)
+    assert str(failure.value).count("\n") == 4
 
 
 def test_a_quarantined_span_is_passed_over_until_released_or_changed(spans, tmp_path):
