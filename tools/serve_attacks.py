@@ -17,8 +17,8 @@ descriptors: a server that may open 64 files meets 200 connections: what it logs
 /healthz still answers.
 
 The attackers run in a process of their own on the same cores as the server; the CPU time that they
-took is printed, and so is a row without any attack to compare with. Exits with status 1 if a bound
-is missed.
+took is printed, and so is a row without any attack to compare with. Where other programs keep the
+cores busy, the latencies say little about the server. Exits with status 1 if a bound is missed.
 """
 
 import argparse
@@ -44,11 +44,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import grpc
 import httpx
+import psutil
 
 from tools import attackers
 from tools.serve_process import (
     DEFAULT_MODELS,
     ServerProcess,
+    exit_on_sigterm,
     export_untrained,
     newest_version,
     raise_descriptor_limit,
@@ -152,6 +154,7 @@ class Measurement:
     rss_mib: float = 0.0
     server_cpu: float = 0.0
     attacker_cpu: float = 0.0
+    all_cores: float = 0.0
     tally: dict[str, int] = field(default_factory=dict)
     after: str = ""
     exit_seconds: float = 0.0
@@ -171,6 +174,12 @@ class Measurement:
         return [name for name, held in bounds.items() if not held]
 
 
+def busy_seconds() -> float:
+    """CPU time that all processes of this machine, also unrelated ones, have used so far."""
+    times = psutil.cpu_times()
+    return sum(times) - times.idle - getattr(times, "iowait", 0.0)
+
+
 class WellBehavedClients:
     """Clients that ask little and read their answers, and the observer of the server's memory."""
 
@@ -187,7 +196,7 @@ class WellBehavedClients:
 
     async def measure(self, ended: Callable[[], bool]) -> Measurement:
         """Asks until `ended` says so, and waits for the last answers."""
-        cpu = self._server.cpu_seconds()
+        began, cpu, busy = time.monotonic(), self._server.cpu_seconds(), busy_seconds()
         async with grpc.aio.insecure_channel(self._target.grpc, NO_PROXY) as channel:
             call = channel.unary_unary(PREDICT_METHOD)
             repeated = [
@@ -205,6 +214,7 @@ class WellBehavedClients:
         self.seen.reopened = self._kept.reopened + self._rows.reopened
         if self._server.is_running():
             self.seen.server_cpu = self._server.cpu_seconds() - cpu
+        self.seen.all_cores = (busy_seconds() - busy) / (time.monotonic() - began)
         self.seen.after = await self._ask_after()
         return self.seen
 
@@ -344,7 +354,10 @@ def measure_attacks(models: Path, arguments: argparse.Namespace) -> int:
 
 def note(seen: Measurement) -> str:
     """What the attackers counted, and why well-behaved requests failed."""
-    parts = [f"attackers {json.dumps(dict(sorted(seen.tally.items())))}"]
+    parts = [
+        f"{seen.all_cores:.1f} of {os.cpu_count()} cores busy",
+        f"attackers {json.dumps(dict(sorted(seen.tally.items())))}",
+    ]
     failures = sum(
         (probe.failures for probe in (seen.new, seen.kept, seen.rest, seen.grpc)),
         collections.Counter[str](),
@@ -465,6 +478,7 @@ def main() -> int:
             )
         return 0
     raise_descriptor_limit()
+    exit_on_sigterm()
     measures = {
         "attacks": measure_attacks,
         "sigterm": measure_exits,

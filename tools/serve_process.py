@@ -204,6 +204,11 @@ def export_untrained(folder: Path) -> Path:
     return models
 
 
+def exit_on_sigterm() -> None:
+    """Makes SIGTERM end this process as an error does, so that its servers are stopped."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 def raise_descriptor_limit() -> None:
     """Raises this process's own limit of open file descriptors to what the system allows."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -42,6 +42,7 @@ from tools.serve_attacks import GRACE_SECONDS, NO_PROXY, describe
 from tools.serve_process import (
     DEFAULT_MODELS,
     ServerProcess,
+    exit_on_sigterm,
     export_untrained,
     newest_version,
     raise_descriptor_limit,
@@ -533,6 +534,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     raise_descriptor_limit()
+    exit_on_sigterm()
     with tempfile.TemporaryDirectory() as folder:
         if arguments.untrained:
             models = export_untrained(Path(folder) / "untrained")
