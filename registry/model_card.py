@@ -1,4 +1,4 @@
-"""The card that goes with a pushed model: what it is, its figures and its limits."""
+"""The card that is pushed with a model: what the model is, its metrics and its limits."""
 
 import json
 from typing import Any
@@ -6,13 +6,13 @@ from typing import Any
 from registry.layout import MODEL_CARD, MODEL_CARD_TEXT
 
 _INTENDED_USE = (
-    "Drawing pictures that look like MNIST's handwritten digits: to show, test and teach."
+    "Generating images that look like MNIST's handwritten digits: to show, test and teach."
 )
 _LIMITS = (
-    "It draws 28x28 grey pictures of the digits 0 to 9 and nothing else. Its figures hold for the "
-    "classifier they were measured with. It may draw a digit that is hard to read or another than "
-    "asked for, as often as the agreement says. It should not replace real digits where a system "
-    "is tested that people depend on."
+    "The model generates 28x28 gray images of the digits 0 to 9 and nothing else. Its metrics hold "
+    "for the classifier they were measured with. An image may be hard to read or show another "
+    "digit than its label, as often as the conditional accuracy says. Generated digits should not "
+    "replace real ones where a system is tested that people depend on."
 )
 _TITLE = "MNIST digit generator"
 
@@ -52,7 +52,7 @@ def _card(evaluation: dict[str, Any] | None) -> dict[str, Any]:
 def _markdown(card: dict[str, Any]) -> str:
     parts = [
         f"# {card['name']}\n\n{card['intended_use']}\n\n**Limits.** {card['limits']}",
-        "## Figures\n\n" + _figures(card),
+        "## Metrics\n\n" + _metrics(card),
         "## Data\n\n" + _list(card["data"]),
         "## Training settings\n\n" + _list(card["settings"]["train"] | card["settings"]["tuned"]),
         "## Made with\n\n" + _list(card["versions"] | {"commit": card["commit"] or "not known"}),
@@ -60,7 +60,7 @@ def _markdown(card: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _figures(card: dict[str, Any]) -> str:
+def _metrics(card: dict[str, Any]) -> str:
     if not card["evaluated"]:
         return "This model was pushed without an evaluation."
     rows = "\n".join(
@@ -71,8 +71,8 @@ def _figures(card: dict[str, Any]) -> str:
     return (
         f"On {card['samples']} samples, FID on {_fid_samples(card)}, against the eval split, "
         f"evaluated {card['created']}; the "
-        "floor is what as many real training digits get.\n\n"
-        f"| figure | value | 95 % interval | floor |\n| --- | --- | --- | --- |\n{rows}"
+        "floor is the metric of as many real training digits.\n\n"
+        f"| metric | value | 95 % interval | floor |\n| --- | --- | --- | --- |\n{rows}"
     )
 
 
