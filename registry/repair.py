@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from registry.history import Event, add_event, left_by_rollback, now
-from registry.integrity import can_restore, find_damaged, is_intact, model_of, read_files
-from registry.layout import list_versions, version_dir
+from registry.integrity import can_restore, find_damaged, intact_versions, model_of, read_files
+from registry.layout import version_dir
 from registry.local import add_version, locked, set_aside
 from registry.records import read_record
 
@@ -41,7 +41,6 @@ def repair(base: _Base, lost: LostVersion | None = None) -> list[Event]:
 
     Raises:
       RegistryError: the base is locked.
-      OSError: a version cannot be read, or the base not written to; nothing was set aside then.
     """
     has_copy = lost is not None and can_restore(lost.copy)
     if not has_copy and not find_damaged(base):
@@ -51,7 +50,7 @@ def repair(base: _Base, lost: LostVersion | None = None) -> list[Event]:
         if lost and has_copy:
             events.append(_restore(base, lost.copy, lost.version))
         elif damaged:
-            intact = _intact(base)
+            intact = list(intact_versions(base))
             replacement = _replacement(base, damaged[0], intact)
             if replacement is None:
                 return []
@@ -69,12 +68,6 @@ def _restore(base: _Base, source: str | os.PathLike[str], lost: int) -> Event:
     reason = f"version {lost} was altered or deleted"
     made = add_version(base, read_files(source), model_of(source), copy_of=lost, reason=reason)
     return add_event(base, Event(event="restore", at=now(), version=lost, reason=reason, made=made))
-
-
-def _intact(base: _Base) -> list[int]:
-    """The intact versions, newest first."""
-    versions = reversed(list_versions(base))
-    return [version for version in versions if is_intact(version_dir(base, version))]
 
 
 def _replacement(base: _Base, damaged: int, intact: list[int]) -> int | None:
