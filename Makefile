@@ -27,10 +27,11 @@ test-all: ## Run every test
 	@scripts/setup.sh dev
 	@$(BIN)/python -m pytest -m "" $(PARALLEL) $(ARGS)
 
-lint: ## Check style and formatting
+lint: ## Check style, formatting and which room imports which
 	@scripts/setup.sh dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --no-cache
 
 format: ## Format the code and fix what can be fixed
 	@scripts/setup.sh dev

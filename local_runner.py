@@ -337,7 +337,7 @@ def rollback(
 
     try:
         roll_back_to(_resolve("default", None, output_dir).settings, version, reason)
-    except RegistryError as error:
+    except (RegistryError, OSError) as error:
         _fail(str(error), 2)
 
 
@@ -356,7 +356,7 @@ def retire(
 
     try:
         retire_version(_resolve("default", None, output_dir).settings, version, reason)
-    except RegistryError as error:
+    except (RegistryError, OSError) as error:
         _fail(str(error), 2)
 
 

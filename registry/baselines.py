@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 
-from registry.integrity import fingerprint, is_intact, model_of, read_files
+from registry.integrity import fingerprint, intact_versions, model_of, read_files
 from registry.layout import list_versions, version_address
 from registry.records import data_fingerprints
 
@@ -19,16 +19,10 @@ def model_baseline(base: _Base, model_dir: _Base) -> int | None:
     Args:
       base: path or URI of the folder that is watched; it need not exist.
       model_dir: path or URI of a SavedModel.
-
-    Raises:
-      OSError: a version or the model cannot be read.
     """
     model = fingerprint(read_files(model_dir))
-    for version in reversed(list_versions(base)):
-        folder = version_address(base, version)
-        if is_intact(folder) and model_of(folder) != model:
-            return version
-    return None
+    versions = intact_versions(base)
+    return next((v for v in versions if model_of(version_address(base, v)) != model), None)
 
 
 def data_baseline(base: _Base, fingerprints: Sequence[str]) -> int | None:
@@ -37,9 +31,6 @@ def data_baseline(base: _Base, fingerprints: Sequence[str]) -> int | None:
     Args:
       base: path or URI of the folder that is watched; it need not exist.
       fingerprints: of the spans at hand.
-
-    Raises:
-      OSError: a version cannot be read.
     """
     for version in reversed(list_versions(base)):
         if data_fingerprints(version_address(base, version)) != list(fingerprints):

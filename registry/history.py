@@ -38,22 +38,14 @@ class Event(Document):
 
 
 def read_history(base: str | os.PathLike[str]) -> list[Event]:
-    """The events of a base, oldest first; a line that is no event is left out.
-
-    Raises:
-      OSError: the history cannot be read.
-    """
+    """The events of a base, oldest first; a line that is no event is left out."""
     content = storage.read_if_there(os.path.join(base, _HISTORY)) or b""
     events = (parse(Event, line) for line in content.splitlines())
     return [event for event in events if event is not None]
 
 
 def add_event(base: str | os.PathLike[str], event: Event) -> Event:
-    """Adds an event and returns it; to be called by whoever holds the lock of the base.
-
-    Raises:
-      OSError: the history cannot be written.
-    """
+    """Adds an event and returns it; to be called by whoever holds the lock of the base."""
     path = os.path.join(base, _HISTORY)
     content = storage.read_if_there(path) or b""
     if content and not content.endswith(b"\n"):

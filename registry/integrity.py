@@ -7,16 +7,10 @@ others add, such as `.DS_Store`, change nothing.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import storage
-from registry.layout import (
-    PUSH_RECORD,
-    SAVED_MODEL,
-    list_versions,
-    newest_version,
-    version_address,
-)
+from registry.layout import PUSH_RECORD, SAVED_MODEL, list_versions, version_address
 from registry.records import read_record
 
 _Folder = str | os.PathLike[str]
@@ -30,9 +24,6 @@ def read_files(version: _Folder) -> dict[str, bytes]:
 
     Returns:
       Content by relative path, without the push record.
-
-    Raises:
-      OSError: a file is missing or cannot be read.
     """
     folder, record = os.fspath(version), read_record(version)
     paths = record.files if record else storage.files_in(folder)
@@ -50,11 +41,7 @@ def fingerprint(contents: Mapping[str, bytes]) -> str:
 
 
 def model_of(version: _Folder) -> str:
-    """The fingerprint of the model in a version's folder.
-
-    Raises:
-      OSError: the version cannot be read.
-    """
+    """The fingerprint of the model in a version's folder."""
     record = read_record(version)
     return record.model_fingerprint if record else fingerprint(read_files(version))
 
@@ -62,13 +49,11 @@ def model_of(version: _Folder) -> str:
 def is_intact(version: _Folder) -> bool:
     """Whether the files of a version are those that were pushed.
 
-    Without a push record that is not known, and a `saved_model.pb` is enough.
+    Without a push record that is not known, and a `saved_model.pb` is enough. A file that cannot
+    be read proves no damage: it raises OSError.
 
     Args:
       version: path or URI of the version's folder, or of a copy of it.
-
-    Raises:
-      OSError: a file cannot be read, which proves no damage.
     """
     folder, record = os.fspath(version), read_record(version)
     if record is None:
@@ -85,28 +70,19 @@ def can_restore(version: _Folder) -> bool:
     return read_record(version) is not None and is_intact(version)
 
 
-def find_damaged(base: _Folder) -> list[int]:
-    """The versions above the newest intact one, newest first.
-
-    Raises:
-      OSError: a version cannot be read.
-    """
-    damaged = []
+def intact_versions(base: _Folder) -> Iterator[int]:
+    """Yields the versions whose files are those that were pushed, newest first."""
     for version in reversed(list_versions(base)):
         if is_intact(version_address(base, version)):
-            break
-        damaged.append(version)
-    return damaged
+            yield version
 
 
 def newest_intact_version(base: _Folder) -> int | None:
-    """The newest version whose files are those that were pushed; None where there is none.
+    """The newest version whose files are those that were pushed; None where there is none."""
+    return next(intact_versions(base), None)
 
-    Raises:
-      OSError: a version cannot be read.
-    """
-    newest = newest_version(base)
-    if newest is None or is_intact(version_address(base, newest)):
-        return newest
-    versions = reversed(list_versions(base))
-    return next((v for v in versions if is_intact(version_address(base, v))), None)
+
+def find_damaged(base: _Folder) -> list[int]:
+    """The versions above the newest intact one, newest first."""
+    versions, newest = list_versions(base), newest_intact_version(base)
+    return [version for version in reversed(versions) if newest is None or version > newest]

@@ -48,9 +48,6 @@ def list_versions(base: str | os.PathLike[str]) -> list[int]:
 
     Returns:
       The versions; none where there is no such folder.
-
-    Raises:
-      OSError: the folder cannot be listed.
     """
     address = os.fspath(base)
     if not storage.is_local(address):
@@ -70,11 +67,7 @@ def list_versions(base: str | os.PathLike[str]) -> list[int]:
 
 
 def newest_version(base: str | os.PathLike[str]) -> int | None:
-    """The highest version in a base, which a server loads; None where there is none.
-
-    Raises:
-      OSError: the base cannot be listed.
-    """
+    """The highest version in a base, which a server loads; None where there is none."""
     address = os.fspath(base)
     if storage.is_local(address):
         return max(list_versions(address), default=None)

@@ -36,7 +36,6 @@ def locked(base: _Base) -> Iterator[None]:
 
     Raises:
       RegistryError: another process holds it for ten minutes.
-      OSError: the base cannot be written to.
     """
     os.makedirs(base, exist_ok=True)
     lock = filelock.FileLock(os.path.join(base, _LOCK), timeout=_LOCK_SECONDS)
@@ -89,7 +88,6 @@ def add_version(
 
     Raises:
       RegistryError: what was written differs from the content.
-      OSError: the version cannot be written.
     """
     version = max(int(time.time()), *(number + 1 for number in _numbers(base)))
     staging = tempfile.mkdtemp(prefix=_STAGING, dir=base)

@@ -1,4 +1,4 @@
-"""The card that goes with a pushed model: what it is, its metrics and its limits."""
+"""The card that is pushed with a model: what the model is, its metrics and its limits."""
 
 import json
 from typing import Any
@@ -9,10 +9,10 @@ _INTENDED_USE = (
     "Generating images that look like MNIST's handwritten digits: to show, test and teach."
 )
 _LIMITS = (
-    "It generates 28x28 gray images of the digits 0 to 9 and nothing else. Its metrics hold for "
-    "the classifier that measured them. An image may be hard to read or show another digit than "
-    "its label, as often as the conditional accuracy says. It should not replace real digits in "
-    "the test of a system that people depend on."
+    "The model generates 28x28 gray images of the digits 0 to 9 and nothing else. Its metrics hold "
+    "for the classifier they were measured with. An image may be hard to read or show another "
+    "digit than its label, as often as the conditional accuracy says. Generated digits should not "
+    "replace real ones where a system is tested that people depend on."
 )
 _TITLE = "MNIST digit generator"
 

@@ -34,7 +34,6 @@ def add_to_store(base: str, contents: Mapping[str, bytes], model: str) -> int:
 
     Raises:
       RegistryError: what was uploaded differs from the content, or no number could be claimed.
-      OSError: the store refuses or does not answer.
     """
     _remove_abandoned(base)
     version = _claim(base)

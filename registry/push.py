@@ -36,7 +36,6 @@ def push(
     Raises:
       RegistryError: the folder holds no SavedModel, or the version differs from it.
       RolledBackError: the model was rolled back from, and no rollback has served it again.
-      OSError: the model cannot be read, or the base not written to.
     """
     contents, address = read_files(model_dir), os.fspath(base)
     if SAVED_MODEL not in contents:
@@ -63,9 +62,6 @@ def copy_version(base: str | os.PathLike[str], version: int, target: str) -> Non
       base: path or URI.
       version: to be copied.
       target: path or URI of a folder.
-
-    Raises:
-      OSError: the version cannot be read, or the folder not written to.
     """
     folder = version_address(base, version)
     record = storage.read(os.path.join(folder, PUSH_RECORD))

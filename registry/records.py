@@ -94,28 +94,17 @@ def read_record(version: _Folder) -> PushRecord | None:
 
     Args:
       version: path or URI of the version's folder, or of a copy of it.
-
-    Raises:
-      OSError: the disk or store does not say.
     """
     return _read(PushRecord, version, PUSH_RECORD)
 
 
 def read_card(version: _Folder) -> ModelCard:
-    """Reads the model card of a version's folder; an empty one where there is none that fits.
-
-    Raises:
-      OSError: the disk or store does not say.
-    """
+    """Reads the model card of a version's folder; an empty one where there is none that fits."""
     return _read(ModelCard, version, MODEL_CARD) or ModelCard()
 
 
 def data_fingerprints(version: _Folder) -> list[str] | None:
-    """The fingerprints of the spans behind a version; None where it does not say.
-
-    Raises:
-      OSError: the disk or store does not say.
-    """
+    """The fingerprints of the spans behind a version; None where it does not say."""
     found = _read(_DataBehind, version, os.path.join(DATA_STATISTICS, STATISTICS_FILES[-1]))
     return [span.fingerprint for span in found.spans] if found else None
 
@@ -125,9 +114,6 @@ def read_statistics(version: _Folder) -> dict[str, bytes] | None:
 
     Returns:
       Content by the names in `STATISTICS_FILES`; None where one of them is missing.
-
-    Raises:
-      OSError: the disk or store does not say.
     """
     folder = os.path.join(os.fspath(version), DATA_STATISTICS)
     found = {name: storage.read_if_there(os.path.join(folder, name)) for name in STATISTICS_FILES}

@@ -1,45 +1,56 @@
 """Replacing the served version of a local base where it was altered or deleted."""
 
 import os
+from pathlib import Path
+from typing import NamedTuple
 
 from registry.history import Event, add_event, left_by_rollback, now
-from registry.integrity import can_restore, find_damaged, is_intact, model_of, read_files
-from registry.layout import list_versions, version_dir
+from registry.integrity import can_restore, find_damaged, intact_versions, model_of, read_files
+from registry.layout import version_dir
 from registry.local import add_version, locked, set_aside
 from registry.records import read_record
 
 _Base = str | os.PathLike[str]
 
 
-def repair(
-    base: _Base, lost: int | None = None, copy: str | os.PathLike[str] | None = None
-) -> list[Event]:
+class LostVersion(NamedTuple):
+    """A version that should be served and was altered or deleted.
+
+    Attributes:
+      version: its number.
+      copy: a folder with a copy of the version, as `copy_version` writes it; it need not exist.
+    """
+
+    version: int
+    copy: Path
+
+
+def repair(base: _Base, lost: LostVersion | None = None) -> list[Event]:
     """Replaces the newest version where its files are not those that were pushed, or are gone.
 
-    A replacement is in place before a damaged version is set aside as `.damaged-<version>`. It is
-    `copy`; else another version with the same model; else the newest intact version that was not
-    rolled back from. Where there is none of these, everything stays as it is.
+    A replacement is in place before a damaged version is set aside as `.damaged-<version>`. The
+    replacement is the copy of the lost version; else another version with the same model; else the
+    newest intact version that was not rolled back from. Where there is none, nothing changes.
 
     Args:
       base: the folder that a server watches.
-      lost: a version that should be served and was altered or deleted; None for none.
-      copy: a folder with a copy of `lost`, as `copy_version` writes it; it need not be there.
+      lost: the version that should be served; None where none was lost, or it is not known.
 
     Returns:
       What was done; empty where nothing was damaged or nothing can replace it.
 
     Raises:
       RegistryError: the base is locked.
-      OSError: a version cannot be read, or the base not written to; nothing was set aside then.
     """
-    if lost is None and not find_damaged(base):
+    has_copy = lost is not None and can_restore(lost.copy)
+    if not has_copy and not find_damaged(base):
         return []
     with locked(base):
         damaged, events = find_damaged(base), []
-        if lost is not None and copy is not None and can_restore(copy):
-            events.append(_restore(base, copy, lost))
+        if lost and has_copy:
+            events.append(_restore(base, lost.copy, lost.version))
         elif damaged:
-            intact = _intact(base)
+            intact = list(intact_versions(base))
             replacement = _replacement(base, damaged[0], intact)
             if replacement is None:
                 return []
@@ -57,12 +68,6 @@ def _restore(base: _Base, source: str | os.PathLike[str], lost: int) -> Event:
     reason = f"version {lost} was altered or deleted"
     made = add_version(base, read_files(source), model_of(source), copy_of=lost, reason=reason)
     return add_event(base, Event(event="restore", at=now(), version=lost, reason=reason, made=made))
-
-
-def _intact(base: _Base) -> list[int]:
-    """The intact versions, newest first."""
-    versions = reversed(list_versions(base))
-    return [version for version in versions if is_intact(version_dir(base, version))]
 
 
 def _replacement(base: _Base, damaged: int, intact: list[int]) -> int | None:

@@ -24,7 +24,6 @@ def roll_back(base: _Base, version: int | None, reason: str) -> Event:
 
     Raises:
       RegistryError: there is no such version, it is the newest, or its files were altered.
-      OSError: a version cannot be read, or the base not written to.
     """
     _require_versions(base)
     with locked(base):
@@ -65,7 +64,6 @@ def retire(base: _Base, version: int, reason: str) -> None:
 
     Raises:
       RegistryError: there is no such version, or it is the newest.
-      OSError: the base cannot be written to.
     """
     _require(base, version)
     with locked(base):

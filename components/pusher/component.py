@@ -14,7 +14,7 @@ _Spec = standard_component_specs.PusherSpec
 
 
 class AtomicPusherSpec(component_spec.ComponentSpec):
-    """The contract of TFX's Pusher, and what the model's data were like."""
+    """The contract of TFX's Pusher, with the statistics of the model's data as one more input."""
 
     PARAMETERS = _Spec.PARAMETERS
     INPUTS = {
@@ -26,7 +26,7 @@ class AtomicPusherSpec(component_spec.ComponentSpec):
 
 
 class AtomicPusher(tfx.components.Pusher):
-    """Keeps the contract of TFX's Pusher, whose executor copies into the watched folder."""
+    """Pushes a blessed model; TFX's own executor copies file by file into the watched folder."""
 
     SPEC_CLASS = AtomicPusherSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
@@ -41,15 +41,15 @@ class AtomicPusher(tfx.components.Pusher):
         data_blessing: tfx.types.BaseChannel | None = None,
         custom_config: dict[str, Any] | None = None,
     ) -> None:
-        """Takes what TFX's Pusher does.
+        """Takes the arguments of TFX's Pusher.
 
         Args:
           model: what is pushed.
           push_destination: the folder or URI that a server watches.
           model_blessing: without it the model counts as blessed.
-          infra_blessing: likewise.
-          data_blessing: of DataGate; its statistics go with the model, for the next data to be
-            compared with.
+          infra_blessing: without it the model counts as blessed.
+          data_blessing: of DataGate; its statistics are pushed with the model, so that later data
+            are compared with them.
           custom_config: `keep_versions`.
         """
         tfx.types.BaseComponent.__init__(

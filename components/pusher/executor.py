@@ -31,7 +31,7 @@ class Executor(tfx_pusher.Executor):
         """Pushes the model when all its blessings say so.
 
         A model that is the newest version already is not pushed again, so a push that was killed
-        before it was recorded is not repeated. Nor is one that was rolled back from.
+        before it was recorded is not repeated. A model that was rolled back from is not pushed.
 
         Args:
           input_dict: `model`, and optionally `model_blessing`, `infra_blessing` and

@@ -8,21 +8,13 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
 
 from pipeline.local import history
 from pipeline.local.places import Places
 from registry.history import Event, read_history
 from registry.integrity import can_restore, find_damaged
 from registry.layout import list_versions, version_number
-from registry.repair import repair
-
-
-class LostPush(NamedTuple):
-    """A version that should be served and was altered or deleted, and the copy its run kept."""
-
-    version: int
-    copy: Path
+from registry.repair import LostVersion, repair
 
 
 def find_damage(places: Places) -> str:
@@ -53,9 +45,7 @@ def repair_damage(places: Places) -> list[str]:
     if why:
         aside = _set_aside(places)
         done.append(f"{why}. It is in {aside} with the artifacts; the history begins anew.")
-    lost = lost_push(places) or LostPush(0, places.root)
-    events = repair(places.versions, lost.version, lost.copy)
-    done += map(_describe, events)
+    done += map(_describe, repair(places.versions, lost_push(places)))
     remaining = find_damaged(places.versions)
     if remaining:
         done.append(
@@ -65,7 +55,7 @@ def repair_damage(places: Places) -> list[str]:
     return done
 
 
-def lost_push(places: Places) -> LostPush | None:
+def lost_push(places: Places) -> LostVersion | None:
     """The last version that a run pushed, where it is not served any more though it should be.
 
     A version that was retired or rolled back from is not lost. In place of a version that was
@@ -89,7 +79,7 @@ def lost_push(places: Places) -> LostPush | None:
     if version is None or version in ended:
         return None
     is_served = version in list_versions(base) and version not in find_damaged(base)
-    return None if is_served else LostPush(version, copy)
+    return None if is_served else LostVersion(version, copy)
 
 
 def _describe(event: Event) -> str:

@@ -29,6 +29,7 @@ from pipeline.local.places import Places, UsageError
 from pipeline.local.reports import keep_report
 from pipeline.local.window import RunData, find_run_data
 from pipeline.nodes import node_names
+from registry.errors import RegistryError
 from registry.layout import newest_version, version_dir
 
 _FULL_DISK = re.compile("disk is full|No space left on device")
@@ -113,6 +114,8 @@ def _run_alone(
         log_file = None if verbose else _new_log(places.logs)
     except OSError as error:
         raise UsageError(f"cannot write to the output folder {places.root}: {error}") from None
+    except RegistryError as error:
+        raise UsageError(str(error)) from None
     spans = ", ".join(str(state.span) for state in window.spans)
     screen.print(f"[bold]MNIST GAN[/]  preset {resolved.preset}, span {spans}")
     screen.print(f"  data    {escape(source.description)}", soft_wrap=True, highlight=False)

@@ -12,7 +12,7 @@ from registry.history import read_history
 from registry.integrity import can_restore, find_damaged, is_intact
 from registry.layout import PUSH_RECORD, list_versions, newest_version, version_dir
 from registry.push import copy_version, push
-from registry.repair import repair
+from registry.repair import LostVersion, repair
 from registry.rollback import roll_back
 
 
@@ -109,7 +109,7 @@ def test_the_copy_is_served_before_the_altered_version_is_set_aside(
         seen.append(served_graph(base))
 
     monkeypatch.setattr(os, "rename", look)
-    restored, damaged = repair(base, lost, tmp_path / "copy")
+    restored, damaged = repair(base, LostVersion(lost, tmp_path / "copy"))
     assert (restored.event, restored.version) == ("restore", lost)
     assert (damaged.event, damaged.version) == ("damaged", lost)
     assert seen == ["b", "b"]
@@ -127,7 +127,7 @@ def test_a_full_disk_during_a_repair_withdraws_nothing(base, another, tmp_path, 
 
     monkeypatch.setattr(local, "_write", fail)
     with pytest.raises(OSError, match="No space left"):
-        repair(base, lost, tmp_path / "copy")
+        repair(base, LostVersion(lost, tmp_path / "copy"))
     assert list_versions(base) == [lost]
     assert read_history(base) == []
 
@@ -174,12 +174,13 @@ def test_a_copy_restores_a_version_that_was_deleted(base, model, files_of, tmp_p
     copy_version(base, lost, str(copy))
     shutil.rmtree(version_dir(base, lost))
     (copy / ".DS_Store").touch()
-    [event] = repair(base, lost, copy)
+    [event] = repair(base, LostVersion(lost, copy))
     assert files_of(version_dir(base, event.made)).keys() == files_of(copy).keys() - {".DS_Store"}
     assert push(model, base) == event.made
     alter(copy)
-    shutil.rmtree(version_dir(base, event.made))
-    assert repair(base, event.made, copy) == []
+    shutil.rmtree(base)
+    assert repair(base, LostVersion(event.made, copy)) == []
+    assert not base.exists()
 
 
 def test_a_record_leads_to_no_file_outside_of_its_version(base, model, tmp_path):
