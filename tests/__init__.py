@@ -1,0 +1,1 @@
+"""The tests. A package, since a dependency installs another one of this name."""
