@@ -31,8 +31,8 @@ _SIGNATURES = {
 _BATCHES = (0, 1, 7, 256)
 _SEEDS = (0, 1, -1, 2**63 - 1, -(2**63))
 _CALLS = 20
-# The responses beside the warm-up requests may come from a CPU that rounds otherwise, and pixels
-# are rounded to gray levels.
+# The responses beside the warm-up requests may come from another CPU, whose kernels now and then
+# round a pixel to the next gray level.
 _GRAY_LEVELS = 1.01
 _SHOWN = 5
 
