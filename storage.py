@@ -278,7 +278,11 @@ def _s3(address: str) -> Iterator[Any]:
     try:
         # Others write there too, so nothing that was listed may be taken to be so still.
         yield s3fs.S3FileSystem(use_listings_cache=False, config_kwargs=_CONFIG, **options)
-    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+    except (
+        botocore.exceptions.BotoCoreError,
+        botocore.exceptions.ClientError,
+        UnicodeError,
+    ) as error:
         raise OSError(f"{address}: {error}") from error
 
 
@@ -291,8 +295,9 @@ def _gfile(address: str) -> Iterator["_TensorFlowFiles"]:
     kinds |= {tf.errors.PermissionDeniedError: PermissionError}
     try:
         yield _TensorFlowFiles(tf.io.gfile)
-    except tf.errors.OpError as error:
-        raise kinds.get(type(error), OSError)(f"{address}: {error.message}") from error
+    except (tf.errors.OpError, UnicodeError) as error:
+        reason = getattr(error, "message", error)
+        raise kinds.get(type(error), OSError)(f"{address}: {reason}") from error
 
 
 class _TensorFlowFiles:

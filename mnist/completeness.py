@@ -11,6 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
+import storage
 from mnist import files
 from mnist.digits import keep_digits
 from mnist.idx import IdxError
@@ -105,7 +106,7 @@ def _still_settling(span_files: SpanFiles, settle_seconds: float) -> float:
     """
     now = time.time()
     paths = [*span_files.paths]
-    if files.is_local(span_files.directory):
+    if storage.is_local(span_files.directory):
         paths.append(span_files.directory)
     ages = [now - changed for path in paths for changed in files.times_of_change(path)]
     waiting = [settle_seconds - age for age in ages if abs(age) < settle_seconds]

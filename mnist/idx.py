@@ -22,6 +22,7 @@ from typing import BinaryIO, NamedTuple, NoReturn, Protocol
 import numpy as np
 import numpy.typing as npt
 
+import storage
 from mnist import files
 
 Uint8Array = npt.NDArray[np.uint8]
@@ -347,6 +348,6 @@ def _write(path: str, values: Uint8Array, layout: _Layout) -> None:
         expected = f"uint8, one or more {layout.noun}, each of shape {list(layout.item_shape)}"
         _fail(path, wrong, expected, "Nothing was written.")
     header = struct.pack(f">4B{values.ndim}I", 0, 0, _UINT8_CODE, values.ndim, *values.shape)
-    with files.atomic_file(path) as stream:
+    with storage.atomic_file(path) as stream:
         stream.write(header)
         stream.write(np.ascontiguousarray(values).data)

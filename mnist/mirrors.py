@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist.files import atomic_file
+from storage import atomic_file
 
 if TYPE_CHECKING:
     import httpx

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 
 from pydantic import TypeAdapter, ValidationError
 
-from mnist.files import read_text, write_text
+import storage
 
 FILE_NAME = "quarantine.json"
 
@@ -54,7 +54,9 @@ def read_quarantine(address: str) -> dict[int, Entry]:
         QuarantineError: The file cannot be read, or holds anything else.
     """
     try:
-        return _ENTRIES.validate_json(read_text(address) or "{}")
+        return _ENTRIES.validate_json(storage.read(address) or b"{}")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
     except (OSError, ValueError) as error:
         raise QuarantineError(
             f"{address!r} cannot be read ({_reason(error)}). Expected what the pipeline wrote: "
@@ -101,4 +103,4 @@ def _reason(error: Exception) -> str:
 
 def _write(address: str, entries: Mapping[int, Entry]) -> None:
     content = {str(span): asdict(entry) for span, entry in sorted(entries.items())}
-    write_text(address, json.dumps(content, indent=2) + "\n")
+    storage.write(address, (json.dumps(content, indent=2) + "\n").encode())

@@ -1,12 +1,14 @@
 """What ingestion writes: TFRecord files of `tf.Example`, and `spans.json` beside the splits."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+import storage
 from mnist.features import (
     FLOAT_FEATURES,
     IMAGE_FEATURE,
@@ -14,7 +16,6 @@ from mnist.features import (
     LABEL_FEATURE,
     derive_scalars,
 )
-from mnist.files import join, read_text, write_text
 
 SPANS_FILE = "spans.json"
 _BATCH = 4096
@@ -73,7 +74,7 @@ def load_split(patterns: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 def write_spans(folder: str, spans: Sequence[dict[str, Any]]) -> None:
     """Writes `spans.json` into the folder of an Examples artifact; see `read_spans`."""
-    write_text(join(folder, SPANS_FILE), json.dumps(spans, indent=2))
+    storage.write(os.path.join(folder, SPANS_FILE), json.dumps(spans, indent=2).encode())
 
 
 def read_spans(folder: str) -> list[dict[str, Any]]:
@@ -89,8 +90,4 @@ def read_spans(folder: str) -> list[dict[str, Any]]:
     Raises:
         FileNotFoundError: The folder has no `spans.json`.
     """
-    path = join(folder, SPANS_FILE)
-    text = read_text(path)
-    if text is None:
-        raise FileNotFoundError(path)
-    return json.loads(text)
+    return json.loads(storage.read(os.path.join(folder, SPANS_FILE)))

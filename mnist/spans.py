@@ -259,7 +259,7 @@ def _inner_folder(
     """The folder inside one of torchvision's that holds the IDX files; None where there is none."""
     for name in names:
         if entries.get(name):
-            inner = files.join(folder, name)
+            inner = os.path.join(folder, name)
             below = _entries(inner)
             if _ALL_NAMES & set(below):
                 return inner
@@ -281,7 +281,7 @@ def _by_number(data_dir: str, folders: Sequence[str]) -> dict[int, str]:
                 f"{data_dir!r} has two folders for span {number}: "
                 f"{os.path.basename(spans[number])} and {name}. Expected one: rename the other."
             )
-        spans[number] = files.join(data_dir, name)
+        spans[number] = os.path.join(data_dir, name)
     return spans
 
 
@@ -299,7 +299,7 @@ def _find(directory: str, entries: dict[str, bool], role: str) -> str | None:
     """The path of a role's file, or None; a folder of that name counts only if no file has one."""
     present = [name for name in _names(role) if name in entries]
     present = [name for name in present if not entries[name]] or present
-    paths = [files.join(directory, name) for name in present]
+    paths = [os.path.join(directory, name) for name in present]
     if len(paths) == 2 and present[1] == f"{present[0]}.gz" and _is_unpacked(*paths):
         return paths[0]
     if len(present) > 1:

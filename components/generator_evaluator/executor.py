@@ -10,8 +10,8 @@ import numpy as np
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
-from tfx.v1.dsl.io import fileio
 
+import storage
 from components.anomalies import find_anomalies
 from components.data_blessing import read_blessing
 from evaluation import document
@@ -126,8 +126,8 @@ def _read_tuned(input_dict: dict[str, list[Any]], train: dict[str, Any]) -> dict
 
 def _read_progress(model_run: Any) -> list[dict[str, Any]]:
     """Returns the lines of the training's `progress.jsonl`, oldest first."""
-    with fileio.open(os.path.join(model_run.uri, "progress.jsonl")) as file:
-        return [json.loads(line) for line in file.read().splitlines()]
+    content = storage.read(os.path.join(model_run.uri, "progress.jsonl"))
+    return [json.loads(line) for line in content.splitlines()]
 
 
 def _write_evaluation(
@@ -166,5 +166,4 @@ def _write_blessing(blessing: Any, content: dict[str, Any]) -> None:
 
 
 def _write(artifact: Any, name: str, content: bytes) -> None:
-    with fileio.open(os.path.join(artifact.uri, name), "wb") as file:
-        file.write(content)
+    storage.write(os.path.join(artifact.uri, name), content)

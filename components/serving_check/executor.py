@@ -12,7 +12,8 @@ import psutil
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import path_utils
-from tfx.v1.dsl.io import fileio
+
+import storage
 
 _PROBE = os.path.join(os.path.dirname(__file__), "probe.py")
 _POLL_SECONDS = 0.1
@@ -71,8 +72,7 @@ class Executor(base_executor.BaseExecutor):
         blessing.set_int_custom_property("blessed", 1)
         for name, value in measured.items():
             blessing.set_float_custom_property(name, value)
-        with fileio.open(os.path.join(blessing.uri, "INFRA_BLESSED"), "w") as file:
-            json.dump(measured, file)
+        storage.write(os.path.join(blessing.uri, "INFRA_BLESSED"), json.dumps(measured).encode())
 
 
 def probe(model_dir: str, timeout_seconds: float, memory_gib: float) -> dict[str, float]:

@@ -111,10 +111,10 @@ def test_what_cannot_be_rolled_back_or_retired(pushed, workspace, tmp_path):
     [version] = versions(workspace)
     place = ["--output-dir", str(workspace / "outputs")]
     for command, said in (
-        (["rollback", *place], f"{version.name} is the only version"),
+        (["rollback", *place], f"{version.name} is the only one"),
         (["retire", version.name, *place], "is served. Roll back first"),
         (["retire", "7", *place], f"there are {version.name}"),
-        (["rollback", "--output-dir", str(tmp_path)], "no version is in"),
+        (["rollback", "--output-dir", str(tmp_path)], "there is no version in"),
     ):
         result = local_runner(*command)
         assert result.returncode == 2

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mnist import files, idx
+import storage
+from mnist import idx
 from mnist.idx import IdxError
 
 REPOSITORY = Path(__file__).parents[3]
@@ -376,7 +377,7 @@ def test_random_local_paths(path: str) -> None:
 
 
 def write_half(path: Path) -> None:
-    with files.atomic_file(str(path)) as stream:
+    with storage.atomic_file(str(path)) as stream:
         stream.write(b"half")
         raise KeyboardInterrupt
 
