@@ -92,7 +92,8 @@ def check_shape(name: str, shape: tuple[int, ...], spec: TensorSpec) -> None:
       RequestError: it is not the signature's.
     """
     fits = len(shape) == len(spec.shape) and all(
-        wanted is None or wanted == size for wanted, size in zip(spec.shape, shape, strict=True)
+        size >= 0 if wanted is None else size == wanted
+        for wanted, size in zip(spec.shape, shape, strict=True)
     )
     if not fits:
         expected = [-1 if size is None else size for size in spec.shape]
