@@ -124,12 +124,12 @@ def state_of(trainer, folder: str):
     return find_start("served", folder, trainer.lasting_variables())
 
 
-def with_fresh_optimisers(start, trainer):
-    """The same start, but for the optimisers' state."""
+def with_fresh_optimizers(start, trainer):
+    """The same start, but for the optimizers' state."""
     fresh = {
         name: variable.numpy()
         for name, variable in trainer.lasting_variables().items()
-        if "optimiser" in name
+        if "optimizer" in name
     }
     return dataclasses.replace(start, values=start.values | fresh)
 
@@ -154,10 +154,10 @@ def compare(arguments) -> dict:
         share = {"warm_learning_rate": rate}
         runs[f"warm, rate {rate:g}"] = (budget, start, share)
         runs[f"warm, rate {rate:g}, a third"] = (budget / 3, start, share)
-    if arguments.fresh_optimisers:
-        other = with_fresh_optimisers(start, fresh)
+    if arguments.fresh_optimizers:
+        other = with_fresh_optimizers(start, fresh)
         share = {"warm_learning_rate": arguments.rates[0]}
-        runs[f"warm, rate {arguments.rates[0]:g}, a third, fresh optimisers"] = (
+        runs[f"warm, rate {arguments.rates[0]:g}, a third, fresh optimizers"] = (
             budget / 3,
             other,
             share,
@@ -208,7 +208,7 @@ def main() -> None:
     add("--steps", type=int, help="updates of each training in place of seconds")
     add("--every", type=float, default=5.0, help="seconds or updates between two measures")
     add("--rates", type=float, nargs="+", default=[1.0], help="shares of the rate when warm")
-    add("--fresh-optimisers", action="store_true", help="also a warm start without theirs")
+    add("--fresh-optimizers", action="store_true", help="also a warm start without theirs")
     add("--preset", default="default")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="another setting")
     add("--seed", type=int, default=0, help="of the spans")

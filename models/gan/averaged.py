@@ -54,7 +54,7 @@ class AveragedGenerator:
     def draw(self, digits: np.ndarray) -> np.ndarray:
         """Draws a picture for each of the digits int [n], uint8 [n, 28, 28, 1].
 
-        The latents are the same on every call, `sampling_width` times as wide as in training.
+        The latents are the same on every call, `latent_scale` times as wide as in training.
         """
         count = len(digits)
         padded = np.resize(digits, -(-count // _ROWS) * _ROWS).astype(np.int32)
@@ -65,7 +65,7 @@ class AveragedGenerator:
         return np.concatenate(pictures)[:count]
 
     def _draw_rows_eagerly(self, digits: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-        latent = self._settings.sampling_width * self._latent((_PICTURES, number))
+        latent = self._settings.latent_scale * self._latent((_PICTURES, number))
         return to_pixels(apply(self.network, latent, digits, training=False))
 
     def _latent(self, stream: tuple[int, int | tf.Tensor]) -> tf.Tensor:

@@ -56,7 +56,7 @@ def choose_xla(setting: str, replicas: int) -> bool:
     On CPUs XLA's gradients of convolutions are many times slower: `docs/training.md`.
 
     Raises:
-      ValueError: when several replicas are to be compiled: their optimisers meet in between.
+      ValueError: when several replicas are to be compiled: their optimizers meet in between.
     """
     if setting == "on" and replicas > 1:
         raise ValueError(f"train.xla=on goes with one replica, and here are {replicas}")

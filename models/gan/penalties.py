@@ -2,7 +2,7 @@
 
 Each is a float32 scalar and can be differentiated again, by the discriminator's variables. A
 discriminator may compute in half precision inside; its input, its logits and so the gradients
-here are float32. One that normalises by the batch makes every logit depend on every picture: the
+here are float32. One that normalizes by the batch makes every logit depend on every picture: the
 penalties are then those of the sum of the logits.
 """
 
@@ -23,7 +23,7 @@ def zero_centred_penalty(
 
     Args:
       discriminate: float32 [n, 28, 28, c] -> logits float32 [n].
-      images: float32 [n, 28, 28, c] in [-1, 1], c being 1, or 3 under `grey_views`.
+      images: float32 [n, 28, 28, c] in [-1, 1], c being 1, or 3 under `log_intensity_channels`.
 
     Returns:
       A float32 scalar of at least 0, 0.5 * E[|grad_x D(x)|^2].
@@ -41,7 +41,7 @@ def interpolated_penalty(
 
     Args:
       discriminate: float32 [n, 28, 28, c] -> logits float32 [n].
-      real: float32 [n, 28, 28, c] in [-1, 1], c being 1, or 3 under `grey_views`.
+      real: float32 [n, 28, 28, c] in [-1, 1], c being 1, or 3 under `log_intensity_channels`.
       fake: like `real`.
       share: of the real picture in each mixture, float32 [n, 1, 1, 1] in [0, 1].
 

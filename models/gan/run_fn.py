@@ -97,7 +97,7 @@ def _hold_out(
     """The rows to train on, and the digits held out, where there is use for them."""
     if not classifier or not settings.evaluations:
         return np.arange(len(images)), None
-    trained, held_out = split_held_out(len(images), settings.holdout_share, settings.seed)
+    trained, held_out = split_held_out(len(images), settings.validation_split, settings.seed)
     return trained, HeldOut(images[held_out], labels[held_out], FeatureExtractor(classifier))
 
 

@@ -8,19 +8,12 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from models.gan.losses import LOSSES
 from models.gan.samples import encode_grid
 from models.gan.training import GanTrainer, Progress
 
 _progress_log = logging.getLogger("mnist_gan.progress")
 
-# Below this loss the discriminator is sure of everything and teaches the generator nothing.
-_SATURATED = {
-    "non_saturating": 0.02,
-    "minimax": 0.02,
-    "least_squares": 0.005,
-    "hinge": 0.005,
-    "relativistic": 0.01,
-}
 _SHOWN = np.arange(80) % 10  # the digits in turn, so that a column holds one
 
 
@@ -107,7 +100,8 @@ class RunLog:
     def _name_failures(self, progress: Progress) -> None:
         """Warns of a failure mode once, with what to try."""
         loss = progress.scalars["discriminator_loss"]
-        if loss < _SATURATED.get(self._trainer.settings.loss, -np.inf):
+        bound = LOSSES[self._trainer.settings.loss].saturated_below
+        if bound is not None and loss < bound:
             self._warn(
                 "discriminator saturated",
                 f"its loss is {loss:.2g}, so the generator learns next to nothing. Raise "

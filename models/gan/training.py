@@ -133,7 +133,7 @@ class GanTrainer:
         saving = _Timer(clock, self.settings.checkpoint_seconds)
         reporting = _Timer(clock, self.settings.report_seconds)
         last_step = self.step
-        steps = 1 if self.settings.max_seconds else self.settings.steps_per_call
+        steps = 1 if self.settings.max_seconds else self.settings.steps_per_execution
         [fraction] = self._agree(self._fraction(clock.seconds))
         while fraction < 1.0 and not self._patience.exhausted:
             called_at = clock.seconds
@@ -176,7 +176,7 @@ class GanTrainer:
         return self.average.draw(digits)
 
     def begin_from(self, start: Start) -> None:
-        """Takes up where another training ended: its networks, optimisers and average.
+        """Takes up where another training ended: its networks, optimizers and average.
 
         Args:
           start: from `find_start`, which has seen to it that it fits.
@@ -202,8 +202,8 @@ class GanTrainer:
         groups = {
             "generator": update.generator.variables,
             "discriminator": update.discriminator.variables,
-            "generator_optimiser": update.generator_optimiser.variables,
-            "discriminator_optimiser": update.discriminator_optimiser.variables,
+            "generator_optimizer": update.generator_optimizer.variables,
+            "discriminator_optimizer": update.discriminator_optimizer.variables,
             "average": update.average,
             "best": self.best.network.variables,
             "step": [update.step],
@@ -313,15 +313,15 @@ class GanTrainer:
         return min(max(by_time, by_step), 1.0)
 
     def _next_steps(self, steps: int, seconds: float) -> int:
-        """Updates for the next call: `steps_per_call`, or what fits into `_CALL_SECONDS`.
+        """Updates for the next call: `steps_per_execution`, or what fits into `_CALL_SECONDS`.
 
         Short calls keep a busy or slow machine from overrunning the budget; the count does not
         change what is computed, but for where in a call the learning rate is set.
         """
         if self.settings.max_seconds is None:
-            return self.settings.steps_per_call
+            return self.settings.steps_per_execution
         fitting = int(steps * _CALL_SECONDS / max(seconds, 1e-6))
-        return min(max(fitting, 1), 4 * steps, self.settings.steps_per_call)
+        return min(max(fitting, 1), 4 * steps, self.settings.steps_per_execution)
 
     def _agree(self, *values: float) -> list[Any]:
         """The mean over all processes of what each of them has seen; of one process, its own."""

@@ -198,7 +198,9 @@ class _GanTuner(BaseTuner):
         super().__init__(oracle, directory=working_dir, project_name="tuner", overwrite=True)
         self._first = first
         self._images, self._labels = data
-        self._trained, held_out = split_held_out(len(self._images), first.holdout_share, first.seed)
+        self._trained, held_out = split_held_out(
+            len(self._images), first.validation_split, first.seed
+        )
         self._held_out = HeldOut(self._images[held_out], self._labels[held_out], extractor)
         self._state_dir = state_dir
         self._strategy = strategy

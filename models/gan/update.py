@@ -13,10 +13,10 @@ from models.gan.fused_adam import FusedAdam
 from models.gan.losses import LOSSES
 from models.gan.networks import (
     IMAGE_SHAPE,
+    add_log_intensity_channels,
     apply,
     build_discriminator,
     build_generator,
-    draw_greys_apart,
     scale_pixels,
 )
 from models.gan.penalties import interpolated_penalty, zero_centred_penalty
@@ -86,7 +86,7 @@ class _Judged(NamedTuple):
 
 
 class GanUpdate:
-    """Both networks, their optimisers and the generator's average, and how they are updated.
+    """Both networks, their optimizers and the generator's average, and how they are updated.
 
     Every random draw follows from `settings.seed` and the step, so the position in the data and
     in the random streams is the step alone.
@@ -126,22 +126,22 @@ class GanUpdate:
             for variable in self.generator.trainable_variables
         ]
         half = precision == "mixed_float16"
-        self.generator_optimiser = _optimiser(settings, settings.generator_learning_rate, half)
-        self.generator_optimiser.build(self.generator.trainable_variables)
+        self.generator_optimizer = _optimizer(settings, settings.generator_learning_rate, half)
+        self.generator_optimizer.build(self.generator.trainable_variables)
         rate = settings.discriminator_learning_rate
-        self.discriminator_optimiser = _optimiser(settings, rate, half)
-        self.discriminator_optimiser.build(self.discriminator.trainable_variables)
+        self.discriminator_optimizer = _optimizer(settings, rate, half)
+        self.discriminator_optimizer.build(self.discriminator.trainable_variables)
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         # Updates since the weights were drawn: more than the step where another training began.
         self.age = tf.Variable(0, dtype=tf.int64, trainable=False, name="age")
 
     def set_rates(self, share: tf.Tensor) -> None:
         """Sets both learning rates to this share of those in the settings."""
-        for optimiser, rate in (
-            (self.generator_optimiser, self.settings.generator_learning_rate),
-            (self.discriminator_optimiser, self.settings.discriminator_learning_rate),
+        for optimizer, rate in (
+            (self.generator_optimizer, self.settings.generator_learning_rate),
+            (self.discriminator_optimizer, self.settings.discriminator_learning_rate),
         ):
-            inner = getattr(optimiser, "inner_optimizer", optimiser)
+            inner = getattr(optimizer, "inner_optimizer", optimizer)
             inner.learning_rate.assign(rate * share)
 
     def __call__(self, deviation: tf.Tensor) -> tf.Tensor:
@@ -162,7 +162,7 @@ class GanUpdate:
             fake = self._generate(batch, deviation)
             with tf.GradientTape() as tape:
                 loss = self._judge(batch, fake).loss / self._replicas
-                scaled = self.discriminator_optimiser.scale_loss(loss)
+                scaled = self.discriminator_optimizer.scale_loss(loss)
             self._apply_to_discriminator(tape, scaled, batch, fake)
         batch = self._batch(self.step * rounds + rounds - 1, deviation)
         with tf.GradientTape() as generating:
@@ -174,13 +174,13 @@ class GanUpdate:
             generator_loss = self._loss.generator(judged.real, judged.fake)
             generator_loss += judged.fake_seen
             loss = judged.loss
-            scaled = self.discriminator_optimiser.scale_loss(loss / self._replicas)
-            generator_scaled = self.generator_optimiser.scale_loss(generator_loss / self._replicas)
+            scaled = self.discriminator_optimizer.scale_loss(loss / self._replicas)
+            generator_scaled = self.generator_optimizer.scale_loss(generator_loss / self._replicas)
         gradients = generating.gradient(
             fake, self.generator.trainable_variables, tape.gradient(generator_scaled, fake)
         )
         self._apply_to_discriminator(tape, scaled, batch, fake)
-        self.generator_optimiser.apply(gradients, self.generator.trainable_variables)
+        self.generator_optimizer.apply(gradients, self.generator.trainable_variables)
         self._update_average()
         means = [tf.reduce_mean(judged.real), tf.reduce_mean(judged.fake)]
         return tf.stack([loss, generator_loss, *means])
@@ -217,7 +217,9 @@ class GanUpdate:
         if self.settings.instance_noise:
             noise = tf.random.stateless_normal(tf.shape(images), draws.for_one(noising))
             images += deviation * noise
-        return draw_greys_apart(images) if self.settings.grey_views else images
+        return (
+            add_log_intensity_channels(images) if self.settings.log_intensity_channels else images
+        )
 
     def _judge(self, batch: _Batch, fake: tf.Tensor) -> _Judged:
         real_logits, *real_seen = self._look(batch.real, batch.digits)
@@ -225,14 +227,14 @@ class GanUpdate:
         target = 1.0 - self.settings.label_smoothing
         loss = self._loss.discriminator(real_logits, fake_logits, target)
         loss += self._seeing_loss(real_seen, batch.digits)
-        if self.settings.interpolated_weight:
+        if self.settings.gradient_penalty_weight:
             share = tf.random.stateless_uniform(
                 [self._local_batch, 1, 1, 1], batch.draws.for_one(_MIXTURE)
             )
             penalty = interpolated_penalty(
                 self._discriminate(batch), batch.real, tf.stop_gradient(fake), share
             )
-            loss += self.settings.interpolated_weight * penalty
+            loss += self.settings.gradient_penalty_weight * penalty
         return _Judged(loss, real_logits, fake_logits, self._seeing_loss(fake_seen, batch.digits))
 
     def _look(self, images: tf.Tensor, digits: tf.Tensor) -> list[tf.Tensor]:
@@ -245,7 +247,7 @@ class GanUpdate:
             return tf.constant(0.0)
         [logits] = seen
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(digits, logits)
-        return self.settings.auxiliary_weight * tf.reduce_mean(losses)
+        return self.settings.auxiliary_loss_weight * tf.reduce_mean(losses)
 
     def _discriminate(self, batch: _Batch) -> Callable[[tf.Tensor], tf.Tensor]:
         return lambda images: self._look(images, batch.digits)[0]
@@ -262,7 +264,7 @@ class GanUpdate:
                 lambda: self._penalised(gradients, batch, tf.stop_gradient(fake)),
                 lambda: [tf.identity(gradient) for gradient in gradients],
             )
-        self.discriminator_optimiser.apply(gradients, variables)
+        self.discriminator_optimizer.apply(gradients, variables)
 
     def _penalised(
         self, gradients: list[tf.Tensor], batch: _Batch, fake: tf.Tensor
@@ -281,7 +283,7 @@ class GanUpdate:
                 generated = zero_centred_penalty(self._discriminate(batch), fake)
                 penalty += settings.r2_weight * generated
             penalty *= settings.penalty_interval / self._replicas
-            scaled = self.discriminator_optimiser.scale_loss(penalty)
+            scaled = self.discriminator_optimizer.scale_loss(penalty)
         extra = tape.gradient(scaled, self.discriminator.trainable_variables)
         # A bias that the gradient at the input does not depend on has none.
         return [
@@ -295,13 +297,13 @@ class GanUpdate:
             average.assign(average + (1.0 - decay) * (current.value - average))
 
 
-def _optimiser(settings: TrainSettings, rate: float, half: bool) -> keras.optimizers.Optimizer:
+def _optimizer(settings: TrainSettings, rate: float, half: bool) -> keras.optimizers.Optimizer:
     makers: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
         "sgd": lambda: keras.optimizers.SGD(rate),
         "momentum": lambda: keras.optimizers.SGD(rate, momentum=settings.beta_1),
         "adam": lambda: FusedAdam(rate, settings.beta_1, settings.beta_2),
         "rmsprop": lambda: keras.optimizers.RMSprop(rate, rho=settings.beta_2),
     }
-    optimiser = makers[settings.optimiser]()
+    optimizer = makers[settings.optimizer]()
     # Half precision's gradients would underflow unscaled.
-    return keras.optimizers.LossScaleOptimizer(optimiser) if half else optimiser
+    return keras.optimizers.LossScaleOptimizer(optimizer) if half else optimizer

@@ -155,7 +155,7 @@ def _read_start(
         raise _UnfitError(f"the state in {place} cannot be read: {error}") from error
     misfit = find_misfit(values, variables)
     if misfit:
-        raise _UnfitError(f"its networks or optimisers are others: it holds {misfit}")
+        raise _UnfitError(f"its networks or optimizers are others: it holds {misfit}")
     course: dict[str, Any] = content["extra"]["course"]
     if judged and course["cold"] is None:
         raise _UnfitError("it was trained without evaluations, so there is nothing to hold it to")

@@ -333,7 +333,7 @@ def test_warm_starts_go_on_from_what_is_served_and_never_from_what_was_rejected(
     other = ("--set", "train.warm_start=served", "--set", "train.latent_dim=66")
     refused = local_runner(*arguments, *other)
     assert refused.returncode == 1
-    assert "its networks or optimisers are others" in refused.stdout
+    assert "its networks or optimizers are others" in refused.stdout
     assert "Traceback" not in refused.stdout + refused.stderr
 
 

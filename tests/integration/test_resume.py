@@ -32,7 +32,7 @@ STEPS, PER_CALL = 120, 2
 RECIPE: dict[str, Any] = {
     "max_seconds": None,
     "max_steps": STEPS,
-    "steps_per_call": PER_CALL,
+    "steps_per_execution": PER_CALL,
     "deterministic": True,
     "batch_size": 8,
     "latent_dim": 8,
@@ -41,7 +41,7 @@ RECIPE: dict[str, Any] = {
     "dropout": 0.2,  # whose random numbers are state
     "instance_noise": 0.2,
     "evaluations": 10,
-    "holdout_share": 0.2,
+    "validation_split": 0.2,
     "report_seconds": 1e-3,
     "sample_seconds": 3600,
     "checkpoint_seconds": 3600,
@@ -271,7 +271,7 @@ def test_a_killed_training_loses_an_interval_at_most(
 def test_divergence_ends_the_run_and_exports_nothing(start: Any, tmp_path: Path) -> None:
     training = start(
         tmp_path,
-        optimiser="sgd",
+        optimizer="sgd",
         loss="least_squares",
         generator_learning_rate=1.0,
         discriminator_learning_rate=1.0,

@@ -217,28 +217,28 @@ def test_bits_and_names_are_kept(tmp_path: Path, scheme: str) -> None:
         assert fresh[name].numpy().tobytes() == value.tobytes(), name
 
 
-def test_keras_network_and_optimiser(tmp_path: Path) -> None:
+def test_keras_network_and_optimizer(tmp_path: Path) -> None:
     def made() -> tuple[keras.Model, keras.optimizers.Optimizer, dict[str, tf.Variable]]:
         network = keras.Sequential(
             [keras.Input([3]), keras.layers.Dense(2), keras.layers.BatchNormalization()]
         )
-        optimiser = keras.optimizers.Adam(0.1)
-        optimiser.build(network.trainable_variables)
-        state = [*network.variables, *optimiser.variables]
-        return network, optimiser, {f"{i}": variable.value for i, variable in enumerate(state)}
+        optimizer = keras.optimizers.Adam(0.1)
+        optimizer.build(network.trainable_variables)
+        state = [*network.variables, *optimizer.variables]
+        return network, optimizer, {f"{i}": variable.value for i, variable in enumerate(state)}
 
-    def train(network: keras.Model, optimiser: keras.optimizers.Optimizer) -> None:
+    def train(network: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(network(tf.eye(3), training=True) ** 3)
-        optimiser.apply(tape.gradient(loss, network.trainable_variables))
+        optimizer.apply(tape.gradient(loss, network.trainable_variables))
 
-    network, optimiser, state = made()
-    train(network, optimiser)
+    network, optimizer, state = made()
+    train(network, optimizer)
     Checkpoints(str(tmp_path), KEY, state).save(1, {})
-    train(network, optimiser)
-    resumed_network, resumed_optimiser, resumed = made()
+    train(network, optimizer)
+    resumed_network, resumed_optimizer, resumed = made()
     assert Checkpoints(str(tmp_path), KEY, resumed).restore() == (1, {})
-    train(resumed_network, resumed_optimiser)
+    train(resumed_network, resumed_optimizer)
     for name, variable in state.items():
         assert resumed[name].numpy().tobytes() == variable.numpy().tobytes()
 

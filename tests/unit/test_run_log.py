@@ -188,7 +188,7 @@ def test_a_saturated_discriminator_is_named_once(
 def test_a_wasserstein_critic_has_no_such_bound(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with RunLog(str(tmp_path), trainer_of(loss="wasserstein", interpolated_weight=10)) as log:
+    with RunLog(str(tmp_path), trainer_of(loss="wasserstein", gradient_penalty_weight=10)) as log:
         log.record(progress(1, scalars=SCALARS | {"discriminator_loss": -50.0}))
     assert warnings(caplog) == []
 

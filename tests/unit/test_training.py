@@ -33,11 +33,11 @@ TINY: dict[str, Any] = {
     "max_steps": 2,
     "batch_size": 4,
     "latent_dim": 8,
-    "auxiliary_weight": 0,
+    "auxiliary_loss_weight": 0,
     "generator_channels": (8, 4, 4),
     "discriminator_channels": (4, 4, 8),
 }
-WGAN_GP = {"loss": "wasserstein", "interpolated_weight": 10, "r1_weight": 0}
+WGAN_GP = {"loss": "wasserstein", "gradient_penalty_weight": 10, "r1_weight": 0}
 Weights = list[np.ndarray]
 
 
@@ -126,7 +126,7 @@ class Plain:
             own.assign(variable.numpy())
         self.images = pixels.astype(np.float32)[..., np.newaxis] / 127.5 - 1
         self.labels = labels.astype(np.int32)
-        self.tied = twin.get_layer(PROJECTION).kernel if update.settings.share_linear else None
+        self.tied = twin.get_layer(PROJECTION).kernel if update.settings.tie_projection else None
 
     def draw(self, number: int, deviation: float) -> Any:
         """Stream 0 draws the rows, 1 the latents, 4 and 5 the noises, 6 the mixtures."""
@@ -147,7 +147,7 @@ class Plain:
 
     def look(self, images: tf.Tensor) -> tf.Tensor:
         """What the discriminator is shown."""
-        if not self.settings.grey_views:
+        if not self.settings.log_intensity_channels:
             return images
         levels = (images + 1) * 127.5
         ends = [tf.math.log(1 + tf.maximum(x, 0) / 4) for x in (levels, 256 - levels)]
@@ -155,15 +155,15 @@ class Plain:
 
     def judge(self, images: tf.Tensor, digits: tf.Tensor) -> tf.Tensor:
         outputs = apply(self.discriminator, images, digits, training=True)
-        return outputs[0] if self.settings.auxiliary_weight else outputs
+        return outputs[0] if self.settings.auxiliary_loss_weight else outputs
 
     def surprise(self, images: tf.Tensor, digits: tf.Tensor) -> tf.Tensor | float:
         """At the digits, of what the discriminator sees; weighted."""
-        if not self.settings.auxiliary_weight:
+        if not self.settings.auxiliary_loss_weight:
             return 0.0
         _, seen = apply(self.discriminator, images, digits, training=True)
         told = tf.one_hot(digits, 10) * tf.math.log(tf.nn.softmax(seen))
-        return -self.settings.auxiliary_weight * tf.reduce_sum(told) / 4
+        return -self.settings.auxiliary_loss_weight * tf.reduce_sum(told) / 4
 
     def slopes(self, images: tf.Tensor, digits: tf.Tensor) -> tf.Tensor:
         """Each row's own gradient, one at a time."""
@@ -197,10 +197,10 @@ class Plain:
                     smooth = settings.label_smoothing
                     loss = (1 - smooth) * soft(-on_real) + smooth * soft(on_real) + soft(on_fake)
                 loss += self.surprise(real, digits)
-                if settings.interpolated_weight:
+                if settings.gradient_penalty_weight:
                     mixed = share * real + (1 - share) * tf.stop_gradient(fake)
                     norms = tf.sqrt(self.slopes(mixed, digits))
-                    loss += settings.interpolated_weight * tf.reduce_mean((norms - 1) ** 2)
+                    loss += settings.gradient_penalty_weight * tf.reduce_mean((norms - 1) ** 2)
                 if step % settings.penalty_interval == 0:
                     strength = 0.5 * settings.penalty_interval
                     r1 = tf.reduce_mean(self.slopes(real, digits)) if settings.r1_weight else 0.0
@@ -228,7 +228,7 @@ class Plain:
 # With a smooth output: where pictures are of whole levels, a pixel between two of them can fall to
 # either side by rounding alone, and two right computations then differ by a level.
 SGD = {
-    "optimiser": "sgd",
+    "optimizer": "sgd",
     "generator_learning_rate": 0.3,
     "discriminator_learning_rate": 0.2,
     "generator_output": "tanh",
@@ -242,10 +242,10 @@ SGD = {
         {"r1_weight": 0.5, "penalty_interval": 2, "label_smoothing": 0.2},
         {"r1_weight": 0.5, "r2_weight": 0.3, "penalty_interval": 1, "seed": 5},
         {"discriminator_steps": 3, "r1_weight": 0.1, "instance_noise": 0.5},
-        WGAN_GP | {"generator_normalisation": "none", "instance_noise": 0.2},
-        {"share_linear": True, "r1_weight": 0.2, "discriminator_steps": 2},
-        {"auxiliary_weight": 0.7, "r1_weight": 0.2, "generator_channels": (8, 4, 0)},
-        {"grey_views": True, "r1_weight": 0.2, "r2_weight": 0.1, "instance_noise": 0.5},
+        WGAN_GP | {"generator_normalization": "none", "instance_noise": 0.2},
+        {"tie_projection": True, "r1_weight": 0.2, "discriminator_steps": 2},
+        {"auxiliary_loss_weight": 0.7, "r1_weight": 0.2, "generator_channels": (8, 4, 0)},
+        {"log_intensity_channels": True, "r1_weight": 0.2, "r2_weight": 0.1, "instance_noise": 0.5},
     ],
     ids=str,
 )
@@ -347,8 +347,8 @@ def test_shared_weights_learn_from_each_loss(make_update, eagerly: None) -> None
     moved = {}
     for name, rates in {"g": (rate, small), "d": (small, rate), "both": (rate, rate)}.items():
         update = make_update(
-            optimiser="sgd",
-            share_linear=True,
+            optimizer="sgd",
+            tie_projection=True,
             generator_learning_rate=rates[0],
             discriminator_learning_rate=rates[1],
         )
@@ -362,7 +362,7 @@ def test_shared_weights_learn_from_each_loss(make_update, eagerly: None) -> None
 
 
 def test_shared_weights_are_saved_and_restored_once(make, eagerly: None, tmp_path: Path) -> None:
-    trainer, other = (make(share_linear=True, seed=seed) for seed in (0, 1))
+    trainer, other = (make(tie_projection=True, seed=seed) for seed in (0, 1))
     kernel = trainer.update.generator.get_layer(PROJECTION).kernel
     named = trainer.variables()
     assert sum(variable is kernel.value for variable in named.values()) == 1
@@ -388,33 +388,33 @@ RECIPES: list[dict[str, Any]] = [
     {"loss": "hinge"},
     {"loss": "relativistic"},
     WGAN_GP,
-    {"loss": "wasserstein", "discriminator_normalisation": "spectral"},
+    {"loss": "wasserstein", "discriminator_normalization": "spectral"},
     {"label_smoothing": 0.1},
     {"generator_activation": "leaky_relu", "leaky_slope": 0.0},
     {"generator_activation": "elu"},
     {"generator_output": "tanh"},
-    {"grey_views": True},
+    {"log_intensity_channels": True},
     {"discriminator_activation": "relu"},
     {"discriminator_activation": "elu"},
-    {"initialisation": "normal"},
-    {"initialisation": "he"},
-    {"generator_normalisation": "none"},
-    {"discriminator_normalisation": "batch", "r1_weight": 0},
-    {"discriminator_normalisation": "spectral"},
+    {"initializer": "normal"},
+    {"initializer": "he"},
+    {"generator_normalization": "none"},
+    {"discriminator_normalization": "batch", "r1_weight": 0},
+    {"discriminator_normalization": "spectral"},
     {"dropout": 0.3},
     {"instance_noise": 0.5},
     {"augmentation": ("translation", "cutout", "brightness", "contrast")},
     {"augmentation": ("cutout",)},
     {"r1_weight": 0.25},
     {"r2_weight": 1.0},
-    {"optimiser": "sgd"},
-    {"optimiser": "momentum"},
-    {"optimiser": "rmsprop"},
+    {"optimizer": "sgd"},
+    {"optimizer": "momentum"},
+    {"optimizer": "rmsprop"},
     {"discriminator_steps": 3},
     {"latent": "uniform"},
     {"conditional": False},
-    {"share_linear": True},
-    {"auxiliary_weight": 0.5},
+    {"tie_projection": True},
+    {"auxiliary_loss_weight": 0.5},
     {"generator_channels": (8, 4, 0)},
     {"seed": 2**31 - 1},
 ]
@@ -434,7 +434,7 @@ def assert_trains(update: GanUpdate) -> None:
     after = both(update)
     assert all(np.isfinite(w).all() for w in after)
     pairs = zip(before, after, strict=True)
-    # All kernels; a bias before a batch normalisation has no say.
+    # All kernels; a bias before a batch normalization has no say.
     assert all(not np.array_equal(a, b) for a, b in pairs if a.ndim > 1)
 
 
@@ -457,16 +457,16 @@ CHOICES: dict[str, Sequence[Any]] = {
     "latent": ("normal", "uniform"),
     "latent_dim": (1, 8),
     "generator_channels": ((8, 4, 4), (1, 1, 1), (4, 2, 0)),
-    "auxiliary_weight": (0, 0.5),
+    "auxiliary_loss_weight": (0, 0.5),
     "discriminator_channels": ((4, 4, 8), (1, 2, 3)),
     "generator_activation": ("relu", "leaky_relu", "elu"),
     "generator_output": ("levels", "tanh"),
-    "grey_views": (False, True),
+    "log_intensity_channels": (False, True),
     "discriminator_activation": ("leaky_relu", "elu"),
-    "initialisation": ("keras", "normal", "he"),
-    "generator_normalisation": ("batch", "none"),
-    "discriminator_normalisation": ("none", "batch", "spectral"),
-    "share_linear": (False, True),
+    "initializer": ("keras", "normal", "he"),
+    "generator_normalization": ("batch", "none"),
+    "discriminator_normalization": ("none", "batch", "spectral"),
+    "tie_projection": (False, True),
     "dropout": (0.0, 0.4),
     "loss": ("non_saturating", "minimax", "least_squares", "hinge", "wasserstein", "relativistic"),
     "label_smoothing": (0.0, 0.1),
@@ -475,9 +475,9 @@ CHOICES: dict[str, Sequence[Any]] = {
     "r1_weight": (0, 0.25),
     "r2_weight": (0, 0.5),
     "penalty_interval": (1, 16),
-    "interpolated_weight": (0, 10),
+    "gradient_penalty_weight": (0, 10),
     "discriminator_steps": (1, 2),
-    "optimiser": ("sgd", "momentum", "adam", "rmsprop"),
+    "optimizer": ("sgd", "momentum", "adam", "rmsprop"),
     "batch_size": (2, 5),
     "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
 }
@@ -524,14 +524,14 @@ REFUSED: list[tuple[dict[str, Any], list[str]]] = [
     ({"deterministic": True, "max_seconds": 9.0}, ["deterministic", "max_seconds=null"]),
     ({"generator_channels": (8, 0, 4)}, ["generator_channels", "1 or more"]),
     ({"label_smoothing": 0.1, "loss": "hinge"}, ["label_smoothing", "loss=hinge"]),
-    ({"loss": "wasserstein"}, ["loss=wasserstein", "interpolated_weight", "spectral"]),
+    ({"loss": "wasserstein"}, ["loss=wasserstein", "gradient_penalty_weight", "spectral"]),
     (
-        {"discriminator_normalisation": "batch", "r1_weight": 0, "r2_weight": 0.1},
-        ["discriminator_normalisation=batch", "r1_weight", "r2_weight", "interpolated_weight"],
+        {"discriminator_normalization": "batch", "r1_weight": 0, "r2_weight": 0.1},
+        ["discriminator_normalization=batch", "r1_weight", "r2_weight", "gradient_penalty_weight"],
     ),
     (
-        {"share_linear": True, "discriminator_normalisation": "spectral"},
-        ["share_linear", "discriminator_normalisation=spectral"],
+        {"tie_projection": True, "discriminator_normalization": "spectral"},
+        ["tie_projection", "discriminator_normalization=spectral"],
     ),
     ({"patience": 1, "evaluations": 0}, ["patience", "evaluations=0"]),
     ({"warm_start": "auto", "evaluations": 1}, ["warm_start=auto", "evaluations=1"]),
@@ -556,9 +556,9 @@ def test_settings_beside_a_conflict_are_accepted() -> None:
         {"max_steps": 2, "max_seconds": None, "deterministic": True},
         {"label_smoothing": 0.1, "loss": "minimax"},
         WGAN_GP,
-        {"discriminator_normalisation": "batch", "r1_weight": 0},
-        {"share_linear": True, "discriminator_normalisation": "batch", "r1_weight": 0},
-        {"auxiliary_weight": 0.1, "conditional": False},
+        {"discriminator_normalization": "batch", "r1_weight": 0},
+        {"tie_projection": True, "discriminator_normalization": "batch", "r1_weight": 0},
+        {"auxiliary_loss_weight": 0.1, "conditional": False},
         {"patience": 1, "evaluations": 1},
     ):
         TrainSettings(**(TINY | changed))
@@ -588,24 +588,24 @@ def test_half_precision_changes_weights_about_as_float32_does(
     assert np.isfinite(scalars).all()
     for old, new, full in zip(before, both(update), expected, strict=True):
         assert new.dtype == np.float32
-        # Rounding is all that moves a bias before a batch normalisation.
+        # Rounding is all that moves a bias before a batch normalization.
         least = 1e-4 if new.ndim > 1 else 1e-2
         assert np.linalg.norm(new - full) <= 0.3 * np.linalg.norm(full - old) + least
     assert {average.dtype for average in update.average} == {tf.float32}
-    scaled = isinstance(update.generator_optimiser, keras.optimizers.LossScaleOptimizer)
+    scaled = isinstance(update.generator_optimizer, keras.optimizers.LossScaleOptimizer)
     assert scaled == (precision == "mixed_float16")
 
 
 def test_an_overflow_skips_the_update_and_lowers_the_scale(make_update, eagerly: None) -> None:
     update = make_update("mixed_float16")
-    for optimiser in (update.generator_optimiser, update.discriminator_optimiser):
-        optimiser.dynamic_scale.assign(1e38)
+    for optimizer in (update.generator_optimizer, update.discriminator_optimizer):
+        optimizer.dynamic_scale.assign(1e38)
     before = both(update)
     run(update, 1)
     assert same(both(update), before)
-    assert float(update.discriminator_optimiser.dynamic_scale) == pytest.approx(5e37)
-    for optimiser in (update.generator_optimiser, update.discriminator_optimiser):
-        optimiser.dynamic_scale.assign(2.0**10)
+    assert float(update.discriminator_optimizer.dynamic_scale) == pytest.approx(5e37)
+    for optimizer in (update.generator_optimizer, update.discriminator_optimizer):
+        optimizer.dynamic_scale.assign(2.0**10)
     run(update, 1)
     assert not same(both(update), before)
 
@@ -613,18 +613,18 @@ def test_an_overflow_skips_the_update_and_lowers_the_scale(make_update, eagerly:
 def test_the_state_of_loss_scaling_is_part_of_a_training(make) -> None:
     trainer = make(precision="float16")
     named = {id(variable) for variable in trainer.variables().values()}
-    for optimiser in (trainer.update.generator_optimiser, trainer.update.discriminator_optimiser):
-        for variable in (optimiser.dynamic_scale, optimiser.step_counter):
+    for optimizer in (trainer.update.generator_optimizer, trainer.update.discriminator_optimizer):
+        for variable in (optimizer.dynamic_scale, optimizer.step_counter):
             assert id(variable.value) in named
-        assert id(optimiser.inner_optimizer.iterations.value) in named
+        assert id(optimizer.inner_optimizer.iterations.value) in named
     trainer.update.set_rates(tf.constant(0.5))
-    rate = trainer.update.generator_optimiser.inner_optimizer.learning_rate
+    rate = trainer.update.generator_optimizer.inner_optimizer.learning_rate
     assert float(rate) == pytest.approx(0.5 * trainer.settings.generator_learning_rate)
     assert {v.dtype for v in trainer.best.network.trainable_variables} == {"float32"}
     assert trainer.best.network.get_layer("up_14").compute_dtype == "float32"
 
 
-@pytest.mark.parametrize("changed", [{"dropout": 0.2}, {"discriminator_normalisation": "spectral"}])
+@pytest.mark.parametrize("changed", [{"dropout": 0.2}, {"discriminator_normalization": "spectral"}])
 def test_all_state_is_part_of_a_training(make, changed: dict[str, Any]) -> None:
     trainer = make(**changed)
     named = {id(variable) for variable in trainer.variables().values()}
@@ -632,8 +632,8 @@ def test_all_state_is_part_of_a_training(make, changed: dict[str, Any]) -> None:
     holders = (
         update.generator,
         update.discriminator,
-        update.generator_optimiser,
-        update.discriminator_optimiser,
+        update.generator_optimizer,
+        update.discriminator_optimizer,
         trainer.best.network,
     )
     for variable in (v for holder in holders for v in holder.variables):
@@ -704,7 +704,7 @@ def random_weights(network: keras.Model) -> list[tf.Variable]:
 def test_batch_statistics_are_those_of_the_activations(
     conditional: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The mean over ten batches of the mean and the variance before each normalisation."""
+    """The mean over ten batches of the mean and the variance before each normalization."""
     monkeypatch.setattr(averaged, "_ROWS", 30)
     settings = TrainSettings(**(TINY | {"seed": 3, "conditional": conditional}))
     average = AveragedGenerator(settings)
@@ -769,7 +769,7 @@ def test_a_trained_generator_draws_from_wider_latents() -> None:
     """As if the weights at the latent were that much larger."""
     wide, narrow = (
         AveragedGenerator(
-            TrainSettings(**(TINY | {"sampling_width": width, "generator_output": "tanh"}))
+            TrainSettings(**(TINY | {"latent_scale": width, "generator_output": "tanh"}))
         )
         for width in (1.5, 1.0)
     )
@@ -782,7 +782,7 @@ def test_a_trained_generator_draws_from_wider_latents() -> None:
 
 
 def test_without_batch_statistics_there_is_nothing_to_recompute(monkeypatch) -> None:
-    average = AveragedGenerator(TrainSettings(**(TINY | {"generator_normalisation": "none"})))
+    average = AveragedGenerator(TrainSettings(**(TINY | {"generator_normalization": "none"})))
     monkeypatch.setattr(average, "_latent", None)
     given = random_weights(average.network)
     average.set_weights(given)
@@ -806,7 +806,7 @@ class Script:
         return Judgement(self.fids.pop(0), 1.0, (0.1,) * 10, 1.0, 0.1)
 
 
-EACH_CALL = {"steps_per_call": 1, "report_seconds": 1e-9}
+EACH_CALL = {"steps_per_execution": 1, "report_seconds": 1e-9}
 
 
 def replace_update(trainer: GanTrainer, update: Callable[[tf.Tensor], tf.Tensor]) -> None:
@@ -855,8 +855,8 @@ def test_every_call_is_reported_and_rates_and_noise_fall(make, quick: None) -> N
     reports, rates = list[Progress](), []
     for progress in trainer.fit():
         reports.append(progress)
-        optimisers = trainer.update.generator_optimiser, trainer.update.discriminator_optimiser
-        rates.append([float(optimiser.learning_rate) for optimiser in optimisers])
+        optimizers = trainer.update.generator_optimizer, trainer.update.discriminator_optimizer
+        rates.append([float(optimizer.learning_rate) for optimizer in optimizers])
     assert [progress.step for progress in reports] == list(range(1, 9))
     assert [progress.fraction for progress in reports] == [i / 8 for i in range(1, 9)]
     assert all(progress.steps_per_second > 0 for progress in reports)
@@ -875,7 +875,7 @@ def test_every_call_is_reported_and_rates_and_noise_fall(make, quick: None) -> N
 def test_updates_in_one_call_or_in_many(make, make_update) -> None:
     """A graph of three updates a call, of five that do not divide into threes, and no graph."""
     changed = SGD | {"max_steps": 5, "final_learning_rate": 1.0, "penalty_interval": 2}
-    trainer, update = make(**changed, steps_per_call=3), make_update(**changed)
+    trainer, update = make(**changed, steps_per_execution=3), make_update(**changed)
     reports = list(trainer.fit())
     assert reports[-1].step == trainer.step == 5
     assert reports[-1].fraction == 1.0
@@ -887,7 +887,7 @@ def test_updates_in_one_call_or_in_many(make, make_update) -> None:
 
 
 def test_a_budget_of_time_ends(make, quick: None) -> None:
-    trainer = counting(make(max_seconds=0.3, max_steps=None, steps_per_call=4))
+    trainer = counting(make(max_seconds=0.3, max_steps=None, steps_per_execution=4))
     started = time.monotonic()
     reports = list(trainer.fit())
     assert 0.3 <= reports[-1].seconds <= time.monotonic() - started < 5
@@ -896,12 +896,12 @@ def test_a_budget_of_time_ends(make, quick: None) -> None:
 
 
 def test_calls_are_as_long_as_fits_a_budget_of_time(make) -> None:
-    timed = make(max_seconds=60, max_steps=None, steps_per_call=32)
+    timed = make(max_seconds=60, max_steps=None, steps_per_execution=32)
     assert timed._next_steps(1, 30.0) == 1  # the first call builds the graph
     assert timed._next_steps(1, 0.001) == 4
     assert timed._next_steps(16, 4.0) == 8
     assert timed._next_steps(16, 0.1) == 32
-    assert make(steps_per_call=32)._next_steps(32, 100.0) == 32
+    assert make(steps_per_execution=32)._next_steps(32, 100.0) == 32
 
 
 def test_the_best_is_kept_and_not_the_last(make, quick: None) -> None:
@@ -949,7 +949,7 @@ def test_patience(make, quick: None, fids: list[float], patience: int | None, st
 
 def test_a_call_across_many_evaluations_makes_one(make, quick: None) -> None:
     script = Script([5.0, 4.0])
-    trainer = counting(make(script, max_steps=8, steps_per_call=5, evaluations=8))
+    trainer = counting(make(script, max_steps=8, steps_per_execution=5, evaluations=8))
     list(trainer.fit())
     assert script.fids == []
     assert exported(trainer) == 8
@@ -997,7 +997,7 @@ def test_a_training_that_is_stopped_without_checkpoints_says_so(make, quick: Non
 
 
 def test_a_stop_after_the_last_call_changes_nothing(make, quick: None) -> None:
-    trainer = counting(make(max_steps=3, steps_per_call=3))
+    trainer = counting(make(max_steps=3, steps_per_execution=3))
     trainer.stop_requested = True
     assert [progress.step for progress in trainer.fit()] == [3]
     assert exported(trainer) == 3
@@ -1019,7 +1019,7 @@ def test_seconds_go_on_counting_and_what_is_exported_was_trained(
 
 def test_checkpoints_come_at_their_interval(make, quick: None, tmp_path: Path) -> None:
     for seconds, expected in ((1e-9, [2, 4, 6]), (3600, [])):
-        recipe = {"max_steps": 8, "steps_per_call": 2, "checkpoint_seconds": seconds}
+        recipe = {"max_steps": 8, "steps_per_execution": 2, "checkpoint_seconds": seconds}
         trainer = counting(make(**recipe))
         checkpoints, saved = Checkpoints(str(tmp_path), "key", trainer.variables()), []
         checkpoints.save = lambda step, extra, saved=saved: saved.append((step, json.dumps(extra)))
@@ -1031,8 +1031,8 @@ def test_checkpoints_come_at_their_interval(make, quick: None, tmp_path: Path) -
 def test_divergence_is_an_error_that_helps(make, eagerly: None) -> None:
     trainer = make(
         max_steps=200,
-        steps_per_call=50,
-        optimiser="sgd",
+        steps_per_execution=50,
+        optimizer="sgd",
         loss="least_squares",
         generator_learning_rate=1.0,
         discriminator_learning_rate=1.0,

@@ -226,7 +226,7 @@ def test_the_seed_chooses_the_trials(searches: Searches) -> None:
 
 
 def test_what_cannot_work_is_not_tried(searches: Searches) -> None:
-    train = {"label_smoothing": 0.1, "discriminator_normalisation": "batch", "r1_weight": 0.0}
+    train = {"label_smoothing": 0.1, "discriminator_normalization": "batch", "r1_weight": 0.0}
     tuner = searches.run(train, trials=20)
     assert len(searches.trained) == len(tuner.oracle.trials) == 20
     assert {settings.loss for settings in searches.trained} == {"non_saturating"}
@@ -241,7 +241,7 @@ def test_a_refused_combination_is_a_failed_trial(
     assert [settings.loss for settings in searches.trained] == ["non_saturating"]
     assert len(tuner.oracle.trials) == 4
     assert best(tuner) == {"loss": "non_saturating"}
-    assert "loss hinge: refused: Value error, label_smoothing applies to BCE" in caplog.text
+    assert "loss hinge: refused: Value error, label_smoothing applies to cross-entropy" in caplog.text
 
 
 def test_trials_that_diverge_do_not_end_the_search(searches: Searches) -> None:

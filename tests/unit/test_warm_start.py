@@ -31,7 +31,7 @@ from models.gan.warm_start import (
 TINY: dict[str, Any] = {
     "max_seconds": None,
     "max_steps": 4,
-    "steps_per_call": 1,
+    "steps_per_execution": 1,
     "batch_size": 4,
     "latent_dim": 4,
     "generator_channels": (4, 4, 2),
@@ -121,8 +121,8 @@ def test_every_variable_is_taken_over_bit_for_bit(make, served, serving_dir) -> 
     assert groups == {
         "generator",
         "discriminator",
-        "generator_optimiser",
-        "discriminator_optimiser",
+        "generator_optimizer",
+        "discriminator_optimizer",
         "average",
         "age",
     }
@@ -154,7 +154,7 @@ def test_the_average_goes_on_and_does_not_warm_up_anew(make, served) -> None:
     """Of the first update the average takes 1 - decay, where a cold one takes 9/11."""
     decay = 0.4
     trainer = make(
-        warm_start="served", ema_decay=decay, max_steps=1, steps_per_call=1, evaluations=0
+        warm_start="served", ema_decay=decay, max_steps=1, steps_per_execution=1, evaluations=0
     )
     trainer.begin_from(start_of(served))
     before = [variable.numpy() for variable in trainer.update.average]
@@ -179,9 +179,9 @@ def test_a_warm_training_begins_at_its_share_of_both_rates(make, served) -> None
         if is_warm:
             trainer.begin_from(start_of(served))
         trainer.run_steps(1, 0.0)
-        first = float(trainer.update.generator_optimiser.learning_rate.numpy())
+        first = float(trainer.update.generator_optimizer.learning_rate.numpy())
         trainer.run_steps(1, 1.0)
-        rates.append((first, float(trainer.update.generator_optimiser.learning_rate.numpy())))
+        rates.append((first, float(trainer.update.generator_optimizer.learning_rate.numpy())))
     np.testing.assert_allclose(rates, [[1e-2, 1e-3], [2.5e-3, 2.5e-4]], rtol=1e-5)
 
 
@@ -245,7 +245,7 @@ def test_a_damaged_state_is_an_error_or_a_cold_start(
         {"latent_dim": 5},
         {"generator_channels": (8, 4, 2)},
         {"conditional": False},
-        {"optimiser": "sgd"},
+        {"optimizer": "sgd"},
         {"precision": "float16"},
     ],
 )
@@ -253,12 +253,12 @@ def test_other_networks_are_an_error_or_a_cold_start(
     make, serving_dir, caplog, changed: dict[str, Any]
 ) -> None:
     variables = make(**changed).lasting_variables()
-    with pytest.raises(WarmStartError, match="its networks or optimisers are others") as raised:
+    with pytest.raises(WarmStartError, match="its networks or optimizers are others") as raised:
         find_start("served", str(serving_dir), variables)
     assert re.search("it holds .* for the variable .*, where this training has", str(raised.value))
     with caplog.at_level(logging.WARNING, "mnist_gan.progress"):
         assert find_start("auto", str(serving_dir), variables) is None
-    assert "its networks or optimisers are others" in caplog.text
+    assert "its networks or optimizers are others" in caplog.text
 
 
 def test_a_training_that_was_never_judged_is_nothing_for_auto(make, tmp_path, caplog) -> None:
