@@ -20,7 +20,7 @@ from models.gan.networks import (
     build_generator,
     scale_pixels,
 )
-from models.gan.penalties import zero_centred_penalty
+from models.gan.penalties import zero_centered_gradient_penalty
 from models.gan.settings import TrainSettings
 
 _LEFT_OUT = {
@@ -106,7 +106,9 @@ class PlainGan(keras.Model):
 
         def penalised():
             with tf.GradientTape() as outer:
-                penalty = zero_centred_penalty(lambda images: self._look(images, digits)[0], real)
+                penalty = zero_centered_gradient_penalty(
+                    lambda images: self._look(images, digits)[0], real
+                )
                 penalty *= settings.r1_weight * settings.penalty_interval
             extra = outer.gradient(penalty, variables)
             return [

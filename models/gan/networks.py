@@ -227,7 +227,7 @@ def build_discriminator(
         logit = layers.Add()([logit, layers.Dot(axes=1)([features, embedding])])
     outputs = layers.Reshape((), dtype="float32")(logit)
     if settings.conditional and settings.auxiliary_loss_weight:
-        class_logits = build.dense(CLASSES, "class_logits")(features)
+        class_logits = build.dense(CLASSES, "predicted_label")(features)
         outputs = [outputs, layers.Activation("linear", dtype="float32")(class_logits)]
     return keras.Model([image, label] if settings.conditional else [image], outputs)
 

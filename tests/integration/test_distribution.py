@@ -21,7 +21,7 @@ from models.gan.checkpoints import CheckpointError
 from models.gan.devices import choose_strategy, is_chief
 from models.gan.export import ANY_DIGIT
 from models.gan.settings import TrainSettings
-from models.gan.training import GanTrainer
+from models.gan.training import prepare_training, train
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("distributed_worker.py")
@@ -200,7 +200,7 @@ def test_what_replicas_cannot_do_is_refused(compared: Path) -> None:
     assert said["odd batch"] == (
         "train.batch_size = 9 cannot be shared by 2 replicas: choose a multiple of 2"
     )
-    assert said["xla"] == "train.xla=on goes with one replica, and here are 2"
+    assert said["xla"] == "train.xla=on needs a single replica, and there are 2"
 
 
 @pytest.mark.slow
@@ -268,7 +268,7 @@ def test_a_training_on_two_machines_is_cut_off_and_goes_on(
     [saved] = checkpoints.glob("*/*")
     stopped_at = int(saved.name.rpartition("-")[2])
     assert progress("first")[-1] <= stopped_at < recipe["max_steps"]
-    assert f"training was stopped at step {stopped_at};" in processes[1].said()
+    assert f"training stopped at step {stopped_at};" in processes[1].said()
     assert not list((tmp_path / "first").glob("*/model"))
 
     with ended(start("second")) as processes:
@@ -286,16 +286,14 @@ def test_a_training_on_two_machines_is_cut_off_and_goes_on(
     assert drawn["image"].shape == (3, 28, 28, 1)
 
 
-def test_workers_take_up_one_training(
-    monkeypatch: pytest.MonkeyPatch, digits: tuple[np.ndarray, np.ndarray]
-) -> None:
+def test_workers_resume_one_training(digits: tuple[np.ndarray, np.ndarray]) -> None:
     """Where each has a folder of its own, only the chief finds what the chief has saved."""
     images, labels = digits
-    trainer = GanTrainer(TrainSettings(**TINY), images[:20, ..., np.newaxis], labels[:20])
-    monkeypatch.setattr(trainer, "_agree", lambda step: [step + 3.0])
+    training = prepare_training(TrainSettings(**TINY), images[:20, ..., np.newaxis], labels[:20])
+    training.workers = SimpleNamespace(agree=lambda step: [step + 3.0])
     elsewhere = SimpleNamespace(restore=lambda: None, directory="mine")
-    with pytest.raises(CheckpointError, match="at step 0, and others elsewhere: mine must be"):
-        next(trainer.fit(elsewhere))
+    with pytest.raises(CheckpointError, match=r"at step 0, and other workers .* mine must be"):
+        next(train(training, elsewhere))
 
 
 A, B = "127.0.0.1:1", "127.0.0.1:2"

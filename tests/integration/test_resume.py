@@ -15,16 +15,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from resumable_training import train
 
 from components.mnist_example_gen.features import serialize_examples
 from models.gan.checkpoints import read_state
-from models.gan.warm_start import STATE, Course, leave_state, read_origin
+from models.gan.warm_start import STATE, TrainingLineage, read_origin, write_final_state
 
 pytestmark = pytest.mark.slow
 
@@ -49,44 +49,6 @@ RECIPE: dict[str, Any] = {
 # Forks of a process that has TensorFlow imported but not started: a second each, not ten.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["models.gan.run_fn"])
-
-
-def judge_by_pixels(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    features = images.reshape(len(images), 28, 28)[:, 4::7, 4::7].reshape(len(images), 16) / 255
-    return features.astype(np.float32), features[:, :10].astype(np.float32)
-
-
-def train(
-    folder: str, records: str, checkpoints: str, served: str | None, recipe: dict[str, Any]
-) -> None:
-    """In a process of its own: `run_fn`, and beside what it writes, its state or its error."""
-    from models.gan import run_fn as module
-
-    trainers = []
-
-    class Kept(module.GanTrainer):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            trainers.append(self)
-
-    module.GanTrainer = Kept
-    module.FeatureExtractor = lambda model_dir: judge_by_pixels
-    try:
-        module.run_fn(
-            SimpleNamespace(
-                custom_config={"train": recipe, "checkpoints": checkpoints, "served": served},
-                train_files=[records],
-                base_model="a classifier",
-                serving_model_dir=f"{folder}/model",
-                model_run_dir=f"{folder}/run",
-            )
-        )
-    except Exception as error:
-        Path(folder, "error").write_text(f"{type(error).__name__}: {error}")
-        raise
-    [trainer] = trainers
-    state = {name: variable.numpy() for name, variable in trainer.variables().items()}
-    np.savez(f"{folder}/state.npz", fids=trainer._patience.fids, **state)
 
 
 @dataclass
@@ -200,7 +162,7 @@ def test_sigterm_leaves_a_checkpoint_from_which_the_next_run_goes_on(
     training, checkpoints = stopped
     assert training.process.exitcode == 1
     error = (training.folder / "error").read_text()
-    assert error.startswith("InterruptedTrainingError: training was stopped at step ")
+    assert error.startswith("InterruptedTrainingError: training stopped at step ")
     assert "run again" in error
     assert not (training.folder / "model").exists()
     copied, saved = copy(checkpoints, tmp_path)
@@ -294,7 +256,7 @@ def serving_dir(tmp_path_factory: pytest.TempPathFactory, undisturbed: Training)
     return folder
 
 
-@pytest.mark.parametrize("evaluations", [10, 2], ids=["judged before", "judged after"])
+@pytest.mark.parametrize("evaluations", [10, 2], ids=["evaluated before", "evaluated after"])
 def test_a_killed_warm_training_ends_as_one_that_nobody_killed(
     start: Any, undisturbed: Training, serving_dir: Path, tmp_path: Path, evaluations: int
 ) -> None:
@@ -333,18 +295,19 @@ def test_a_start_of_noise_is_given_up_at_the_first_evaluation(start: Any, tmp_pa
     noise = {
         name: tf.Variable(
             random.normal(0, 1, value.shape).astype(value.dtype)
-            if name.startswith(("generator_0", "discriminator_0", "average_"))
+            if name.startswith(("generator_0", "discriminator_0", "ema_"))
             and value.dtype.kind == "f"
             else value
         )
         for name, value in values.items()
     }
     served = tmp_path / "serving"
-    leave_state(str(served / "3"), noise, STEPS, Course(**content["extra"]["course"]))
+    lineage = TrainingLineage(**content["extra"]["lineage"])
+    write_final_state(str(served / "3"), noise, STEPS, lineage)
     training = start(tmp_path / "checkpoints", served, warm_start="auto", evaluations=2).end()
     starts = list(dict.fromkeys(line["start"] for line in training.lines()))
     assert starts[0] == "warm from version 3"
-    assert starts[1].startswith(f"cold at step {STEPS // 2}, since warm from version 3 gave ")
+    assert starts[1].startswith(f"cold at step {STEPS // 2}, because warm from version 3 led to ")
     assert len(starts) == 2
     assert (training.folder / "model" / "saved_model.pb").exists()
     # What it leaves is a state of its own, and says which it was offered.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from models.gan.warm_start import Course, leave_state
+from models.gan.warm_start import TrainingLineage, write_final_state
 from pipeline.local.served import baseline_version, training_start
 
 
@@ -66,8 +66,8 @@ def push(
     version: Path, weight: float, origin: str | None, digits: str, train: dict[str, Any]
 ) -> None:
     """What a version holds of the training behind it: its state, and what its card says."""
-    course = Course(origin=origin, is_warm=origin is not None)
-    leave_state(str(version), {"generator_000": tf.Variable(weight)}, 1, course)
+    course = TrainingLineage(origin=origin, is_warm=origin is not None)
+    write_final_state(str(version), {"generator_000": tf.Variable(weight)}, 1, course)
     card = {"data": {"fingerprint": digits}, "settings": {"train": train}}
     (version / "assets.extra" / "model_card.json").write_text(json.dumps(card))
 

@@ -196,14 +196,14 @@ def _charts(
             [each[f"{name}_loss"] for each in scalars] for name in ("discriminator", "generator")
         ]
         found["losses"] = charts.loss_chart(seconds, *losses)
-    judged = [(line["seconds"], line["judgement"]["fid"]) for line in progress if line["judgement"]]
-    if judged:
-        found["fid"] = charts.fid_chart(*zip(*_changes(judged), strict=True))
+    fids = [(line["seconds"], line["validation"]["fid"]) for line in progress if line["validation"]]
+    if fids:
+        found["fid"] = charts.fid_chart(*zip(*_changes(fids), strict=True))
     return {name: Markup(svg) for name, svg in found.items()}
 
 
 def _changes(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points at which the value is a new one: a judgement is repeated until the next."""
+    """The points at which the value changes: each report repeats the last validation."""
     return [
         point
         for number, point in enumerate(points)
