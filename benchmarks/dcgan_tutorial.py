@@ -64,8 +64,8 @@ class DcganTutorial:
         self.generator = build_generator()
         self.discriminator = build_discriminator()
         self._cross_entropy = keras.losses.BinaryCrossentropy(from_logits=True)
-        self._generator_optimiser = keras.optimizers.Adam(1e-4)
-        self._discriminator_optimiser = keras.optimizers.Adam(1e-4)
+        self._generator_optimizer = keras.optimizers.Adam(1e-4)
+        self._discriminator_optimizer = keras.optimizers.Adam(1e-4)
 
     def fit(self, seconds: float) -> Iterator[tuple[float, int]]:
         """Trains; yields (seconds, real images seen) twice a second; the clock stands meanwhile."""
@@ -103,15 +103,15 @@ class DcganTutorial:
             discriminator_loss = self._cross_entropy(
                 tf.ones_like(real_output), real_output
             ) + self._cross_entropy(tf.zeros_like(fake_output), fake_output)
-        for tape, loss, network, optimiser in (
-            (generator_tape, generator_loss, self.generator, self._generator_optimiser),
+        for tape, loss, network, optimizer in (
+            (generator_tape, generator_loss, self.generator, self._generator_optimizer),
             (
                 discriminator_tape,
                 discriminator_loss,
                 self.discriminator,
-                self._discriminator_optimiser,
+                self._discriminator_optimizer,
             ),
         ):
             variables = network.trainable_variables
             gradients = tape.gradient(loss, variables)
-            optimiser.apply_gradients(zip(gradients, variables, strict=True))
+            optimizer.apply_gradients(zip(gradients, variables, strict=True))

@@ -14,23 +14,23 @@ from models.gan.augment import augment
 from models.gan.devices import choose_precision, choose_xla
 from models.gan.losses import LOSSES
 from models.gan.networks import (
+    add_log_intensity_channels,
     apply,
     build_discriminator,
     build_generator,
-    draw_greys_apart,
     scale_pixels,
 )
-from models.gan.penalties import zero_centred_penalty
+from models.gan.penalties import zero_centered_gradient_penalty
 from models.gan.settings import TrainSettings
 
 _LEFT_OUT = {
-    "optimiser": "adam",
+    "optimizer": "adam",
     "latent": "normal",
     "discriminator_steps": 1,
     "instance_noise": 0.0,
     "label_smoothing": 0.0,
     "r2_weight": 0.0,
-    "interpolated_weight": 0.0,
+    "gradient_penalty_weight": 0.0,
 }
 
 
@@ -55,8 +55,8 @@ class PlainGan(keras.Model):
         self.average.set_weights(self.generator.get_weights())
         self.pair = LOSSES[settings.loss]
         betas = settings.beta_1, settings.beta_2
-        self.generator_optimiser = keras.optimizers.Adam(settings.generator_learning_rate, *betas)
-        self.discriminator_optimiser = keras.optimizers.Adam(
+        self.generator_optimizer = keras.optimizers.Adam(settings.generator_learning_rate, *betas)
+        self.discriminator_optimizer = keras.optimizers.Adam(
             settings.discriminator_learning_rate, *betas
         )
         self.updates = tf.Variable(0, trainable=False)
@@ -74,7 +74,7 @@ class PlainGan(keras.Model):
             generator_loss = self.pair.generator(real_logits, fake_logits) + fake_seen
         gradients = tape.gradient(generator_loss, self.generator.trainable_variables)
         self._update_discriminator(tape, discriminator_loss, real, digits)
-        self.generator_optimiser.apply(gradients, self.generator.trainable_variables)
+        self.generator_optimizer.apply(gradients, self.generator.trainable_variables)
         self._update_average()
         self.updates.assign_add(1)
         return {"discriminator_loss": discriminator_loss, "generator_loss": generator_loss}
@@ -90,13 +90,15 @@ class PlainGan(keras.Model):
             return outputs, 0.0
         logits, seen = outputs
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(digits, seen)
-        return logits, self.settings.auxiliary_weight * tf.reduce_mean(losses)
+        return logits, self.settings.auxiliary_loss_weight * tf.reduce_mean(losses)
 
     def _view(self, images):
         if names := self.settings.augmentation:
             seed = tf.random.uniform([2], maxval=2**31 - 1, dtype=tf.int32)
             images = augment(images, names, seed)
-        return draw_greys_apart(images) if self.settings.grey_views else images
+        return (
+            add_log_intensity_channels(images) if self.settings.log_intensity_channels else images
+        )
 
     def _update_discriminator(self, tape, loss, real, digits):
         settings, variables = self.settings, self.discriminator.trainable_variables
@@ -104,7 +106,9 @@ class PlainGan(keras.Model):
 
         def penalised():
             with tf.GradientTape() as outer:
-                penalty = zero_centred_penalty(lambda images: self._look(images, digits)[0], real)
+                penalty = zero_centered_gradient_penalty(
+                    lambda images: self._look(images, digits)[0], real
+                )
                 penalty *= settings.r1_weight * settings.penalty_interval
             extra = outer.gradient(penalty, variables)
             return [
@@ -115,7 +119,7 @@ class PlainGan(keras.Model):
         if settings.r1_weight:
             due = self.updates % settings.penalty_interval == 0
             gradients = tf.cond(due, penalised, lambda: [tf.identity(g) for g in gradients])
-        self.discriminator_optimiser.apply(gradients, variables)
+        self.discriminator_optimizer.apply(gradients, variables)
 
     def _update_average(self):
         decay = self.settings.ema_decay
@@ -140,7 +144,7 @@ class AlternatingGan(PlainGan):
             fake_logits, fake_seen = self._look(self._generate(digits), digits)
             generator_loss = self.pair.generator(real_logits, fake_logits) + fake_seen
         gradients = tape.gradient(generator_loss, self.generator.trainable_variables)
-        self.generator_optimiser.apply(gradients, self.generator.trainable_variables)
+        self.generator_optimizer.apply(gradients, self.generator.trainable_variables)
         self._update_average()
         self.updates.assign_add(1)
         return {"discriminator_loss": discriminator_loss, "generator_loss": generator_loss}

@@ -22,7 +22,7 @@ import tensorflow as tf
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from models.gan.training import GanTrainer
+from models.gan.training import Training, prepare_training
 from pipeline.config import resolve
 
 WAYS = {
@@ -38,25 +38,25 @@ PATCHES = {
 }
 
 
-def make_trainer(name: str, preset: str) -> GanTrainer:
+def make_training(name: str, preset: str) -> Training:
     settings = resolve(preset, environ={}).settings.train
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (1000, 28, 28, 1), dtype=np.uint8)
     settings = settings.model_copy(update=WAYS[name])
-    trainer = GanTrainer(settings, images, np.arange(1000) % 10)
-    trainer.run_steps(1, 0.0)
-    return trainer
+    training = prepare_training(settings, images, np.arange(1000) % 10)
+    training.device_loop.run(1, 0.0)
+    return training
 
 
-def make_patched(name: str, preset: str) -> GanTrainer:
+def make_patched(name: str, preset: str) -> Training:
     attribute, other = PATCHES[name]
-    with mock.patch(f"models.gan.update.{attribute}", other):
-        return make_trainer("float32", preset)
+    with mock.patch(f"models.gan.state.{attribute}", other):
+        return make_training("float32", preset)
 
 
-def milliseconds(trainer: GanTrainer, steps: int) -> float:
+def milliseconds(training: Training, steps: int) -> float:
     started = time.perf_counter()
-    trainer.run_steps(steps, 0.0)
+    training.device_loop.run(steps, 0.0)
     return (time.perf_counter() - started) * 1e3 / steps
 
 
@@ -66,12 +66,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=16, help="updates per round, a multiple of 16")
     arguments = parser.parse_args()
-    trainers = {name: make_trainer(name, arguments.preset) for name in WAYS}
-    trainers |= {name: make_patched(name, arguments.preset) for name in PATCHES}
-    times: dict[str, list[float]] = {name: [] for name in trainers}
+    trainings = {name: make_training(name, arguments.preset) for name in WAYS}
+    trainings |= {name: make_patched(name, arguments.preset) for name in PATCHES}
+    times: dict[str, list[float]] = {name: [] for name in trainings}
     for _ in range(arguments.rounds):
-        for name, trainer in trainers.items():
-            times[name].append(milliseconds(trainer, arguments.steps))
+        for name, training in trainings.items():
+            times[name].append(milliseconds(training, arguments.steps))
     devices = [device.name for device in tf.config.list_logical_devices()]
     print(f"devices {', '.join(devices)}; preset {arguments.preset}")
     for name, values in times.items():

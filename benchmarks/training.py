@@ -90,14 +90,15 @@ def digits_to_ask(arguments, train) -> np.ndarray:
 
 def train_ours(arguments):
     """Yields (seconds, real digits seen, function that draws) ever again."""
-    from models.gan.training import GanTrainer
+    from models.gan import training as gan_training
 
     settings = read_settings(arguments, max_seconds=arguments.seconds, seed=arguments.seed).train
     train, _ = load_digits(arguments.data_dir)
-    trainer = GanTrainer(settings, *draw_digits(train, arguments.digits, arguments.seed))
-    for progress in trainer.fit():
+    digits = draw_digits(train, arguments.digits, arguments.seed)
+    training = gan_training.prepare_training(settings, *digits)
+    for progress in gan_training.train(training):
         seen = progress.step * settings.batch_size
-        yield progress.seconds, seen, lambda: trainer.sample(digits_to_ask(arguments, train))
+        yield progress.seconds, seen, lambda: training.generate(digits_to_ask(arguments, train))
 
 
 def train_dcgan(arguments):
@@ -130,18 +131,18 @@ def run_loops(arguments) -> None:
     """Times our loop and each plain one in turn, leaving digits a second in `loop.json`."""
     from plain_loop import AlternatingGan, PlainGan, plain_dataset
 
-    from models.gan.training import GanTrainer
+    from models.gan import training as gan_training
 
     settings = read_settings(arguments, max_seconds=864_000.0).train
     train, _ = load_digits(arguments.data_dir)
-    trainer = GanTrainer(settings, *train)
-    training = trainer.fit()
+    training = gan_training.prepare_training(settings, *train)
+    reports = gan_training.train(training)
 
     def our_rate() -> float:
-        started, before = time.monotonic(), trainer.step
+        started, before = time.monotonic(), training.step
         while (passed := time.monotonic() - started) < arguments.round_seconds:
-            next(training)
-        return (trainer.step - before) * settings.batch_size / passed
+            next(reports)
+        return (training.step - before) * settings.batch_size / passed
 
     dataset = plain_dataset(settings, *train)
     loops = {"one batch": PlainGan(settings), "two batches": AlternatingGan(settings)}

@@ -54,39 +54,38 @@ class Measure:
 
     def __init__(self, settings, span, held_out) -> None:
         from models.digit_classifier.training import ClassifierTrainer
-        from models.gan.held_out import HeldOut
+        from models.gan.validation import ValidationSet
 
         classifier = ClassifierTrainer(settings.classifier, *span).fit(lambda *progress: None)
 
         def extract(images):
             return classifier.predict(images, batch_size=1000, verbose=0)
 
-        judge = HeldOut(held_out[0], extract)
-        self._asked = held_out[1]
-        self._judge = judge
-        self.floor = judge.judge(span[0][: len(self._asked)], self._asked).fid
+        validation_set = ValidationSet(*held_out, extract)
+        self._labels = held_out[1]
+        self._validation_set = validation_set
+        self.floor = validation_set.evaluate(span[0][: len(self._labels)], self._labels).fid
 
-    def __call__(self, generator) -> float:
-        return self._judge.judge(generator.draw(self._asked), self._asked).fid
+    def __call__(self, training) -> float:
+        images = training.generate(self._labels)
+        return self._validation_set.evaluate(images, self._labels).fid
 
 
 def train(settings, span, measure: Measure, every: float, start=None):
-    """Trains; returns the trainer and (position, FID) at intervals, the position in the budget."""
-    from models.gan.training import GanTrainer
+    """Trains; returns the training and (position, FID) at intervals, the position in the budget."""
+    from models.gan import training as gan_training
 
-    trainer = GanTrainer(settings, *span)
+    training = gan_training.prepare_training(settings, *span)
     points, due = [], 0.0
     if start is not None:
-        trainer.begin_from(start)
-        trainer.average.set_weights(trainer.update.average)
-        points.append((0.0, measure(trainer.average)))
-    for progress in trainer.fit():
+        training.warm_start.begin_from(start)
+        points.append((0.0, measure(training)))
+    for progress in gan_training.train(training):
         position = progress.step if settings.max_steps else progress.seconds
         if position >= due or progress.fraction >= 1:
-            trainer.average.set_weights(trainer.update.average)
-            points.append((position, measure(trainer.average)))
+            points.append((position, measure(training)))
             due = position + every
-    return trainer, points
+    return training, points
 
 
 def time_to(goal: float, points) -> float | None:
@@ -115,27 +114,28 @@ def read_settings(arguments, budget: float, **train_settings):
     ).settings
 
 
-def state_of(trainer, folder: str):
+def state_of(training, folder: str):
     """What a served version holds of its training, written and read as there."""
-    from models.gan.warm_start import find_start, leave_state
+    from models.gan.warm_start import find_warm_start_state, write_final_state
 
     version = os.path.join(folder, "1")
-    leave_state(version, trainer.lasting_variables(), trainer.step, trainer.course)
-    return find_start("served", folder, trainer.lasting_variables())
+    variables, lineage = training.gan.warm_start_variables(), training.warm_start.lineage
+    write_final_state(version, variables, training.step, lineage)
+    return find_warm_start_state("served", folder, variables)
 
 
-def with_fresh_optimisers(start, trainer):
-    """The same start, but for the optimisers' state."""
+def with_fresh_optimizers(start, training):
+    """The same start, but for the optimizers' state."""
     fresh = {
         name: variable.numpy()
-        for name, variable in trainer.lasting_variables().items()
-        if "optimiser" in name
+        for name, variable in training.gan.warm_start_variables().items()
+        if "optimizer" in name
     }
     return dataclasses.replace(start, values=start.values | fresh)
 
 
 def compare(arguments) -> dict:
-    from models.gan.training import GanTrainer
+    from models.gan.training import prepare_training
 
     first, second, held_out = load_spans(arguments.data_dir, arguments.seed)
     budget = arguments.steps or arguments.seconds
@@ -146,7 +146,7 @@ def compare(arguments) -> dict:
     goal = points[-1][1]
     say(f"served: {points[-1][0]:.0f} {unit(arguments)} on span 1, FID on span 2 {goal:.4f}")
     results = {"floor": measure.floor, "goal": goal, "budget": budget, "runs": {}}
-    fresh = GanTrainer(settings.train, *second)
+    fresh = prepare_training(settings.train, *second)
     with tempfile.TemporaryDirectory() as folder:
         start = state_of(served, folder)
     runs = {"cold": (budget, None, {})}
@@ -154,10 +154,10 @@ def compare(arguments) -> dict:
         share = {"warm_learning_rate": rate}
         runs[f"warm, rate {rate:g}"] = (budget, start, share)
         runs[f"warm, rate {rate:g}, a third"] = (budget / 3, start, share)
-    if arguments.fresh_optimisers:
-        other = with_fresh_optimisers(start, fresh)
+    if arguments.fresh_optimizers:
+        other = with_fresh_optimizers(start, fresh)
         share = {"warm_learning_rate": arguments.rates[0]}
-        runs[f"warm, rate {arguments.rates[0]:g}, a third, fresh optimisers"] = (
+        runs[f"warm, rate {arguments.rates[0]:g}, a third, fresh optimizers"] = (
             budget / 3,
             other,
             share,
@@ -208,7 +208,7 @@ def main() -> None:
     add("--steps", type=int, help="updates of each training in place of seconds")
     add("--every", type=float, default=5.0, help="seconds or updates between two measures")
     add("--rates", type=float, nargs="+", default=[1.0], help="shares of the rate when warm")
-    add("--fresh-optimisers", action="store_true", help="also a warm start without theirs")
+    add("--fresh-optimizers", action="store_true", help="also a warm start without theirs")
     add("--preset", default="default")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="another setting")
     add("--seed", type=int, default=0, help="of the spans")

@@ -95,8 +95,9 @@ def _write_records(digits: "Digits", path: Path) -> None:
 
 def _train(settings: "Settings", records: str, classifier: str | None) -> None:
     from models.gan.checkpoints import CheckpointError
+    from models.gan.device_loop import NonFiniteLossError
     from models.gan.run_fn import run_fn
-    from models.gan.training import InterruptedTrainingError, NonFiniteLossError
+    from models.gan.training import InterruptedTrainingError
 
     output_dir = settings.output_dir
     arguments = SimpleNamespace(

@@ -172,7 +172,7 @@ def _charts(
             [each[f"{name}_loss"] for each in scalars] for name in ("discriminator", "generator")
         ]
         found["losses"] = charts.loss_chart(seconds, *losses)
-    fids = [(line["seconds"], line["judgement"]["fid"]) for line in progress if line["judgement"]]
+    fids = [(line["seconds"], line["validation"]["fid"]) for line in progress if line["validation"]]
     if fids:
         found["fid"] = charts.fid_chart(*zip(*_changes(fids), strict=True))
     return {name: Markup(svg) for name, svg in found.items()}

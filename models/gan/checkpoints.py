@@ -1,12 +1,12 @@
-"""Checkpoints of a training: whole or passed over, and only ever of the same training.
+"""Checkpoints of a training: only intact ones of the same training are restored.
 
     root/key/0000012-step-0001234/state.index     the variables, in TensorFlow's own format
                                   state.data-*
                                   manifest.json   the step, and the digests of the files above
 
 The first number counts the saves. The manifest is written last and renamed into place, so a folder
-without one is what a killed process left. Nothing depends on renaming a folder, which is no single
-act on object stores. One process at a time may save under a key.
+without a manifest was left by a killed process. No folder is ever renamed, because that is not
+atomic on object stores. One process at a time may save under a key.
 """
 
 import hashlib
@@ -23,38 +23,38 @@ import tensorflow as tf
 
 import storage
 
-_FORMAT = 2
+_FORMAT = 3
 _STATE = "state"
 MANIFEST = "manifest.json"
 _PARTIAL_MANIFEST = "partial-manifest.json"
 _FOLDER = re.compile(r"(\d+)-step-\d+")
-_OPERATION = re.compile(r"^\{\{[^}]*\}\} | \[Op:\w+\]$")  # around TensorFlow's reasons
+_OPERATION = re.compile(r"^\{\{[^}]*\}\} | \[Op:\w+\]$")  # around TensorFlow's messages
 _CHUNK_BYTES = 1 << 20
 _log = logging.getLogger("mnist_gan.progress")
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint cannot be saved or restored, and why."""
+    """A checkpoint cannot be saved or restored; the message says why."""
 
 
 class BrokenStateError(Exception):
-    """A folder holds no whole state, and why."""
+    """A folder holds no intact state; the message says why."""
 
 
 def checkpoint_key(settings: dict[str, Any], images: np.ndarray, labels: np.ndarray) -> str:
-    """Names the training that a checkpoint belongs to.
+    """Identifies the training that a checkpoint belongs to.
 
     Args:
-      settings: whatever the result depends on; what JSON can hold.
-      images: the data, of any shape and numeric type.
-      labels: likewise.
+      settings: everything that the result depends on, as JSON values.
+      images: an array of any shape and numeric type.
+      labels: an array of any shape and numeric type.
 
     Returns:
-      16 hexadecimal digits that differ when a setting, the data, TensorFlow's or Keras' version,
-      or the format of the checkpoints does.
+      16 hexadecimal digits. They depend on the settings, the data, the versions of TensorFlow and
+      Keras, and the format of the checkpoints.
 
     Raises:
-      TypeError: when JSON cannot hold the settings.
+      TypeError: if the settings are not JSON values.
     """
     arrays = [np.ascontiguousarray(array) for array in (images, labels)]
     head = {
@@ -73,48 +73,50 @@ class Checkpoints:
     """The newest checkpoints of one training.
 
     Attributes:
-      directory: where they lie, `root/key`.
+      directory: the folder of the checkpoints, `root/key`.
     """
 
     def __init__(
         self, root: str, key: str, variables: Mapping[str, tf.Variable], keep: int = 2
     ) -> None:
-        """Touches no file.
+        """Opens no file.
 
         Args:
-          root: a local folder or a URI that `storage.py` knows; made when needed.
+          root: a local folder or a URI that `storage.py` reads; created by the first save.
           key: from `checkpoint_key`.
           variables: the state, by any names; of a Keras variable, its `value`.
-          keep: how many checkpoints to leave after a save.
+          keep: how many checkpoints a save keeps, 1 or more.
 
         Raises:
-          ValueError: when `keep` is less than 1, or a variable has two names.
+          ValueError: if `keep` is less than 1, or a variable has two names.
         """
         if keep < 1:
             raise ValueError(f"keep must be 1 or more, not {keep}")
         if len({id(variable) for variable in variables.values()}) < len(variables):
-            raise ValueError("a variable to be checkpointed has two names")
+            raise ValueError("a variable of the checkpoint has two names")
         self.directory = f"{root.rstrip('/')}/{key}"
         self._variables = dict(variables)
         self._keep = keep
         self._broken: set[str] = set()
 
     def save(self, step: int, extra: Mapping[str, Any]) -> None:
-        """Saves the variables, then removes all but the newest checkpoints.
+        """Saves the variables, then removes all but the `keep` newest checkpoints.
+
+        If the save fails, the earlier checkpoints stay.
 
         Args:
-          step: updates done so far.
-          extra: whatever else to hand back; what JSON can hold.
+          step: updates so far.
+          extra: returned by `restore`; JSON values.
 
         Raises:
-          CheckpointError: when that fails, as on a full disk; the former checkpoints stay.
-          TypeError: when JSON cannot hold `extra`; likewise.
+          CheckpointError: if a file cannot be written, for example on a full disk.
+          TypeError: if `extra` is not JSON values.
         """
         try:
             folders = self._folders()
-            whole = [name for name in folders if self._is_complete(name)]
+            complete = [name for name in folders if self._is_complete(name)]
             for name in folders:
-                if name not in whole:
+                if name not in complete:
                     _remove(f"{self.directory}/{name}")
             number = _number(folders[-1]) + 1 if folders else 1
             new = f"{number:07d}-step-{step:07d}"
@@ -122,38 +124,38 @@ class Checkpoints:
         except (OSError, tf.errors.OpError) as error:
             raise CheckpointError(
                 f"cannot save the checkpoint of step {step} in {self.directory}: {_reason(error)}. "
-                "Make room there or see who may write to it, and start the same run again: it "
-                "goes on from the newest checkpoint that was saved."
+                "Free some space or check the permissions, and start the same run again: it "
+                "resumes from the newest checkpoint."
             ) from error
-        for name in [*whole, new][: -self._keep]:
+        for name in [*complete, new][: -self._keep]:
             _remove(f"{self.directory}/{name}")
 
     def restore(self) -> tuple[int, dict[str, Any]] | None:
-        """Sets the variables to the newest whole checkpoint, all of them or none.
+        """Sets all variables to the newest intact checkpoint.
 
-        Logs a warning for each newer one that is not whole; they stay until the next save.
+        Each newer checkpoint that is damaged is skipped with a warning and removed by the next
+        save. If the restore fails, no variable has changed.
 
         Returns:
-          The step and the `extra` that `save` was given, as JSON holds it; None when there is no
-          whole checkpoint.
+          The step and `extra` of `save`; None if there is no intact checkpoint.
 
         Raises:
-          CheckpointError: when the folder cannot be listed or read, or a whole checkpoint holds
-            other variables than these.
+          CheckpointError: if the folder cannot be listed or read, or the names, types or shapes of
+            the variables in an intact checkpoint differ.
         """
         for name in reversed(self._listed()):
             folder = f"{self.directory}/{name}"
             try:
-                with storage.local_copy(folder) as place:
-                    content, values = read_state(place)
+                with storage.local_copy(folder) as copy:
+                    content, values = read_state(copy)
             except BrokenStateError as error:
-                _log.warning(f"passing over the checkpoint {folder}: {error}")
+                _log.warning(f"skipping the damaged checkpoint {folder}: {error}")
                 self._broken.add(name)
                 continue
             except OSError as error:
                 raise CheckpointError(
-                    f"cannot read the checkpoint {folder}: {_reason(error)}. Start the same run "
-                    "again once it can be read: it goes on from there."
+                    f"cannot read the checkpoint {folder}: {_reason(error)}. Once it can be read, "
+                    "start the same run again: it resumes from there."
                 ) from error
             self._check(folder, values)
             for variable_name, variable in self._variables.items():
@@ -162,17 +164,17 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Removes this key's checkpoints, for when the training is complete.
+        """Removes this key's checkpoints, once the training is complete.
 
         Raises:
-          CheckpointError: when the folder cannot be listed.
+          CheckpointError: if the folder cannot be listed.
         """
         for name in self._listed():
             _remove(f"{self.directory}/{name}")
         _remove(self.directory)
 
     def _folders(self) -> list[str]:
-        """The checkpoints' names, oldest first; none when the directory is not there."""
+        """The checkpoints' names, oldest first; none if the directory does not exist."""
         return sorted(filter(_FOLDER.fullmatch, storage.names_in(self.directory)), key=_number)
 
     def _listed(self) -> list[str]:
@@ -180,45 +182,46 @@ class Checkpoints:
             return self._folders()
         except (OSError, tf.errors.OpError) as error:
             raise CheckpointError(
-                f"cannot look for checkpoints in {self.directory}: {_reason(error)}. "
-                "It must be a folder that can be read."
+                f"cannot list the checkpoints in {self.directory}: {_reason(error)}. "
+                "It must be a readable folder."
             ) from error
 
     def _is_complete(self, name: str) -> bool:
         return name not in self._broken and storage.exists(f"{self.directory}/{name}/{MANIFEST}")
 
     def _write(self, folder: str, step: int, extra: Mapping[str, Any]) -> None:
-        """Writes a checkpoint, or removes what it has written of it."""
+        """Writes a checkpoint, or nothing if that fails."""
         try:
-            with storage.new_folder(folder, last=MANIFEST) as place:
-                write_state(place, self._variables, step, extra)
+            with storage.new_folder(folder, last=MANIFEST) as target:
+                write_state(target, self._variables, step, extra)
             _sync(self.directory)
         except BaseException:
             _remove(folder)
             raise
 
     def _check(self, folder: str, values: Mapping[str, np.ndarray]) -> None:
-        misfit = find_misfit(values, self._variables)
-        if misfit:
+        mismatch = find_mismatch(values, self._variables)
+        if mismatch:
             raise CheckpointError(
-                f"the checkpoint {folder} holds {misfit}. Remove {self.directory} to start anew."
+                f"the checkpoint {folder} holds {mismatch}. Remove {self.directory} to train from "
+                "the start."
             )
 
 
 def write_state(
     folder: str, variables: Mapping[str, tf.Variable], step: int, extra: Mapping[str, Any]
 ) -> None:
-    """Writes variables into a folder that is there and empty, the manifest last.
+    """Writes variables into an existing, empty folder, the manifest last.
 
     Args:
-      folder: where TensorFlow writes.
+      folder: a folder that TensorFlow can write.
       variables: by name.
-      step: updates done so far.
-      extra: whatever else to keep; what JSON can hold.
+      step: updates so far.
+      extra: returned by `read_state`; JSON values.
 
     Raises:
-      OSError, tf.errors.OpError: when that fails.
-      TypeError: when JSON cannot hold `extra`.
+      OSError, tf.errors.OpError: if a file cannot be written.
+      TypeError: if `extra` is not JSON values.
     """
     tf.train.Checkpoint(values=list(variables.values())).write(f"{folder}/{_STATE}")
     files = sorted(tf.io.gfile.listdir(folder))
@@ -236,32 +239,32 @@ def write_state(
     _sync(folder)
 
 
-def find_misfit(
+def find_mismatch(
     values: Mapping[str, np.ndarray], variables: Mapping[str, tf.Variable]
 ) -> str | None:
-    """Says in which variable a state differs in type or shape; None where it fits."""
+    """Describes a variable that differs from a state in type or shape; None if all are equal."""
     for name in sorted(values.keys() | variables.keys()):
-        held = _kind(values[name].dtype, values[name].shape) if name in values else "nothing"
+        found = _signature(values[name].dtype, values[name].shape) if name in values else "nothing"
         variable = variables.get(name)
-        wanted = "nothing"
+        expected = "nothing"
         if variable is not None:
-            wanted = _kind(variable.dtype.as_numpy_dtype, variable.shape)
-        if held != wanted:
-            return f"{held} for the variable {name}, where this training has {wanted}"
+            expected = _signature(variable.dtype.as_numpy_dtype, variable.shape)
+        if found != expected:
+            return f"{found} for the variable {name}, where this training has {expected}"
     return None
 
 
 def read_state(folder: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Reads what `write_state` wrote.
+    """Reads a folder that `write_state` wrote.
 
     Args:
-      folder: where TensorFlow reads.
+      folder: a folder that TensorFlow can read.
 
     Returns:
-      What it was given, with `step` and `extra`; and the variables' values by name.
+      The manifest's content, with `step` and `extra`; and the variables' values by name.
 
     Raises:
-      BrokenStateError: when anything in it is missing or not what was written.
+      BrokenStateError: if a file is missing or has changed.
     """
     try:
         content = _read_manifest(folder)
@@ -270,7 +273,7 @@ def read_state(folder: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             if found[0] != size:
                 raise BrokenStateError(f"{name} has {found[0]} bytes of {size}")
             if found[1] != digest:
-                raise BrokenStateError(f"{name} is not what was written: its SHA-256 differs")
+                raise BrokenStateError(f"{name} has changed: its SHA-256 differs")
         reader = tf.train.load_checkpoint(f"{folder}/{_STATE}")
         values = {
             name: np.asarray(reader.get_tensor(f"values/{index}/.ATTRIBUTES/VARIABLE_VALUE"))
@@ -282,7 +285,7 @@ def read_state(folder: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def _manifest(content: dict[str, Any]) -> str:
-    content = json.loads(json.dumps(content))  # with text for keys, as it will be read
+    content = json.loads(json.dumps(content))  # with text as keys, as it will be read
     return json.dumps({"sha256": _sha256(content), "content": content}, indent=1)
 
 
@@ -291,14 +294,14 @@ def _read_manifest(folder: str) -> dict[str, Any]:
         with tf.io.gfile.GFile(f"{folder}/{MANIFEST}", "rb") as file:
             written = file.read()
     except tf.errors.NotFoundError as error:
-        raise BrokenStateError(f"it has no {MANIFEST}, as when a save is cut short") from error
+        raise BrokenStateError(f"it has no {MANIFEST}: the save was interrupted") from error
     try:
         manifest = json.loads(written)
         content, digest = manifest["content"], manifest["sha256"]
     except (ValueError, LookupError, TypeError) as error:
         raise BrokenStateError(f"{MANIFEST} is not a manifest: {error}") from error
     if _sha256(content) != digest:
-        raise BrokenStateError(f"{MANIFEST} is not what was written: its SHA-256 differs")
+        raise BrokenStateError(f"{MANIFEST} has changed: its SHA-256 differs")
     return content
 
 
@@ -323,7 +326,7 @@ def _size_and_digest(path: str) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def _kind(dtype: Any, shape: Any) -> str:
+def _signature(dtype: Any, shape: Any) -> str:
     return f"{np.dtype(dtype).name} {list(shape)}"
 
 
@@ -333,7 +336,7 @@ def _reason(error: Exception) -> str:
 
 
 def _sync(path: str) -> None:
-    """Waits until a local file or folder is on the disk, which `tf.io.gfile` cannot."""
+    """Flushes a local file or folder to the disk, which `tf.io.gfile` cannot."""
     if "://" in path:
         return
     descriptor = os.open(path, os.O_RDONLY)

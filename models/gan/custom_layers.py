@@ -1,4 +1,4 @@
-"""Layers that Keras has not, or has otherwise."""
+"""Layers that Keras lacks or implements differently."""
 
 from typing import Any
 
@@ -7,23 +7,23 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-_WHITE_MEAN = 253.12  # grey levels
-_WHITE_DEVIATION = 0.83
+_WHITE_MEAN = 253.12  # gray levels
+_WHITE_STD = 0.83
 _CLIPPED_SHARE = 0.1
-# How far beyond its bounds a tanh is stretched, above and below the middle grey.
+# Factors that stretch the tanh beyond its bounds, above and below middle gray.
 _WHITE_STRETCH = 1.8
 _BLACK_STRETCH = 1.3
 
 
 class TransposedDense(layers.Layer):
-    """A linear layer whose kernel is another's, transposed; its bias is its own."""
+    """A linear layer with another layer's kernel, transposed, and a bias of its own."""
 
     def __init__(self, kernel: keras.Variable, *, dtype: Any, name: str) -> None:
         super().__init__(dtype=dtype, name=name)
         self.kernel = kernel
 
     def build(self, input_shape: tuple[int, ...]) -> None:
-        """Makes the bias, one for each input of the tied layer."""
+        """Creates the bias, one per input of the tied layer."""
         del input_shape
         self.bias = self.add_weight((self.kernel.shape[0],), "zeros", name="bias")
 
@@ -33,39 +33,39 @@ class TransposedDense(layers.Layer):
         return tf.matmul(inputs, kernel, transpose_b=True) + tf.cast(self.bias.value, inputs.dtype)
 
 
-class GreyLevels(layers.Layer):
-    """Draws in whole grey levels, from a black that is 0 to the white of each picture.
+class GrayLevels(layers.Layer):
+    """Rounds a stretched tanh to whole gray levels, from black, 0, to each image's own white.
 
-    Four fifths of MNIST's pixels are 0 and hardly any 1 to 4; a picture's strokes end at one level:
-    252 in 23 % of pictures, 253 in 43 %, 254 in 28 %, 255 in 5 %. A plain tanh, which only comes
-    near to both ends, gives itself away by every pixel of background and stroke. White follows the
-    first of the latents: a normal one, scaled and rounded, gives 23, 45, 28 and 5 %. To be learnt
-    it is too little, since R1 forbids the discriminator to judge by a single level.
+    Four fifths of MNIST's pixels are 0 and hardly any are 1 to 4. An image's strokes saturate at
+    one level: 252 in 23 % of the images, 253 in 43 %, 254 in 28 %, 255 in 5 %. A plain tanh only
+    approaches both ends, so every pixel of background and stroke would identify a fake image.
+    White is a function of the first latent: a normal latent, scaled and rounded, gives 23, 45, 28
+    and 5 %. White cannot be learned, because R1 keeps the discriminator from using a single level.
 
-    The tanh is stretched beyond both bounds and clipped there, more beyond white: the inside of a
-    real stroke is at its level throughout, and edges of strokes have all greys.
+    The tanh is stretched beyond both bounds and clipped there, further beyond white: the inside of
+    a real stroke is all at its white, and the edges of strokes have every gray.
 
-    Rounding passes its gradient on (a straight-through estimator, Bengio et al. 2013). What is
-    clipped passes a tenth: with all of it the background is not quite black, and with none a
-    generator that draws black alone would never learn again.
+    The gradient passes through the rounding (straight-through estimator, Bengio et al. 2013).
+    A clipped pixel passes a tenth of its gradient: with all of it the background does not become
+    quite black, and with none of it a generator of black images would never learn again.
     """
 
     def __init__(self) -> None:
         super().__init__(dtype="float32")
 
-    def call(self, ink: tf.Tensor, latent: tf.Tensor) -> tf.Tensor:
-        """Maps ink [n, 28, 28, 1] and latents [n, m] to pictures [n, 28, 28, 1] in [-1, 1]."""
+    def call(self, logits: tf.Tensor, latent: tf.Tensor) -> tf.Tensor:
+        """Maps logits [n, 28, 28, 1] and latents [n, m] to images [n, 28, 28, 1] in [-1, 1]."""
         ops, stop = keras.ops, keras.ops.stop_gradient
-        white = ops.clip(_WHITE_MEAN + _WHITE_DEVIATION * latent[:, 0], 0.0, 255.0)
+        white = ops.clip(_WHITE_MEAN + _WHITE_STD * latent[:, 0], 0.0, 255.0)
         most = (white / 127.5 - 1.0)[:, None, None, None]
-        bright = ops.tanh(ink)
-        # No scalars in `where`: TensorFlow's layout optimiser fails of them on GPUs.
-        free = ops.where(ink > 0.0, _WHITE_STRETCH * bright, _BLACK_STRETCH * bright)
+        bright = ops.tanh(logits)
+        # No scalars in `where`: TensorFlow's layout optimizer fails on them on GPUs.
+        free = ops.where(logits > 0.0, _WHITE_STRETCH * bright, _BLACK_STRETCH * bright)
         bounded = ops.clip(free, -1.0, most)
-        picture = ops.round((bounded + 1.0) * 127.5) / 127.5 - 1.0
+        image = ops.round((bounded + 1.0) * 127.5) / 127.5 - 1.0
         whole = ops.ones_like(free)
         share = ops.where(ops.equal(bounded, free), whole, _CLIPPED_SHARE * whole)
-        return stop(picture) + stop(share) * (free - stop(free))
+        return stop(image) + stop(share) * (free - stop(free))
 
 
 class SpectralScaling(layers.Layer):

@@ -1,7 +1,8 @@
-"""What a training runs on, and how: devices, precision, compilation."""
+"""The devices of a training: workers and replicas, precision and compilation."""
 
 import json
 import os
+from typing import Any
 
 import tensorflow as tf
 
@@ -10,7 +11,7 @@ _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mix
 
 
 def choose_strategy() -> tf.distribute.Strategy:
-    """The workers that `TF_CONFIG` names, else all GPUs of this machine, else one device."""
+    """Chooses the workers in `TF_CONFIG`, else all GPUs of this machine, else one device."""
     cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
     if len([*cluster.get("chief", []), *cluster.get("worker", [])]) > 1:
         return tf.distribute.MultiWorkerMirroredStrategy()
@@ -20,12 +21,40 @@ def choose_strategy() -> tf.distribute.Strategy:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that writes files."""
+    """Whether this process is the one of all workers that writes files."""
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.task_type:
         return True
     leader = "chief" if "chief" in resolver.cluster_spec().jobs else "worker"
     return (resolver.task_type, resolver.task_id) == (leader, 0)
+
+
+class Workers:
+    """The processes that train together, with the same number of replicas each.
+
+    Attributes:
+      is_chief: whether this process is the one that writes files.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy) -> None:
+        """Communicates nothing yet."""
+        self._strategy = strategy
+        self.is_chief = is_chief(strategy)
+
+    def agree(self, *values: float) -> list[Any]:
+        """Returns the mean of each value over all workers, in the type of the value.
+
+        All workers have to call this with as many values. A single process gets its own values.
+        """
+        if not isinstance(self._strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return list(values)
+        own = tf.constant([float(value) for value in values], tf.float64)
+        means = self._sum(own).numpy() / self._strategy.num_replicas_in_sync
+        return [type(value)(mean) for value, mean in zip(values, means, strict=True)]
+
+    @tf.function
+    def _sum(self, values: tf.Tensor) -> tf.Tensor:
+        return self._strategy.reduce("SUM", self._strategy.run(tf.identity, [values]), axis=None)
 
 
 def trains_on_cpu() -> bool:
@@ -34,7 +63,7 @@ def trains_on_cpu() -> bool:
 
 
 def choose_precision(setting: str) -> str:
-    """The Keras dtype policy for `train.precision`.
+    """Returns the Keras dtype policy for `train.precision`.
 
     `auto` is bfloat16 on GPUs of compute capability 8 and above, float16 on those of 7, and
     float32 elsewhere.
@@ -56,17 +85,18 @@ def choose_xla(setting: str, replicas: int) -> bool:
     On CPUs XLA's gradients of convolutions are many times slower: `docs/training.md`.
 
     Raises:
-      ValueError: when several replicas are to be compiled: their optimisers meet in between.
+      ValueError: if several replicas are to be compiled, which XLA cannot: their optimizers
+        communicate within the update.
     """
     if setting == "on" and replicas > 1:
-        raise ValueError(f"train.xla=on goes with one replica, and here are {replicas}")
+        raise ValueError(f"train.xla=on needs a single replica, and there are {replicas}")
     if setting != "auto":
         return setting == "on"
     return replicas == 1 and bool(tf.config.list_physical_devices("GPU"))
 
 
 def describe_devices(precision: str, xla: str, replicas: int) -> str:
-    """What a training runs on, for the log: such as "NVIDIA L4, mixed_bfloat16, XLA".
+    """Describes the devices of a training for the log, such as "NVIDIA L4, mixed_bfloat16, XLA".
 
     Args:
       precision: `train.precision`.
@@ -82,7 +112,7 @@ def describe_devices(precision: str, xla: str, replicas: int) -> str:
 
 
 def has_idle_gpu() -> bool:
-    """Whether there is an NVIDIA driver, and TensorFlow, not told to leave GPUs alone, has none."""
+    """Whether there is an NVIDIA driver but no usable GPU, though no variable hides the GPUs."""
     return (
         os.path.exists(_NVIDIA_DRIVER)
         and "CUDA_VISIBLE_DEVICES" not in os.environ

@@ -74,7 +74,7 @@ class ServedGenerator:
         return {"image": self._draw(latent, digit), "digit": digit}
 
     def _latent(self, seed: tf.Tensor) -> tf.Tensor:
-        pair, width = tf.stack([seed, _LATENT]), self._settings.sampling_width
+        pair, width = tf.stack([seed, _LATENT]), self._settings.latent_scale
         if self._settings.latent == "uniform":
             return tf.random.stateless_uniform(
                 [self._settings.latent_dim], pair, -width, width, alg="philox"

@@ -1,4 +1,4 @@
-"""What lets a training be stopped and taken up: signals, and what makes it the same training."""
+"""Stopping a training by a signal, and what has to be equal to resume it."""
 
 import contextlib
 import logging
@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from models.gan.settings import TrainSettings
-from models.gan.training import GanTrainer
 
-# What can change between an interrupted training and the one that takes it up.
+# These may differ between an interrupted training and the one that resumes it.
 _WITHOUT_EFFECT = (
     "report_seconds",
     "sample_seconds",
@@ -19,30 +18,41 @@ _WITHOUT_EFFECT = (
     "resume",
 )
 
-_progress_log = logging.getLogger("mnist_gan.progress")
+_log = logging.getLogger("mnist_gan.progress")
+
+
+class StopRequest:
+    """Asks a training to stop after its current call to the device.
+
+    Attributes:
+      requested: whether it should.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
 
 
 def recipe(settings: TrainSettings) -> dict[str, Any]:
-    """The settings that have to be the same in a training that takes up an interrupted one."""
+    """The settings that have to be equal in a training that resumes an interrupted one."""
     return settings.model_dump(mode="json", exclude=set(_WITHOUT_EFFECT))
 
 
 @contextlib.contextmanager
-def stopping_on_signals(trainer: GanTrainer) -> Iterator[None]:
-    """Has SIGTERM and SIGINT end the training at its next call, with a checkpoint.
+def stopping_on_signals(stop: StopRequest) -> Iterator[None]:
+    """Turns SIGTERM and SIGINT within the block into a request to stop.
 
-    Only Python's main thread can be told of signals; elsewhere they keep their meaning.
+    Only Python's main thread can handle signals; in other threads nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def stop(number: int, frame: Any) -> None:
+    def handle(number: int, frame: Any) -> None:
         del frame
-        trainer.stop_requested = True
-        _progress_log.warning("%s: stopping", signal.Signals(number).name)
+        stop.requested = True
+        _log.warning("%s: stopping", signal.Signals(number).name)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:

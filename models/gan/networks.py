@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 from models.gan.cpu_convolutions import CpuConv2D, CpuConv2DTranspose
-from models.gan.custom_layers import GreyLevels, SpectralScaling, TransposedDense
+from models.gan.custom_layers import GrayLevels, SpectralScaling, TransposedDense
 from models.gan.settings import TrainSettings
 
 IMAGE_SHAPE = (28, 28, 1)
@@ -17,7 +17,7 @@ CLASSES = 10
 PROJECTION = "project"
 FEATURES = 128
 
-_INITIALISERS: dict[str, Callable[[int], Any]] = {
+_INITIALIZERS: dict[str, Callable[[int], Any]] = {
     "keras": keras.initializers.GlorotUniform,
     "normal": lambda seed: keras.initializers.RandomNormal(0.0, 0.02, seed),
     "he": keras.initializers.HeNormal,
@@ -25,35 +25,35 @@ _INITIALISERS: dict[str, Callable[[int], Any]] = {
 
 
 class _Builder:
-    """Makes the layers of one network; every random choice follows from the seed."""
+    """Creates the layers of one network; the seed determines every initial weight."""
 
     def __init__(
         self,
         settings: TrainSettings,
         *,
         activation: str,
-        normalisation: str,
+        normalization: str,
         precision: str,
         seed: int,
         cpu_gradients: bool = False,
     ) -> None:
         self._settings = settings
         self._activation = activation
-        self._normalisation = normalisation
+        self._normalization = normalization
         self._dtype = keras.DTypePolicy(precision)
         self._seed = seed
         self._cpu_gradients = cpu_gradients
 
-    def initialiser(self) -> Any:
+    def initializer(self) -> Any:
         self._seed += 1
-        return _INITIALISERS[self._settings.initialisation](self._seed)
+        return _INITIALIZERS[self._settings.initializer](self._seed)
 
     def _finished(self, layer: layers.Layer) -> layers.Layer:
-        return SpectralScaling(layer) if self._normalisation == "spectral" else layer
+        return SpectralScaling(layer) if self._normalization == "spectral" else layer
 
     def dense(self, units: int, name: str) -> layers.Layer:
         return self._finished(
-            layers.Dense(units, kernel_initializer=self.initialiser(), name=name, dtype=self._dtype)
+            layers.Dense(units, kernel_initializer=self.initializer(), name=name, dtype=self._dtype)
         )
 
     def tied(self, kernel: keras.Variable, name: str) -> layers.Layer:
@@ -67,7 +67,7 @@ class _Builder:
                 size,
                 stride,
                 "same",
-                kernel_initializer=self.initialiser(),
+                kernel_initializer=self.initializer(),
                 name=name,
                 dtype=self._dtype,
             )
@@ -80,14 +80,14 @@ class _Builder:
             size,
             2,
             "same",
-            kernel_initializer=self.initialiser(),
+            kernel_initializer=self.initializer(),
             name=name,
             dtype=self._dtype,
         )
 
-    def activate(self, x: Any, *, normalise: bool = True) -> Any:
+    def activate(self, x: Any, *, normalize: bool = True) -> Any:
         """Normalises as the settings say, then applies the activation."""
-        if normalise and self._normalisation == "batch":
+        if normalize and self._normalization == "batch":
             x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=self._dtype)(x)
         if self._activation == "leaky_relu":
             return layers.LeakyReLU(self._settings.leaky_slope, dtype=self._dtype)(x)
@@ -100,30 +100,36 @@ class _Builder:
         return layers.Dropout(self._settings.dropout, seed=self._seed, dtype=self._dtype)(x)
 
 
-def _one_hot(digit: Any) -> Any:
-    return keras.ops.one_hot(digit, CLASSES)
+def _one_hot(label: Any) -> Any:
+    return keras.ops.one_hot(label, CLASSES)
 
 
-def draw_greys_apart(images: tf.Tensor) -> tf.Tensor:
-    """Each picture three times, [n, 28, 28, 1] to [n, 28, 28, 3], all in [-1, 1].
+def add_log_intensity_channels(images: tf.Tensor) -> tf.Tensor:
+    """Appends the logarithms of each pixel's distances from black and from white as channels.
 
-    As it is, and the logarithms of how far above black and below white each pixel is, in steps of
-    4 grey levels: among the darkest and the brightest, where nearly all of MNIST's pixels are, a
-    few levels are then as far apart as a hundred in the middle. White is counted from 256, since
-    at 255 there would be no slope by which a generator could leave it.
+    The unit of both distances is 4 gray levels. Among the darkest and the brightest levels, which
+    nearly all of MNIST's pixels have, a few levels then differ as much as a hundred in the middle.
+    The distance from white is taken from 256: at 255 its gradient would vanish, and a generator
+    could not leave that level.
+
+    Args:
+      images: float32 [n, 28, 28, 1] in [-1, 1].
+
+    Returns:
+      float32 [n, 28, 28, 3] in [-1, 1], the image itself first.
     """
-    black = (images + 1.0) * 127.5
-    views = [
+    level = (images + 1.0) * 127.5
+    channels = [
         2.0 * tf.math.log1p(tf.nn.relu(distance) / 4.0) / np.log1p(256 / 4) - 1.0
-        for distance in (black, 256.0 - black)
+        for distance in (level, 256.0 - level)
     ]
-    return tf.concat([images, *views], axis=-1)
+    return tf.concat([images, *channels], axis=-1)
 
 
 def _fold(image: Any) -> Any:
-    """Moves each 2x2 pixels into channels, [n, 28, 28, c] to [n, 14, 14, 4 c].
+    """Moves blocks of 2x2 pixels into channels, [n, 28, 28, c] to [n, 14, 14, 4 c].
 
-    A 2x2 convolution then does what a 4x4 one with stride 2 does, faster on CPUs.
+    A 2x2 convolution of the result equals a 4x4 convolution with stride 2, and is faster on CPUs.
     """
     channels = image.shape[-1]
     x = keras.ops.reshape(image, (-1, 14, 2, 14, 2, channels))
@@ -138,38 +144,38 @@ def build_generator(
     Args:
       settings: the recipe.
       precision: a Keras dtype policy, such as "mixed_bfloat16"; variables are always float32.
-      cpu_gradients: whether gradients are computed as `cpu_convolutions.py` says; same values.
+      cpu_gradients: whether gradients are computed as in `cpu_convolutions.py`; same values.
 
     Returns:
-      A model to call through `apply`: latent float32 [n, latent_dim] and digit int32 [n] to
+      A model to call through `apply`: latent float32 [n, latent_dim] and label int32 [n], 0..9, to
       images float32 [n, 28, 28, 1] in [-1, 1].
     """
     build = _Builder(
         settings,
         activation=settings.generator_activation,
-        normalisation=settings.generator_normalisation,
+        normalization=settings.generator_normalization,
         precision=precision,
         seed=settings.seed * 1000,
         cpu_gradients=cpu_gradients,
     )
     deep, middle, shallow = settings.generator_channels
     latent = keras.Input((settings.latent_dim,), name="latent")
-    digit = keras.Input((), dtype="int32", name="digit")
+    label = keras.Input((), dtype="int32", name="label")
     x: Any = latent
     if settings.conditional:
-        x = layers.Concatenate()([x, _one_hot(digit)])
+        x = layers.Concatenate()([x, _one_hot(label)])
     x = build.activate(layers.Reshape((7, 7, deep))(build.dense(7 * 7 * deep, PROJECTION)(x)))
     x = build.activate(build.upsampling(middle, 4, "up_14")(x))
     if shallow:
-        # Four pixels together, as in the discriminator's first layer: so few channels as there are
-        # at 28x28 leave a CPU's vector units half empty.
+        # Four pixels together, as in the discriminator's first layer: the few channels at 28x28
+        # would leave a CPU's vector units half empty.
         x = build.activate(build.convolution(4 * shallow, 3, 1, "up_28")(x))
     x = build.upsampling(1, 4 if shallow else 6, "to_image")(x)
     if settings.generator_output == "levels":
-        image = GreyLevels()(x, latent)
+        image = GrayLevels()(x, latent)
     else:
         image = layers.Activation("tanh", dtype="float32")(x)
-    return keras.Model([latent, digit] if settings.conditional else [latent], image)
+    return keras.Model([latent, label] if settings.conditional else [latent], image)
 
 
 def build_discriminator(
@@ -177,55 +183,58 @@ def build_discriminator(
 ) -> keras.Model:
     """Builds the discriminator.
 
-    The digit enters by projection (Miyato and Koyama 2018): its embedding's inner product with
+    The label enters by projection (Miyato and Koyama 2018): the inner product of its embedding and
     the last features is added to the logit.
 
     Args:
       settings: the recipe.
-      generator: whose first linear layer ends the discriminator under `share_linear`.
+      generator: from `build_generator`; under `tie_projection` the discriminator's last hidden
+        layer has the transposed kernel of its first linear layer.
       precision: a Keras dtype policy, such as "mixed_bfloat16"; variables are always float32.
 
     Returns:
-      A model to call through `apply`: image float32 [n, 28, 28, 1] in [-1, 1], or under
-      `grey_views` what `draw_greys_apart` makes of it, and digit int32 [n] to logits float32 [n];
-      under `auxiliary_weight` to a list of these and of logits float32 [n, 10] of the digit that is
-      seen.
+      A model to call through `apply`: image float32 [n, 28, 28, c] in [-1, 1] and label int32 [n],
+      0..9, to logits float32 [n], c being 3 under `log_intensity_channels` and 1 without. Under
+      `auxiliary_loss_weight` the output is a list of the logits and of class logits float32
+      [n, 10].
     """
     build = _Builder(
         settings,
         activation=settings.discriminator_activation,
-        normalisation=settings.discriminator_normalisation,
+        normalization=settings.discriminator_normalization,
         precision=precision,
         seed=settings.seed * 1000 + 500,
     )
     shallow, middle, deep = settings.discriminator_channels
-    image = keras.Input((*IMAGE_SHAPE[:2], 3 if settings.grey_views else 1), name="image")
-    digit = keras.Input((), dtype="int32", name="digit")
-    # The first layer is not normalised: that would hide the pictures' brightness (DCGAN, 2016).
-    x = build.activate(build.convolution(shallow, 2, 1, "down_14")(_fold(image)), normalise=False)
+    image = keras.Input(
+        (*IMAGE_SHAPE[:2], 3 if settings.log_intensity_channels else 1), name="image"
+    )
+    label = keras.Input((), dtype="int32", name="label")
+    # The first layer has no normalization, which would hide the image's brightness (DCGAN, 2016).
+    x = build.activate(build.convolution(shallow, 2, 1, "down_14")(_fold(image)), normalize=False)
     x = build.dropout(x)
     x = build.dropout(build.activate(build.convolution(middle, 3, 2, "down_7")(x)))
-    if settings.share_linear:
+    if settings.tie_projection:
         deep, stride = settings.generator_channels[0], 1
-        head: layers.Layer = build.tied(generator.get_layer(PROJECTION).kernel, "shared")
+        head: layers.Layer = build.tied(generator.get_layer(PROJECTION).kernel, "tied")
     else:
         stride, head = 2, build.dense(FEATURES, "features")
     x = build.dropout(build.activate(build.convolution(deep, 3, stride, "down_4")(x)))
-    features = build.activate(head(layers.Flatten()(x)), normalise=False)
+    features = build.activate(head(layers.Flatten()(x)), normalize=False)
     logit = build.dense(1, "logit")(features)
     if settings.conditional:
-        embedding = build.dense(features.shape[-1], "embed_digit")(_one_hot(digit))
+        embedding = build.dense(features.shape[-1], "label_embedding")(_one_hot(label))
         logit = layers.Add()([logit, layers.Dot(axes=1)([features, embedding])])
     outputs = layers.Reshape((), dtype="float32")(logit)
-    if settings.conditional and settings.auxiliary_weight:
-        digits = build.dense(CLASSES, "seen_digit")(features)
-        outputs = [outputs, layers.Activation("linear", dtype="float32")(digits)]
-    return keras.Model([image, digit] if settings.conditional else [image], outputs)
+    if settings.conditional and settings.auxiliary_loss_weight:
+        class_logits = build.dense(CLASSES, "predicted_label")(features)
+        outputs = [outputs, layers.Activation("linear", dtype="float32")(class_logits)]
+    return keras.Model([image, label] if settings.conditional else [image], outputs)
 
 
-def apply(network: keras.Model, x: tf.Tensor, digit: tf.Tensor, *, training: bool) -> tf.Tensor:
-    """Calls a network, which ignores the digit when it is not conditional."""
-    return network([x, digit][: len(network.inputs)], training=training)
+def apply(network: keras.Model, x: tf.Tensor, label: tf.Tensor, *, training: bool) -> tf.Tensor:
+    """Calls a network with latents or images and, if it is conditional, with labels int32 [n]."""
+    return network([x, label][: len(network.inputs)], training=training)
 
 
 def scale_pixels(pixels: tf.Tensor) -> tf.Tensor:

@@ -15,71 +15,84 @@ from models.digit_classifier.features import FeatureExtractor
 from models.gan.checkpoints import Checkpoints, checkpoint_key
 from models.gan.devices import choose_strategy, describe_devices, has_idle_gpu, is_chief
 from models.gan.export import export_generator
-from models.gan.held_out import HeldOut, split_held_out
 from models.gan.interruption import recipe, stopping_on_signals
 from models.gan.run_log import RunLog
 from models.gan.settings import TrainSettings
-from models.gan.training import GanTrainer
+from models.gan.training import Training, prepare_training, train
 from models.gan.tuning_settings import describe, with_hyperparameters
-from models.gan.warm_start import find_start, leave_state
+from models.gan.validation import ValidationSet, split_validation_set
+from models.gan.warm_start import find_warm_start_state, write_final_state
 from registry.layout import TRAINING_STATE, newest_version, version_address
 
-_progress_log = logging.getLogger("mnist_gan.progress")
+_log = logging.getLogger("mnist_gan.progress")
 
 
 def run_fn(fn_args: Any) -> None:
     """Trains the GAN on the train split and exports the averaged generator.
 
     Args:
-      fn_args: TFX's FnArgs. `custom_config["train"]` holds the fields of `TrainSettings`,
-        `custom_config["checkpoints"]` a folder or URI for the state of trainings that were cut
-        off (none are kept without it), `custom_config["served"]` one with the versions that are
-        served, for a warm start; `base_model` the digit classifier by whose features
-        the best moment of the training is found (the last is taken without it);
-        `hyperparameters` what the Tuner found, which replaces fields of `TrainSettings`.
-        `serving_model_dir` receives the SavedModel; `model_run_dir` what `RunLog` writes.
+      fn_args: TFX's FnArgs. `custom_config["train"]` holds the fields of `TrainSettings`.
+        `custom_config["checkpoints"]` is a folder or URI for the checkpoints of interrupted
+        trainings; without it there are none. `custom_config["served"]` is a folder or URI with the
+        served versions, for a warm start. `base_model` is the digit classifier for validation;
+        without it the last averaged generator is exported. `hyperparameters` is the result of the
+        Tuner, which replaces fields of `TrainSettings`. `serving_model_dir` receives the
+        SavedModel, `model_run_dir` the files of `RunLog`.
 
     Raises:
-      NonFiniteLossError: when training diverges.
+      NonFiniteLossError: if the training diverges.
       InterruptedTrainingError: after SIGTERM or SIGINT.
-      CheckpointError: when a checkpoint cannot be written.
-      WarmStartError: when the training that is served cannot be gone on from.
+      CheckpointError: if a checkpoint cannot be read or written.
+      WarmStartError: if `train.warm_start` is `served` and the served version allows none.
     """
     settings = _settings(fn_args)
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
-    # Before any device is used: the machines of a cluster have to find each other first.
+    # Before any device is used: the workers have to connect first.
     strategy = choose_strategy()
+
+    # Training and validation set.
     images, labels = load_split(fn_args.train_files)
-    trained, held_out = _hold_out(settings, images, labels, fn_args.base_model)
-    images, labels = images[trained], labels[trained]
-    trainer = GanTrainer(settings, images, labels, held_out=held_out, strategy=strategy)
-    _tell_devices(settings, strategy.num_replicas_in_sync)
+    rows, validation_set = _split(settings, images, labels, fn_args.base_model)
+    images, labels = images[rows], labels[rows]
+
+    # Initial state: random, or that of the served model's training.
+    training = prepare_training(
+        settings, images, labels, validation_set=validation_set, strategy=strategy
+    )
+    _log_devices(settings, strategy.num_replicas_in_sync)
     served = _served_state(fn_args.custom_config.get("served") or "")
-    start = find_start(settings.warm_start, served, trainer.lasting_variables())
-    if start:
-        trainer.begin_from(start)
+    variables = training.gan.warm_start_variables()
+    state = find_warm_start_state(settings.warm_start, served, variables)
+    if state:
+        training.warm_start.begin_from(state)
+
+    # Train, then export the best generator with the final state.
     root = fn_args.custom_config.get("checkpoints")
-    checkpoints = _checkpoints(root, trainer, images, labels) if root else None
-    with _places(fn_args, strategy) as (model_dir, run_dir), stopping_on_signals(trainer):
-        with RunLog(run_dir, trainer) as run_log:
-            for progress in trainer.fit(checkpoints):
+    checkpoints = _checkpoints(root, training, images, labels) if root else None
+    with (
+        _output_paths(fn_args, strategy) as (model_dir, run_dir),
+        stopping_on_signals(training.stop),
+    ):
+        with RunLog(run_dir, training) as run_log:
+            for progress in train(training, checkpoints):
                 run_log.record(progress)
-            run_log.sample(trainer.step)
-        export_generator(trainer.best.network, settings, model_dir)
+            run_log.sample(training.step)
+        export_generator(training.best.network, settings, model_dir)
         if is_chief(strategy):
             state_dir = os.path.join(model_dir, TRAINING_STATE)
-            leave_state(state_dir, trainer.lasting_variables(), trainer.step, trainer.course)
+            write_final_state(state_dir, variables, training.step, training.warm_start.lineage)
     if checkpoints and is_chief(strategy):
         checkpoints.clear()
 
 
-def _tell_devices(settings: TrainSettings, replicas: int) -> None:
-    _progress_log.info(f"on {describe_devices(settings.precision, settings.xla, replicas)}")
+def _log_devices(settings: TrainSettings, replicas: int) -> None:
+    _log.info(f"devices: {describe_devices(settings.precision, settings.xla, replicas)}")
     if has_idle_gpu():
-        _progress_log.warning(
+        _log.warning(
             "There is an NVIDIA driver, but TensorFlow finds no GPU and trains on the CPU: install "
-            "CUDA's libraries with `GPU=1 make setup`, and see in the log what it says of GPUs."
+            "the CUDA libraries with `GPU=1 make setup`, and look for TensorFlow's own messages "
+            "about GPUs in the log."
         )
 
 
@@ -89,18 +102,21 @@ def _settings(fn_args: Any) -> TrainSettings:
     if not found:
         return settings
     tuned = with_hyperparameters(settings, found["values"])
-    _progress_log.info(f"of the search: {describe(settings, found['values'])}")
+    _log.info(f"hyperparameters: {describe(settings, found['values'])}")
     return tuned
 
 
-def _hold_out(
+def _split(
     settings: TrainSettings, images: np.ndarray, labels: np.ndarray, classifier: str | None
-) -> tuple[np.ndarray, HeldOut | None]:
-    """The rows to train on, and the digits held out, where there is use for them."""
+) -> tuple[np.ndarray, ValidationSet | None]:
+    """Returns the rows to train on, and the validation set if it is used."""
     if not classifier or not settings.evaluations:
         return np.arange(len(images)), None
-    trained, held_out = split_held_out(len(images), settings.holdout_share, settings.seed)
-    return trained, HeldOut(images[held_out], labels[held_out], FeatureExtractor(classifier))
+    trained, validation = split_validation_set(
+        len(images), settings.validation_split, settings.seed
+    )
+    extract = FeatureExtractor(classifier)
+    return trained, ValidationSet(images[validation], labels[validation], extract)
 
 
 def _served_state(serving_dir: str) -> tuple[int, str] | None:
@@ -112,19 +128,19 @@ def _served_state(serving_dir: str) -> tuple[int, str] | None:
 
 
 def _checkpoints(
-    root: str, trainer: GanTrainer, images: np.ndarray, labels: np.ndarray
+    root: str, training: Training, images: np.ndarray, labels: np.ndarray
 ) -> Checkpoints:
-    begun = recipe(trainer.settings) | {"origin": trainer.course.origin}
-    key = checkpoint_key(begun, images, labels)
-    checkpoints = Checkpoints(root, key, trainer.variables())
-    if not trainer.settings.resume:
+    identity = recipe(training.settings) | {"origin": training.warm_start.lineage.origin}
+    key = checkpoint_key(identity, images, labels)
+    checkpoints = Checkpoints(root, key, training.variables())
+    if not training.settings.resume:
         checkpoints.clear()
     return checkpoints
 
 
 @contextlib.contextmanager
-def _places(fn_args: Any, strategy: tf.distribute.Strategy) -> Iterator[tuple[str, str]]:
-    """Folders for the model and the run's files; the chief's are kept."""
+def _output_paths(fn_args: Any, strategy: tf.distribute.Strategy) -> Iterator[tuple[str, str]]:
+    """Folders for the model and the run's files; only the chief's are kept."""
     if is_chief(strategy):
         yield fn_args.serving_model_dir, fn_args.model_run_dir
         return

@@ -1,4 +1,4 @@
-"""What a training leaves behind beside the model, and says while it runs."""
+"""Records of a running training: log lines, TensorBoard, sample images and warnings."""
 
 import dataclasses
 import json
@@ -9,45 +9,40 @@ import numpy as np
 import tensorflow as tf
 
 import storage
+from models.gan.losses import LOSSES
 from models.gan.samples import encode_grid
-from models.gan.training import GanTrainer, Progress
+from models.gan.training import Progress, Training
+from models.gan.validation import ValidationMetrics
 
-_progress_log = logging.getLogger("mnist_gan.progress")
+_log = logging.getLogger("mnist_gan.progress")
 
-# Below this loss the discriminator is sure of everything and teaches the generator nothing.
-_SATURATED = {
-    "non_saturating": 0.02,
-    "minimax": 0.02,
-    "least_squares": 0.005,
-    "hinge": 0.005,
-    "relativistic": 0.01,
-}
-_SHOWN = np.arange(80) % 10  # the digits in turn, so that a column holds one
+_SAMPLE_LABELS = np.arange(80) % 10  # a grid of 10 columns then has one label per column
+_COLLAPSE_FRACTION = 0.75  # of the budget, before which missing labels are no failure
 
 
 class RunLog:
-    """Writes progress, scalars and samples, and names what goes wrong."""
+    """Writes progress, scalars and sample images, and warns of failure modes."""
 
-    def __init__(self, directory: str, trainer: GanTrainer) -> None:
+    def __init__(self, directory: str, training: Training) -> None:
         """Opens the files.
 
         Args:
           directory: receives TensorBoard's events, `samples/step-<n>.png` and `progress.jsonl`,
-            a JSON object per interval.
-          trainer: whose progress it is.
+            one JSON object per interval.
+          training: the training that reports its progress.
         """
         self._directory = directory
-        self._trainer = trainer
+        self._training = training
         self._sampled_at: float | None = None
-        self._judged: object = None
-        self._started = "cold"
-        self._named: set[str] = set()
+        self._last_validation: ValidationMetrics | None = None
+        self._start = "cold"
+        self._warned: set[str] = set()
         tf.io.gfile.makedirs(os.path.join(directory, "samples"))
         self._events = tf.summary.create_file_writer(directory)
         self._lines = tf.io.gfile.GFile(os.path.join(directory, "progress.jsonl"), "w")
 
     def __enter__(self) -> "RunLog":
-        """Does nothing more."""
+        """Returns this log."""
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -56,25 +51,25 @@ class RunLog:
         self._lines.close()
 
     def record(self, progress: Progress) -> None:
-        """Says and writes where the training stands."""
-        if self._started != progress.start:
-            self._started = progress.start
-            _progress_log.info(f"start: {progress.start}")
-        _progress_log.info(self._line(progress))
+        """Logs and writes the progress, with a sample every `sample_seconds`."""
+        if self._start != progress.start:
+            self._start = progress.start
+            _log.info(f"start: {progress.start}")
+        _log.info(self._line(progress))
         self._lines.write(json.dumps(dataclasses.asdict(progress)) + "\n")
         self._lines.flush()
-        self._name_failures(progress)
+        self._warn_of_failures(progress)
         with self._events.as_default(step=progress.step):
             self._write_scalars(progress)
         if self._sampled_at is None:
             self._sampled_at = progress.seconds
-        if progress.seconds - self._sampled_at >= self._trainer.settings.sample_seconds:
+        if progress.seconds - self._sampled_at >= self._training.settings.sample_seconds:
             self._sampled_at = progress.seconds
             self.sample(progress.step)
 
     def sample(self, step: int) -> None:
-        """Writes a grid of the averaged generator's digits, a column per digit."""
-        png = encode_grid(self._trainer.sample(_SHOWN), columns=10)
+        """Writes a grid of images by the averaged generator, one column per label."""
+        png = encode_grid(self._training.generate(_SAMPLE_LABELS), columns=10)
         path = os.path.join(self._directory, "samples", f"step-{step:07d}.png")
         storage.write(path, png)
         with self._events.as_default(step=step):
@@ -84,45 +79,45 @@ class RunLog:
         for name, value in progress.scalars.items():
             tf.summary.scalar(name, value)
         tf.summary.scalar("steps_per_second", progress.steps_per_second)
-        if progress.judgement and progress.judgement is not self._judged:
-            self._judged = progress.judgement
-            for name in ("fid", "spread", "agreement"):
-                tf.summary.scalar(f"held_out/{name}", getattr(progress.judgement, name))
-        if self._trainer.settings.histograms:
-            for network in (self._trainer.update.generator, self._trainer.update.discriminator):
+        if progress.validation and progress.validation is not self._last_validation:
+            self._last_validation = progress.validation
+            for name in ("fid", "variance_ratio", "conditional_accuracy"):
+                tf.summary.scalar(f"validation/{name}", getattr(progress.validation, name))
+        if self._training.settings.histograms:
+            for network in (self._training.gan.generator, self._training.gan.discriminator):
                 for variable in network.trainable_variables:
                     tf.summary.histogram(variable.path, variable.value)
 
     def _line(self, progress: Progress) -> str:
-        left = progress.seconds * (1.0 / max(progress.fraction, 1e-6) - 1.0)
+        seconds_left = progress.seconds * (1.0 / max(progress.fraction, 1e-6) - 1.0)
         rate = progress.steps_per_second
-        images = rate * self._trainer.settings.batch_size
-        fid = f"FID {progress.judgement.fid:.3g}  " if progress.judgement else ""
+        images = rate * self._training.settings.batch_size
+        fid = f"FID {progress.validation.fid:.3g}  " if progress.validation else ""
         return (
             f"step {progress.step}  {rate:.1f} steps/s  {images:.0f} images/s  "
             f"losses D {progress.scalars['discriminator_loss']:.3f} "
-            f"G {progress.scalars['generator_loss']:.3f}  {fid}{np.ceil(left):.0f} s left"
+            f"G {progress.scalars['generator_loss']:.3f}  {fid}{np.ceil(seconds_left):.0f} s left"
         )
 
-    def _name_failures(self, progress: Progress) -> None:
-        """Warns of a failure mode once, with what to try."""
+    def _warn_of_failures(self, progress: Progress) -> None:
         loss = progress.scalars["discriminator_loss"]
-        if loss < _SATURATED.get(self._trainer.settings.loss, -np.inf):
-            self._warn(
+        bound = LOSSES[self._training.settings.loss].saturated_below
+        if bound is not None and loss < bound:
+            self._warn_once(
                 "discriminator saturated",
-                f"its loss is {loss:.2g}, so the generator learns next to nothing. Raise "
+                f"its loss is {loss:.2g}, and the generator's gradient all but vanishes. Raise "
                 "train.r1_weight or train.instance_noise, lower "
                 "train.discriminator_learning_rate, or add train.augmentation.",
             )
-        collapse = progress.judgement.collapse if progress.judgement else None
-        if collapse and progress.fraction >= 0.75:
-            self._warn(
+        collapse = progress.validation.collapse if progress.validation else None
+        if collapse and progress.fraction >= _COLLAPSE_FRACTION:
+            self._warn_once(
                 "generator collapsed",
                 f"{collapse}. Raise train.r1_weight, lower train.generator_learning_rate, set "
                 "train.conditional, or choose another train.loss.",
             )
 
-    def _warn(self, mode: str, what: str) -> None:
-        if mode not in self._named:
-            self._named.add(mode)
-            _progress_log.warning("%s: %s", mode, what)
+    def _warn_once(self, failure: str, message: str) -> None:
+        if failure not in self._warned:
+            self._warned.add(failure)
+            _log.warning("%s: %s", failure, message)

@@ -1,14 +1,22 @@
-"""Typed settings of the GAN's training, shared by the pipeline's configuration and `run_fn`."""
+"""Typed settings of the GAN's training, shared by the pipeline's configuration and `run_fn`.
+
+Importing this module imports no TensorFlow.
+"""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from models.gan.losses import LOSSES
+
+if TYPE_CHECKING:
+    Loss = str
+else:
+    Loss = Literal[tuple(LOSSES)]
+
 Activation = Literal["relu", "leaky_relu", "elu"]
 Augmentation = Literal["translation", "cutout", "brightness", "contrast"]
-Loss = Literal["non_saturating", "minimax", "least_squares", "hinge", "wasserstein", "relativistic"]
-_BCE = ("non_saturating", "minimax")
 
 
 class TrainSettings(BaseModel):
@@ -27,10 +35,10 @@ class TrainSettings(BaseModel):
         False, description="same weights from every run on the same device; needs max_steps alone"
     )
     batch_size: int = Field(
-        16, ge=2, le=65_536, description="real digits per update, over all replicas together"
+        16, ge=2, le=65_536, description="real images per update, over all replicas together"
     )
-    steps_per_call: int = Field(
-        32, ge=1, le=10_000, description="updates per call from the host to the device"
+    steps_per_execution: int = Field(
+        32, ge=1, le=10_000, description="updates per call from the host to the device, as in Keras"
     )
     report_seconds: float = Field(
         10.0, gt=0, le=3600, description="time between progress lines and scalars, seconds"
@@ -43,83 +51,90 @@ class TrainSettings(BaseModel):
         60.0, gt=0, le=86_400, description="time between checkpoints, seconds"
     )
     resume: bool = Field(
-        True, description="whether an interrupted training of the same settings and data goes on"
+        True, description="whether to resume an interrupted training of the same settings and data"
     )
     warm_start: Literal["none", "served", "auto"] = Field(
         "none",
-        description="where weights, optimisers and average begin: none: drawn by the seed; served: "
-        "those of the training that is being served; auto: the same, and drawn after all where "
-        "these are worse at the first evaluation",
+        description="initial state of networks, optimizers and moving average: none: random, from "
+        "the seed; served: the final state of the served model's training; auto: as served, with a "
+        "fallback to random where the first evaluation is worse than a cold start's was",
     )
     warm_learning_rate: float = Field(
-        1.0, gt=0, le=1, description="share of both learning rates in a training so begun"
+        1.0, gt=0, le=1, description="factor on both learning rates after a warm start"
     )
     evaluations: int = Field(
-        4, ge=0, le=10_000, description="FIDs on held-out digits over the budget; the best is kept"
+        4,
+        ge=0,
+        le=10_000,
+        description="validation FIDs over the budget; the best generator is kept",
     )
-    holdout_share: float = Field(
-        0.05, ge=0.01, le=0.5, description="share of the train split held out for those FIDs"
+    validation_split: float = Field(
+        0.05, ge=0.01, le=0.5, description="share of the train split used as validation set"
     )
     patience: int | None = Field(
-        None, ge=1, le=10_000, description="evaluations without improvement before an early stop"
+        None, ge=1, le=10_000, description="evaluations without a lower FID before early stopping"
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="of the networks' arithmetic; auto: what the GPU is made for"
+        "auto", description="of the networks' arithmetic; auto: the fastest on the GPU"
     )
     xla: Literal["auto", "on", "off"] = Field(
         "auto", description="whether XLA compiles the update; auto: on GPUs"
     )
 
-    conditional: bool = Field(True, description="whether both networks are told the digit")
+    conditional: bool = Field(True, description="whether both networks take the label as input")
     latent_dim: int = Field(64, ge=1, le=4096, description="size of the latent vector")
     latent: Literal["normal", "uniform"] = Field(
         "normal", description="latent distribution: N(0, 1) or U(-1, 1)"
     )
-    sampling_width: float = Field(
+    latent_scale: float = Field(
         1.0,
         gt=0,
         le=2,
-        description="how much wider than in training the latents are when a trained generator "
-        "draws: above 1 its digits vary more, below less (the truncation trick, Brock et al. 2019)",
+        description="factor on the latents when a trained generator samples: above 1 for more "
+        "diversity, below 1 for less (the truncation trick, Brock et al. 2019)",
     )
     generator_channels: tuple[int, int, int] = Field(
         (96, 48, 8),
         description="generator's channels at 7x7, 14x14 and 28x28, each 1 or more; 0 for the last: "
-        "from 14x14 straight to the picture",
+        "from 14x14 straight to the image",
     )
     discriminator_channels: tuple[int, int, int] = Field(
         (32, 64, 128), description="discriminator's channels at 14x14, 7x7 and 4x4, each 1 or more"
     )
     generator_activation: Activation = Field("relu", description="generator's activation")
-    grey_views: bool = Field(
+    log_intensity_channels: bool = Field(
         False,
-        description="whether the discriminator also sees pictures with near-black and near-white "
-        "drawn apart",
+        description="whether the discriminator has two more input channels: the logarithms of "
+        "the distances from black and from white",
     )
     generator_output: Literal["levels", "tanh"] = Field(
         "levels",
-        description="generator's last activation: tanh, or whole grey levels from a black that is "
-        "0 to a white of the picture's own, 252 to 255, as MNIST has them",
+        description="generator's last activation: tanh, or whole gray levels from black, 0, to "
+        "each image's own white, 252 to 255, as in MNIST",
     )
     discriminator_activation: Activation = Field(
         "leaky_relu", description="discriminator's activation"
     )
     leaky_slope: float = Field(0.2, ge=0, lt=1, description="slope of the leaky ReLU below 0")
-    initialisation: Literal["keras", "normal", "he"] = Field(
+    initializer: Literal["keras", "normal", "he"] = Field(
         "keras", description="weights: Keras' default (Glorot), N(0, 0.02), or He; biases are 0"
     )
-    generator_normalisation: Literal["none", "batch"] = Field(
-        "batch", description="generator's normalisation"
+    generator_normalization: Literal["none", "batch"] = Field(
+        "batch", description="generator's normalization"
     )
-    discriminator_normalisation: Literal["none", "batch", "spectral"] = Field(
-        "none", description="discriminator's normalisation"
+    discriminator_normalization: Literal["none", "batch", "spectral"] = Field(
+        "none", description="discriminator's normalization"
     )
-    share_linear: bool = Field(
-        False, description="the generator's first linear layer, transposed, ends the discriminator"
+    tie_projection: bool = Field(
+        False,
+        description="the discriminator's last hidden layer is the transposed first "
+        "linear layer of the generator",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="discriminator's dropout rate")
 
-    loss: Loss = Field("non_saturating", description="the pair of losses, see models/gan/losses.py")
+    loss: Loss = Field(
+        "non_saturating", description="losses of both networks, see models/gan/losses.py"
+    )
     label_smoothing: float = Field(
         0.0, ge=0, lt=0.5, description="one-sided: real targets of BCE become 1 minus this"
     )
@@ -129,39 +144,39 @@ class TrainSettings(BaseModel):
         le=2,
         description="standard deviation of noise on the discriminator's input, falling to 0",
     )
-    auxiliary_weight: float = Field(
+    auxiliary_loss_weight: float = Field(
         0.2,
         ge=0,
         le=100,
-        description="weight in both losses of the cross-entropy with which the discriminator tells "
-        "the digit (Odena et al. 2017), when conditional",
+        description="weight in both losses of the discriminator's classification cross-entropy "
+        "(AC-GAN, Odena et al. 2017), when conditional",
     )
     augmentation: tuple[Augmentation, ...] = Field(
         (), description="differentiable augmentation of what the discriminator sees, in order"
     )
     r1_weight: float = Field(
-        0.25, ge=0, le=1000, description="weight of the gradient penalty on real digits (R1)"
+        0.25, ge=0, le=1000, description="weight of the gradient penalty on real images (R1)"
     )
     r2_weight: float = Field(
-        0.0, ge=0, le=1000, description="weight of the gradient penalty on generated digits (R2)"
+        0.0, ge=0, le=1000, description="weight of the gradient penalty on fake images (R2)"
     )
     penalty_interval: int = Field(
-        16, ge=1, le=1000, description="updates between R1 and R2 penalties, as much stronger"
+        16, ge=1, le=1000, description="updates between R1 and R2 (lazy regularization)"
     )
-    interpolated_weight: float = Field(
-        0.0, ge=0, le=1000, description="weight of WGAN-GP's penalty, on every update"
+    gradient_penalty_weight: float = Field(
+        0.0, ge=0, le=1000, description="weight of WGAN-GP's gradient penalty, in every update"
     )
 
     discriminator_steps: int = Field(
         1, ge=1, le=100, description="discriminator's updates per generator's update"
     )
-    optimiser: Literal["sgd", "momentum", "adam", "rmsprop"] = Field(
-        "adam", description="optimiser of both networks"
+    optimizer: Literal["sgd", "momentum", "adam", "rmsprop"] = Field(
+        "adam", description="optimizer of both networks"
     )
     generator_learning_rate: float = Field(1e-3, gt=0, le=1, description="generator's rate")
     discriminator_learning_rate: float = Field(1e-3, gt=0, le=1, description="discriminator's rate")
     final_learning_rate: float = Field(
-        0.02, gt=0, le=1, description="share of the rate left at the end; falls in the second half"
+        0.02, gt=0, le=1, description="final share of both rates; linear decay over the second half"
     )
     beta_1: float = Field(0.5, ge=0, lt=1, description="Adam's beta 1, or the momentum")
     beta_2: float = Field(0.99, ge=0, lt=1, description="Adam's beta 2, or RMSprop's rho")
@@ -184,8 +199,8 @@ _CONFLICTS: tuple[tuple[Callable[[TrainSettings], bool], str], ...] = (
     ),
     (
         lambda s: s.deterministic and (s.max_steps is None or s.max_seconds is not None),
-        "deterministic needs max_steps, and max_seconds=null: a time budget ends where the "
-        "machine's pace has it end",
+        "deterministic needs max_steps, and max_seconds=null: the last step of a time budget "
+        "depends on the machine's speed",
     ),
     (
         lambda s: (
@@ -196,31 +211,31 @@ _CONFLICTS: tuple[tuple[Callable[[TrainSettings], bool], str], ...] = (
         "generator_channels, which may be 0",
     ),
     (
-        lambda s: s.label_smoothing > 0 and s.loss not in _BCE,
-        "label_smoothing applies to BCE, not to loss={loss}",
+        lambda s: s.label_smoothing > 0 and not LOSSES[s.loss].smooths_labels,
+        "label_smoothing applies to cross-entropy, not to loss={loss}",
     ),
     (
         lambda s: (
             s.loss == "wasserstein"
-            and not s.interpolated_weight
-            and s.discriminator_normalisation != "spectral"
+            and not s.gradient_penalty_weight
+            and s.discriminator_normalization != "spectral"
         ),
-        "loss=wasserstein needs a discriminator of bounded slope: set interpolated_weight (10 in "
-        "the paper) or discriminator_normalisation=spectral",
+        "loss=wasserstein needs a Lipschitz discriminator: set gradient_penalty_weight (10 in "
+        "the paper) or discriminator_normalization=spectral",
     ),
     (
         lambda s: (
-            s.discriminator_normalisation == "batch"
-            and max(s.r1_weight, s.r2_weight, s.interpolated_weight) > 0
+            s.discriminator_normalization == "batch"
+            and max(s.r1_weight, s.r2_weight, s.gradient_penalty_weight) > 0
         ),
-        "discriminator_normalisation=batch makes a logit depend on the other digits of its batch, "
-        "so a gradient penalty per digit is not what it says: set r1_weight, r2_weight and "
-        "interpolated_weight to 0, or another discriminator_normalisation",
+        "discriminator_normalization=batch makes a logit depend on the other images of its batch, "
+        "so a gradient penalty per image is undefined: set r1_weight, r2_weight and "
+        "gradient_penalty_weight to 0, or another discriminator_normalization",
     ),
     (
-        lambda s: s.share_linear and s.discriminator_normalisation == "spectral",
-        "share_linear and discriminator_normalisation=spectral exclude each other: the shared "
-        "weights would be scaled for one network and not for the other",
+        lambda s: s.tie_projection and s.discriminator_normalization == "spectral",
+        "tie_projection and discriminator_normalization=spectral exclude each other: the tied "
+        "weights would be scaled in one network and not in the other",
     ),
     (
         lambda s: s.patience is not None and not s.evaluations,
@@ -228,7 +243,7 @@ _CONFLICTS: tuple[tuple[Callable[[TrainSettings], bool], str], ...] = (
     ),
     (
         lambda s: s.warm_start == "auto" and s.evaluations < 2,
-        "warm_start=auto judges the start at the first of the evaluations and has to have time "
-        "left then: evaluations={evaluations} must be 2 or more",
+        "warm_start=auto compares the first evaluation with a cold start's and needs budget left "
+        "after it: evaluations={evaluations} must be 2 or more",
     ),
 )

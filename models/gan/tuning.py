@@ -39,11 +39,11 @@ import storage
 from mnist.records import load_split
 from models.digit_classifier.features import FeatureExtractor
 from models.gan.checkpoints import Checkpoints, checkpoint_key
+from models.gan.device_loop import NonFiniteLossError
 from models.gan.devices import choose_strategy, is_chief
-from models.gan.held_out import HeldOut, split_held_out
 from models.gan.interruption import recipe, stopping_on_signals
 from models.gan.settings import TrainSettings
-from models.gan.training import GanTrainer, NonFiniteLossError
+from models.gan.training import prepare_training, train
 from models.gan.tuning_settings import (
     SPACE,
     LogRange,
@@ -52,6 +52,7 @@ from models.gan.tuning_settings import (
     to_scalar,
     with_hyperparameters,
 )
+from models.gan.validation import ValidationSet, split_validation_set
 
 _OBJECTIVE = "fid"
 _RANDOM_TRIALS = 6  # before the Bayesian algorithm has enough to go by
@@ -198,8 +199,12 @@ class _GanTuner(BaseTuner):
         super().__init__(oracle, directory=working_dir, project_name="tuner", overwrite=True)
         self._first = first
         self._images, self._labels = data
-        self._trained, held_out = split_held_out(len(self._images), first.holdout_share, first.seed)
-        self._held_out = HeldOut(self._images[held_out], self._labels[held_out], extractor)
+        self._rows, validation = split_validation_set(
+            len(self._images), first.validation_split, first.seed
+        )
+        self._validation_set = ValidationSet(
+            self._images[validation], self._labels[validation], extractor
+        )
         self._state_dir = state_dir
         self._strategy = strategy
         if first.resume:
@@ -255,28 +260,27 @@ class _GanTuner(BaseTuner):
 
     def _measure(self, values: dict[str, Any]) -> float:
         settings = with_hyperparameters(self._first, values)
-        rows = self._trained
         try:
-            trainer = GanTrainer(
+            training = prepare_training(
                 settings,
-                self._images[rows],
-                self._labels[rows],
-                held_out=self._held_out,
+                self._images[self._rows],
+                self._labels[self._rows],
+                validation_set=self._validation_set,
                 strategy=self._strategy,
             )
         except ValueError as error:  # a batch that the replicas cannot share
             raise FailedTrialError(f"refused: {error}") from error
         key = checkpoint_key(recipe(settings), self._images, self._labels)
-        checkpoints = Checkpoints(f"{self._state_dir}/trials", key, trainer.variables())
-        judgement = None
-        with stopping_on_signals(trainer):
-            for progress in trainer.fit(checkpoints):
-                judgement = progress.judgement
+        checkpoints = Checkpoints(f"{self._state_dir}/trials", key, training.variables())
+        metrics = None
+        with stopping_on_signals(training.stop):
+            for progress in train(training, checkpoints):
+                metrics = progress.validation
         if is_chief(self._strategy):
             checkpoints.clear()
-        if judgement is None or not math.isfinite(judgement.fid):
-            raise FailedTrialError("its digits cannot be measured")
-        return judgement.fid
+        if metrics is None or not math.isfinite(metrics.fid):
+            raise FailedTrialError("the validation FID is not finite")
+        return metrics.fid
 
     def _completed(self) -> list[Trial]:
         return [trial for trial in self.oracle.trials.values() if _is_complete(trial)]

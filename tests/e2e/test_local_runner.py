@@ -333,7 +333,7 @@ def test_warm_starts_go_on_from_what_is_served_and_never_from_what_was_rejected(
     other = ("--set", "train.warm_start=served", "--set", "train.latent_dim=66")
     refused = local_runner(*arguments, *other)
     assert refused.returncode == 1
-    assert "its networks or optimisers are others" in refused.stdout
+    assert "its networks or optimizers differ" in refused.stdout
     assert "Traceback" not in refused.stdout + refused.stderr
 
 
@@ -568,7 +568,7 @@ def test_a_killed_search_is_finished_by_the_next_run_and_feeds_the_trainer(tmp_p
         check=False,
     )
     assert "all signatures answered" in called.stdout, called.stderr
-    assert f"of the search: latent_dim {best}" in result.stdout or best == 1
+    assert f"hyperparameters: latent_dim {best}" in result.stdout or best == 1
 
 
 @pytest.mark.slow

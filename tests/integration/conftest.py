@@ -20,8 +20,8 @@ from models.digit_classifier.features import FeatureExtractor
 from models.digit_classifier.run_fn import export_classifier
 from models.digit_classifier.settings import ClassifierSettings
 from models.digit_classifier.training import ClassifierTrainer
-from models.gan.held_out import Judgement
 from models.gan.training import Progress
+from models.gan.validation import ValidationMetrics
 
 
 @pytest.fixture(scope="session")
@@ -102,7 +102,9 @@ def inputs(pools, classifier_dir, tmp_path_factory) -> dict[str, list[Any]]:
             fraction=n / 8,
             steps_per_second=100.0,
             scalars={"discriminator_loss": 1 + 1 / n, "generator_loss": 1 - 1 / n},
-            judgement=Judgement(9 / n, 1.0, (0.1,) * 10, 0.9, 0.1 / n) if n % 2 == 0 else None,
+            validation=(
+                ValidationMetrics(9 / n, 1.0, (0.1,) * 10, 0.9, 0.1 / n) if n % 2 == 0 else None
+            ),
         )
         for n in range(1, 9)
     ]

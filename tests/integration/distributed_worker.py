@@ -11,10 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from models.gan.devices import choose_strategy, is_chief
-from models.gan.held_out import HeldOut
 from models.gan.run_fn import run_fn
 from models.gan.settings import TrainSettings
-from models.gan.training import GanTrainer, InterruptedTrainingError
+from models.gan.training import InterruptedTrainingError, prepare_training
+from models.gan.training import train as train_gan
+from models.gan.validation import ValidationSet
 
 INTERRUPTED = 3
 _SLOW_JUDGE_SECONDS = 0.3
@@ -26,12 +27,12 @@ def train(
     settings: TrainSettings, data: Data, strategy: tf.distribute.Strategy, worker: int
 ) -> dict[str, np.ndarray]:
     """The weights after a training, and what it reported on the way."""
-    trainer = GanTrainer(settings, *data, held_out=contrary(worker), strategy=strategy)
-    reports = list(trainer.fit())
+    training = prepare_training(settings, *data, validation_set=contrary(worker), strategy=strategy)
+    reports = list(train_gan(training))
     groups = {
-        "generator": trainer.update.generator.trainable_variables,
-        "discriminator": trainer.update.discriminator.trainable_variables,
-        "average": trainer.update.average,
+        "generator": training.gan.generator.trainable_variables,
+        "discriminator": training.gan.discriminator.trainable_variables,
+        "average": training.gan.ema,
     }
     found = {
         f"{group} {index}": variable.numpy()
@@ -41,11 +42,11 @@ def train(
     return found | {
         "scalars": np.array([list(report.scalars.values()) for report in reports]),
         "steps": np.array([report.step for report in reports]),
-        "fids": np.array([report.judgement.fid for report in reports if report.judgement]),
+        "fids": np.array([report.validation.fid for report in reports if report.validation]),
     }
 
 
-def contrary(worker: int) -> HeldOut:
+def contrary(worker: int) -> ValidationSet:
     """Finds each generator worse than the one before on worker 0, and better, slowly, on 1."""
     distances = iter([0, 1, 2, 3, 4, 5, 6] if worker == 0 else [0, 20, 18, 16, 14, 12, 10])
 
@@ -54,12 +55,12 @@ def contrary(worker: int) -> HeldOut:
         time.sleep(_SLOW_JUDGE_SECONDS * worker)
         return features.astype(np.float32), np.eye(10, dtype=np.float32)
 
-    return HeldOut(np.zeros((10, 28, 28, 1), np.uint8), np.arange(10), extract)
+    return ValidationSet(np.zeros((10, 28, 28, 1), np.uint8), np.arange(10), extract)
 
 
 def refusal(recipe: dict[str, Any], data: Data, strategy: tf.distribute.Strategy) -> str:
     try:
-        GanTrainer(TrainSettings(**recipe), *data, strategy=strategy)
+        prepare_training(TrainSettings(**recipe), *data, strategy=strategy)
     except ValueError as error:
         return str(error)
     return "none"

@@ -21,7 +21,7 @@ from models.gan.checkpoints import CheckpointError
 from models.gan.devices import choose_strategy, is_chief
 from models.gan.export import ANY_DIGIT
 from models.gan.settings import TrainSettings
-from models.gan.training import GanTrainer
+from models.gan.training import prepare_training, train
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("distributed_worker.py")
@@ -31,7 +31,7 @@ SECONDS = 600  # Processes that still wait for each other after that have lost e
 TINY: dict[str, Any] = {
     "max_seconds": None,
     "max_steps": 6,
-    "steps_per_call": 2,
+    "steps_per_execution": 2,
     "report_seconds": 1e-9,
     "evaluations": 0,
     "batch_size": 8,
@@ -39,10 +39,10 @@ TINY: dict[str, Any] = {
     "generator_channels": (8, 4, 4),
     "discriminator_channels": (4, 4, 8),
 }
-# Without batch normalisation, dropout and noise the replicas' parts add up to the whole batch. And
+# Without batch normalization, dropout and noise the replicas' parts add up to the whole batch. And
 # without kinks no rounding turns into a difference, as it does where a ReLU or Adam sees a sign.
 EXACT = TINY | {
-    "generator_normalisation": "none",
+    "generator_normalization": "none",
     "generator_activation": "elu",
     "discriminator_activation": "elu",
     "generator_output": "tanh",
@@ -54,17 +54,17 @@ RECIPES: dict[str, dict[str, Any]] = {
     "adam": EXACT | {"discriminator_steps": 2},
     "sgd": EXACT
     | RATES
-    | {"optimiser": "sgd", "loss": "relativistic", "r2_weight": 1.0, "share_linear": True},
-    # Batch normalisation, dropout and all noise; and evaluations of which the workers see others.
+    | {"optimizer": "sgd", "loss": "relativistic", "r2_weight": 1.0, "tie_projection": True},
+    # Batch normalization, dropout and all noise; and evaluations of which the workers see others.
     "noisy": TINY
     | {
-        "steps_per_call": 1,
+        "steps_per_execution": 1,
         "evaluations": 6,
         "patience": 1,
         "dropout": 0.3,
         "instance_noise": 0.1,
         "augmentation": ("translation", "cutout", "brightness", "contrast"),
-        "interpolated_weight": 1.0,
+        "gradient_penalty_weight": 1.0,
         "penalty_interval": 2,
     },
 }
@@ -200,7 +200,7 @@ def test_what_replicas_cannot_do_is_refused(compared: Path) -> None:
     assert said["odd batch"] == (
         "train.batch_size = 9 cannot be shared by 2 replicas: choose a multiple of 2"
     )
-    assert said["xla"] == "train.xla=on goes with one replica, and here are 2"
+    assert said["xla"] == "train.xla=on needs a single replica, and there are 2"
 
 
 @pytest.mark.slow
@@ -231,7 +231,7 @@ def test_a_training_on_two_machines_is_cut_off_and_goes_on(
 ) -> None:
     """One of the two is told to stop: both do, and the chief alone leaves files."""
     write_examples(tmp_path / "data.gz", digits[0][:100], digits[1][:100])
-    recipe = EXACT | {"r1_weight": 0.0, "max_steps": 400, "steps_per_call": 4}
+    recipe = EXACT | {"r1_weight": 0.0, "max_steps": 400, "steps_per_execution": 4}
     checkpoints = tmp_path / "checkpoints"
 
     def start(attempt: str) -> list[Process]:
@@ -268,13 +268,13 @@ def test_a_training_on_two_machines_is_cut_off_and_goes_on(
     [saved] = checkpoints.glob("*/*")
     stopped_at = int(saved.name.rpartition("-")[2])
     assert progress("first")[-1] <= stopped_at < recipe["max_steps"]
-    assert f"training was stopped at step {stopped_at};" in processes[1].said()
+    assert f"training stopped at step {stopped_at};" in processes[1].said()
     assert not list((tmp_path / "first").glob("*/model"))
 
     with ended(start("second")) as processes:
         for process in processes:
             process.wait()
-    assert progress("second")[0] == stopped_at + recipe["steps_per_call"]
+    assert progress("second")[0] == stopped_at + recipe["steps_per_execution"]
     assert progress("second")[-1] == recipe["max_steps"]
     assert not list(checkpoints.iterdir())
     for attempt in ("first", "second"):
@@ -286,16 +286,14 @@ def test_a_training_on_two_machines_is_cut_off_and_goes_on(
     assert drawn["image"].shape == (3, 28, 28, 1)
 
 
-def test_workers_take_up_one_training(
-    monkeypatch: pytest.MonkeyPatch, digits: tuple[np.ndarray, np.ndarray]
-) -> None:
+def test_workers_resume_one_training(digits: tuple[np.ndarray, np.ndarray]) -> None:
     """Where each has a folder of its own, only the chief finds what the chief has saved."""
     images, labels = digits
-    trainer = GanTrainer(TrainSettings(**TINY), images[:20, ..., np.newaxis], labels[:20])
-    monkeypatch.setattr(trainer, "_agree", lambda step: [step + 3.0])
+    training = prepare_training(TrainSettings(**TINY), images[:20, ..., np.newaxis], labels[:20])
+    training.workers = SimpleNamespace(agree=lambda step: [step + 3.0])
     elsewhere = SimpleNamespace(restore=lambda: None, directory="mine")
-    with pytest.raises(CheckpointError, match="at step 0, and others elsewhere: mine must be"):
-        next(trainer.fit(elsewhere))
+    with pytest.raises(CheckpointError, match=r"at step 0, and other workers .* mine must be"):
+        next(train(training, elsewhere))
 
 
 A, B = "127.0.0.1:1", "127.0.0.1:2"

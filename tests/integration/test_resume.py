@@ -15,16 +15,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from resumable_training import train
 
 from mnist.records import serialize_examples
 from models.gan.checkpoints import read_state
-from models.gan.warm_start import STATE, Course, leave_state, read_origin
+from models.gan.warm_start import TrainingLineage, read_origin, write_final_state
+from registry.layout import TRAINING_STATE
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +33,7 @@ STEPS, PER_CALL = 120, 2
 RECIPE: dict[str, Any] = {
     "max_seconds": None,
     "max_steps": STEPS,
-    "steps_per_call": PER_CALL,
+    "steps_per_execution": PER_CALL,
     "deterministic": True,
     "batch_size": 8,
     "latent_dim": 8,
@@ -41,7 +42,7 @@ RECIPE: dict[str, Any] = {
     "dropout": 0.2,  # whose random numbers are state
     "instance_noise": 0.2,
     "evaluations": 10,
-    "holdout_share": 0.2,
+    "validation_split": 0.2,
     "report_seconds": 1e-3,
     "sample_seconds": 3600,
     "checkpoint_seconds": 3600,
@@ -49,44 +50,6 @@ RECIPE: dict[str, Any] = {
 # Forks of a process that has TensorFlow imported but not started: a second each, not ten.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["models.gan.run_fn"])
-
-
-def judge_by_pixels(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    features = images.reshape(len(images), 28, 28)[:, 4::7, 4::7].reshape(len(images), 16) / 255
-    return features.astype(np.float32), features[:, :10].astype(np.float32)
-
-
-def train(
-    folder: str, records: str, checkpoints: str, served: str | None, recipe: dict[str, Any]
-) -> None:
-    """In a process of its own: `run_fn`, and beside what it writes, its state or its error."""
-    from models.gan import run_fn as module
-
-    trainers = []
-
-    class Kept(module.GanTrainer):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            trainers.append(self)
-
-    module.GanTrainer = Kept
-    module.FeatureExtractor = lambda model_dir: judge_by_pixels
-    try:
-        module.run_fn(
-            SimpleNamespace(
-                custom_config={"train": recipe, "checkpoints": checkpoints, "served": served},
-                train_files=[records],
-                base_model="a classifier",
-                serving_model_dir=f"{folder}/model",
-                model_run_dir=f"{folder}/run",
-            )
-        )
-    except Exception as error:
-        Path(folder, "error").write_text(f"{type(error).__name__}: {error}")
-        raise
-    [trainer] = trainers
-    state = {name: variable.numpy() for name, variable in trainer.variables().items()}
-    np.savez(f"{folder}/state.npz", fids=trainer._patience.fids, **state)
 
 
 @dataclass
@@ -200,7 +163,7 @@ def test_sigterm_leaves_a_checkpoint_from_which_the_next_run_goes_on(
     training, checkpoints = stopped
     assert training.process.exitcode == 1
     error = (training.folder / "error").read_text()
-    assert error.startswith("InterruptedTrainingError: training was stopped at step ")
+    assert error.startswith("InterruptedTrainingError: training stopped at step ")
     assert "run again" in error
     assert not (training.folder / "model").exists()
     copied, saved = copy(checkpoints, tmp_path)
@@ -271,7 +234,7 @@ def test_a_killed_training_loses_an_interval_at_most(
 def test_divergence_ends_the_run_and_exports_nothing(start: Any, tmp_path: Path) -> None:
     training = start(
         tmp_path,
-        optimiser="sgd",
+        optimizer="sgd",
         loss="least_squares",
         generator_learning_rate=1.0,
         discriminator_learning_rate=1.0,
@@ -294,7 +257,7 @@ def serving_dir(tmp_path_factory: pytest.TempPathFactory, undisturbed: Training)
     return folder
 
 
-@pytest.mark.parametrize("evaluations", [10, 2], ids=["judged before", "judged after"])
+@pytest.mark.parametrize("evaluations", [10, 2], ids=["evaluated before", "evaluated after"])
 def test_a_killed_warm_training_ends_as_one_that_nobody_killed(
     start: Any, undisturbed: Training, serving_dir: Path, tmp_path: Path, evaluations: int
 ) -> None:
@@ -328,27 +291,28 @@ def test_a_start_of_noise_is_given_up_at_the_first_evaluation(start: Any, tmp_pa
     """The state is whole and fits; only that nobody learnt its weights."""
     # Judged half-way: a cold training has learnt something by then.
     cold = start(tmp_path / "checkpoints", evaluations=2).end()
-    content, values = read_state(str(cold.folder / "model" / STATE))
+    content, values = read_state(str(cold.folder / "model" / TRAINING_STATE))
     random = np.random.default_rng(0)
     noise = {
         name: tf.Variable(
             random.normal(0, 1, value.shape).astype(value.dtype)
-            if name.startswith(("generator_0", "discriminator_0", "average_"))
+            if name.startswith(("generator_0", "discriminator_0", "ema_"))
             and value.dtype.kind == "f"
             else value
         )
         for name, value in values.items()
     }
     served = tmp_path / "serving"
-    leave_state(str(served / "3"), noise, STEPS, Course(**content["extra"]["course"]))
+    lineage = TrainingLineage(**content["extra"]["lineage"])
+    write_final_state(str(served / "3" / TRAINING_STATE), noise, STEPS, lineage)
     training = start(tmp_path / "checkpoints", served, warm_start="auto", evaluations=2).end()
     starts = list(dict.fromkeys(line["start"] for line in training.lines()))
     assert starts[0] == "warm from version 3"
-    assert starts[1].startswith(f"cold at step {STEPS // 2}, since warm from version 3 gave ")
+    assert starts[1].startswith(f"cold at step {STEPS // 2}, because warm from version 3 led to ")
     assert len(starts) == 2
     assert (training.folder / "model" / "saved_model.pb").exists()
     # What it leaves is a state of its own, and says which it was offered.
-    digest, origin = read_origin(str(served), "3")
+    digest, origin = read_origin(str(served / "3" / TRAINING_STATE))
     shutil.copytree(training.folder / "model", served / "4")
-    assert read_origin(str(served), "4")[1] == digest
+    assert read_origin(str(served / "4" / TRAINING_STATE))[1] == digest
     assert origin is None

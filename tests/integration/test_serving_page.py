@@ -34,7 +34,7 @@ pytestmark = [
     ),
 ]
 # He's weights are large enough for pictures that differ.
-RECIPE = TrainSettings(latent_dim=6, generator_channels=(8, 6, 4), initialisation="he")
+RECIPE = TrainSettings(latent_dim=6, generator_channels=(8, 6, 4), initializer="he")
 ROWS = 30
 LIMITS = (f"max_rows={ROWS}", "max_body_bytes=100000", "timeout_seconds=120")
 

@@ -28,7 +28,7 @@ SECONDS = 600
 TINY = {
     "max_seconds": "null",
     "max_steps": "400",
-    "steps_per_call": "4",
+    "steps_per_execution": "4",
     "report_seconds": "1e-9",
     "batch_size": "8",
     "latent_dim": "8",

@@ -29,12 +29,12 @@ from pipeline.pipeline import create_pipeline
 TRAIN: dict[str, Any] = {
     "max_seconds": None,
     "max_steps": 4,
-    "steps_per_call": 2,
+    "steps_per_execution": 2,
     "batch_size": 4,
     "generator_channels": (4, 4, 2),
     "discriminator_channels": (2, 4, 4),
     "evaluations": 1,
-    "holdout_share": 0.4,
+    "validation_split": 0.4,
 }
 TUNE = {"trials": 2, "seconds": None, "steps": 4, "parameters": ("latent_dim",)}
 PROCESSES = multiprocessing.get_context("forkserver")

@@ -83,8 +83,8 @@ REFUSALS: dict[str, tuple[str, list[str]]] = {
         ["pipeline_name = 'My Pipe'", "matching ^[a-z0-9][a-z0-9-]*$"],
     ),
     "bad literal": (
-        "train.optimiser=adamw",
-        ["train.optimiser = 'adamw'", "it takes one of sgd, momentum, adam, rmsprop"],
+        "train.optimizer=adamw",
+        ["train.optimizer = 'adamw'", "it takes one of sgd, momentum, adam, rmsprop"],
     ),
     "not YAML": ("train.seed=[", ["train.seed: '['", "not YAML"]),
     "impossible date": ("output_dir=2024-13-45", ["output_dir: '2024-13-45'", "not YAML"]),
@@ -219,7 +219,7 @@ def test_true_and_false_in_other_words(text: str, value: bool) -> None:
 def test_a_combination_that_cannot_work() -> None:
     message = refusal("train.loss=hinge", "train.label_smoothing=0.1")
     assert message == (
-        "train.label_smoothing applies to BCE, not to train.loss=hinge "
+        "train.label_smoothing applies to cross-entropy, not to train.loss=hinge "
         "(train.label_smoothing from --set, train.loss from --set)"
     )
 

@@ -20,7 +20,7 @@ from models.gan.checkpoints import CheckpointError, Checkpoints
 from models.gan.export import export_generator
 from models.gan.networks import build_generator
 from models.gan.settings import TrainSettings
-from models.gan.warm_start import Course, find_start, leave_state
+from models.gan.warm_start import TrainingLineage, find_warm_start_state, write_final_state
 from registry.layout import TRAINING_STATE, list_versions, newest_version, version_address
 from registry.push import push as push_model
 
@@ -115,18 +115,18 @@ def test_a_warm_start_goes_on_from_what_was_blessed_and_pushed(models, s3_bucket
     for number, model in enumerate(models):
         copied = tmp_path / "trained" / model.parent.name / model.name
         shutil.copytree(model, copied)
-        leave_state(
+        write_final_state(
             str(copied / TRAINING_STATE),
             {"generator_000": tf.Variable([number + 1.0])},
             5,
-            Course(),
+            TrainingLineage(),
         )
         push(copied, base, tmp_path, blessed=number == 0)
-        start = find_start("served", served_state(base), variables)
+        start = find_warm_start_state("served", served_state(base), variables)
         assert start.version == newest_version(base)
         assert start.values == {"generator_000": np.float32([1.0])}
     push(copied, base, tmp_path)
-    assert find_start("served", served_state(base), variables).values == {
+    assert find_warm_start_state("served", served_state(base), variables).values == {
         "generator_000": np.float32([2.0])
     }
 
@@ -209,7 +209,7 @@ def test_a_store_that_cannot_be_reached_ends_the_training(monkeypatch):
         monkeypatch.setenv(f"FSSPEC_S3_{name}", value)
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(CheckpointError, match="cannot look for checkpoints in s3://bucket"):
+    with pytest.raises(CheckpointError, match="cannot list the checkpoints in s3://bucket"):
         restored("s3://bucket/checkpoints")
     with pytest.raises(CheckpointError, match="cannot save the checkpoint of step 1 in s3://"):
         save("s3://bucket/checkpoints", 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from models.gan.warm_start import Course, leave_state
+from models.gan.warm_start import TrainingLineage, write_final_state
 from pipeline.local.served import training_start
 from registry.layout import MODEL_CARD, TRAINING_STATE
 
@@ -18,8 +18,9 @@ def push(
     version: Path, weight: float, origin: str | None, digits: str, train: dict[str, Any]
 ) -> None:
     """What a version holds of the training behind it: its state, and what its card says."""
-    course = Course(origin=origin, is_warm=origin is not None)
-    leave_state(str(version / TRAINING_STATE), {"generator_000": tf.Variable(weight)}, 1, course)
+    lineage = TrainingLineage(origin=origin, is_warm=origin is not None)
+    variables = {"generator_000": tf.Variable(weight)}
+    write_final_state(str(version / TRAINING_STATE), variables, 1, lineage)
     card = {"data": {"fingerprint": digits}, "settings": {"train": train}}
     (version / MODEL_CARD).write_text(json.dumps(card))
 

@@ -76,11 +76,11 @@ def unconditional(tmp_path_factory: pytest.TempPathFactory) -> Served:
 def test_seeds_give_wider_latents_than_in_training(tmp_path: Path, latent: str) -> None:
     """As if the weights at the latent were that much larger."""
     tanh = {"generator_output": "tanh", "latent": latent}
-    wide = serve(tmp_path / "wide", sampling_width=1.5, **tanh)
+    wide = serve(tmp_path / "wide", latent_scale=1.5, **tanh)
     kernel = wide.generator.get_layer(PROJECTION).kernel
     kernel.assign(tf.concat([1.5 * kernel[:LATENT_DIM], kernel[LATENT_DIM:]], axis=0))
     recipe = TrainSettings(
-        latent_dim=LATENT_DIM, generator_channels=(8, 6, 4), sampling_width=1, **tanh
+        latent_dim=LATENT_DIM, generator_channels=(8, 6, 4), latent_scale=1, **tanh
     )
     export_generator(wide.generator, recipe, str(tmp_path / "narrow"))
     folder = tmp_path / "narrow"

@@ -97,7 +97,7 @@ def test_a_generator_learns_as_exactly_as_with_keras_own(
 
 
 def kernel_gradients(network: keras.Model) -> list[np.ndarray]:
-    """By kernels: before batch normalisation a bias has no gradient but rounding."""
+    """By kernels: before batch normalization a bias has no gradient but rounding."""
     digits, latent = tf.range(5), tf.random.stateless_normal([5, 6], [7, 8])
     at_output = tf.random.stateless_normal([5, 28, 28, 1], [9, 10])
     with tf.GradientTape() as tape:

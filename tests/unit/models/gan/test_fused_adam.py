@@ -24,8 +24,8 @@ def test_it_is_adam(beta_1: float, beta_2: float) -> None:
             ours.learning_rate.assign(2e-3)
             theirs.learning_rate.assign(2e-3)
         rate = float(ours.learning_rate)
-        for optimiser, variables in ((ours, fused), (theirs, keras_own)):
-            optimiser.apply([tf.constant(slope) for slope in slopes], variables)
+        for optimizer, variables in ((ours, fused), (theirs, keras_own)):
+            optimizer.apply([tf.constant(slope) for slope in slopes], variables)
         for place, slope in enumerate(slopes):
             first[place] = beta_1 * first[place] + (1 - beta_1) * slope
             second[place] = beta_2 * second[place] + (1 - beta_2) * slope.astype(float) ** 2

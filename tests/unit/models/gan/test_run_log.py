@@ -1,5 +1,6 @@
-"""What a training writes and says: lines, events, samples, and failure modes by name."""
+"""Records of a training: log lines, events, samples, and warnings of failure modes."""
 
+import dataclasses
 import io
 import json
 import logging
@@ -14,16 +15,20 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow.core.util import event_pb2
 
-from models.gan.held_out import Judgement
 from models.gan.networks import build_discriminator, build_generator
 from models.gan.run_log import RunLog
 from models.gan.settings import TrainSettings
 from models.gan.training import Progress
+from models.gan.validation import ValidationMetrics
 
-GOOD = Judgement(fid=3.5, spread=0.9, shares=(0.1,) * 10, agreement=0.97, relative=0.2)
-COLLAPSED = Judgement(
-    fid=90.0, spread=0.9, shares=(0.0,) + (1 / 9,) * 9, agreement=0.5, relative=5.0
+GOOD = ValidationMetrics(
+    fid=3.5,
+    variance_ratio=0.9,
+    class_shares=(0.1,) * 10,
+    conditional_accuracy=0.97,
+    relative_fid=0.2,
 )
+COLLAPSED = dataclasses.replace(GOOD, fid=90.0, class_shares=(0.0,) + (1 / 9,) * 9)
 SCALARS = {
     "discriminator_loss": 1.25,
     "generator_loss": 0.75,
@@ -39,26 +44,26 @@ def progress(step: int, **changed: Any) -> Progress:
         "fraction": step / 1000,
         "steps_per_second": 10.0,
         "scalars": SCALARS,
-        "judgement": None,
+        "validation": None,
     }
     return Progress(**(values | changed))
 
 
-def trainer_of(**changed: Any) -> Any:
-    """As much of a trainer as is looked at: it draws pictures that count up."""
+def training_of(**changed: Any) -> Any:
+    """The part of a training that a log reads; its images have a gray level each, in order."""
     settings = TrainSettings(
         latent_dim=3, generator_channels=(1, 1, 1), discriminator_channels=(1, 1, 1), **changed
     )
     generator = build_generator(settings)
-    update = SimpleNamespace(
+    gan = SimpleNamespace(
         generator=generator, discriminator=build_discriminator(settings, generator)
     )
 
-    def sample(digits: np.ndarray) -> np.ndarray:
-        np.testing.assert_array_equal(digits, np.arange(80) % 10)
+    def generate(labels: np.ndarray) -> np.ndarray:
+        np.testing.assert_array_equal(labels, np.arange(80) % 10)
         return np.full([80, 28, 28, 1], np.arange(80).reshape(-1, 1, 1, 1), np.uint8)
 
-    return SimpleNamespace(settings=settings, update=update, sample=sample)
+    return SimpleNamespace(settings=settings, gan=gan, generate=generate)
 
 
 def events(directory: Path) -> Iterator[tuple[int, str, Any]]:
@@ -77,9 +82,9 @@ def scalars(directory: Path) -> dict[tuple[int, str], float]:
 
 def test_lines_are_json_whole_at_any_time(tmp_path: Path) -> None:
     path = tmp_path / "progress.jsonl"
-    with RunLog(str(tmp_path), trainer_of()) as log:
-        for count, judgement in enumerate((None, GOOD), start=1):
-            log.record(progress(100 * count, judgement=judgement))
+    with RunLog(str(tmp_path), training_of()) as log:
+        for count, metrics in enumerate((None, GOOD), start=1):
+            log.record(progress(100 * count, validation=metrics))
             assert path.read_text().count("\n") == count
     first, second = (json.loads(line) for line in path.read_text().splitlines())
     assert first == {
@@ -88,49 +93,50 @@ def test_lines_are_json_whole_at_any_time(tmp_path: Path) -> None:
         "fraction": 0.1,
         "steps_per_second": 10.0,
         "scalars": SCALARS,
-        "judgement": None,
+        "validation": None,
         "start": "cold",
     }
-    assert second["judgement"] == {
+    assert second["validation"] == {
         "fid": 3.5,
-        "spread": 0.9,
-        "shares": [0.1] * 10,
-        "agreement": 0.97,
-        "relative": 0.2,
+        "variance_ratio": 0.9,
+        "class_shares": [0.1] * 10,
+        "conditional_accuracy": 0.97,
+        "relative_fid": 0.2,
     }
 
 
-def test_scalars_can_be_read_and_a_judgement_is_written_once(tmp_path: Path) -> None:
-    with RunLog(str(tmp_path), trainer_of()) as log:
+def test_scalars_can_be_read_and_a_validation_is_written_once(tmp_path: Path) -> None:
+    with RunLog(str(tmp_path), training_of()) as log:
         log.record(progress(100))
-        log.record(progress(200, judgement=GOOD))
-        log.record(progress(300, judgement=GOOD))
-        log.record(progress(400, judgement=COLLAPSED))
+        log.record(progress(200, validation=GOOD))
+        log.record(progress(300, validation=GOOD))
+        log.record(progress(400, validation=COLLAPSED))
     found = scalars(tmp_path)
     each = [*SCALARS, "steps_per_second"]
-    judged = ["held_out/fid", "held_out/spread", "held_out/agreement"]
+    names = ("fid", "variance_ratio", "conditional_accuracy")
+    validated = [f"validation/{name}" for name in names]
     assert found.keys() == {(step, name) for step in (100, 200, 300, 400) for name in each} | {
-        (step, name) for step in (200, 400) for name in judged
+        (step, name) for step in (200, 400) for name in validated
     }
     for name, value in SCALARS.items():
         assert found[300, name] == value
-    assert found[200, "held_out/fid"] == 3.5
-    assert found[400, "held_out/spread"] == pytest.approx(0.9)
+    assert found[200, "validation/fid"] == 3.5
+    assert found[400, "validation/variance_ratio"] == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_histograms_of_every_weight_if_wanted(tmp_path: Path, wanted: bool) -> None:
-    trainer = trainer_of(histograms=wanted)
-    with RunLog(str(tmp_path), trainer) as log:
+    training = training_of(histograms=wanted)
+    with RunLog(str(tmp_path), training) as log:
         log.record(progress(1))
     tags = [tag for _, tag, value in events(tmp_path) if value.ndim == 2]
-    networks = trainer.update.generator, trainer.update.discriminator
+    networks = training.gan.generator, training.gan.discriminator
     count = sum(len(network.trainable_variables) for network in networks)
     assert len(tags) == len(set(tags)) == count * wanted
 
 
 def test_samples_are_grids_with_a_column_per_digit(tmp_path: Path) -> None:
-    with RunLog(str(tmp_path), trainer_of(sample_seconds=60)) as log:
+    with RunLog(str(tmp_path), training_of(sample_seconds=60)) as log:
         for step in range(0, 2000, 100):  # ten seconds each
             log.record(progress(step, fraction=0.1))
         log.sample(2000)
@@ -147,9 +153,9 @@ def test_samples_are_grids_with_a_column_per_digit(tmp_path: Path) -> None:
 
 def test_the_line_says_where_it_stands(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "mnist_gan.progress")
-    with RunLog(str(tmp_path), trainer_of(batch_size=64)) as log:
+    with RunLog(str(tmp_path), training_of(batch_size=64)) as log:
         log.record(progress(100, seconds=30.0, fraction=0.25))
-        log.record(progress(100, seconds=30.0, fraction=0.25, judgement=GOOD))
+        log.record(progress(100, seconds=30.0, fraction=0.25, validation=GOOD))
     first, second = caplog.messages
     assert first == ("step 100  10.0 steps/s  640 images/s  losses D 1.250 G 0.750  90 s left")
     assert second == first.replace("90 s", "FID 3.5  90 s")
@@ -176,7 +182,7 @@ def test_a_saturated_discriminator_is_named_once(
     saturated: float,
     healthy: float,
 ) -> None:
-    with RunLog(str(tmp_path), trainer_of(loss=loss)) as log:
+    with RunLog(str(tmp_path), training_of(loss=loss)) as log:
         for step, value in enumerate((healthy, saturated, healthy, saturated)):
             log.record(progress(step, scalars=SCALARS | {"discriminator_loss": value}))
             assert len(warnings(caplog)) == (step > 0)
@@ -188,7 +194,7 @@ def test_a_saturated_discriminator_is_named_once(
 def test_a_wasserstein_critic_has_no_such_bound(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with RunLog(str(tmp_path), trainer_of(loss="wasserstein", interpolated_weight=10)) as log:
+    with RunLog(str(tmp_path), training_of(loss="wasserstein", gradient_penalty_weight=10)) as log:
         log.record(progress(1, scalars=SCALARS | {"discriminator_loss": -50.0}))
     assert warnings(caplog) == []
 
@@ -196,14 +202,14 @@ def test_a_wasserstein_critic_has_no_such_bound(
 def test_a_collapse_is_named_once_and_not_early(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with RunLog(str(tmp_path), trainer_of()) as log:
-        log.record(progress(749, judgement=COLLAPSED))
-        log.record(progress(750, judgement=GOOD))
+    with RunLog(str(tmp_path), training_of()) as log:
+        log.record(progress(749, validation=COLLAPSED))
+        log.record(progress(750, validation=GOOD))
         assert warnings(caplog) == []
-        log.record(progress(800, judgement=COLLAPSED))
-        log.record(progress(900, judgement=COLLAPSED))
+        log.record(progress(800, validation=COLLAPSED))
+        log.record(progress(900, validation=COLLAPSED))
     (message,) = warnings(caplog)
-    assert message.startswith("generator collapsed: it does not draw 0.")
+    assert message.startswith("generator collapsed: the labels 0 are missing")
     assert_names_settings(message, "r1_weight", "generator_learning_rate", "conditional", "loss")
 
 
@@ -220,6 +226,6 @@ def test_files_are_closed_after_an_error(tmp_path: Path) -> None:
             raise KeyError("x")
 
     with pytest.raises(KeyError, match="x"):
-        fail(RunLog(str(tmp_path), trainer_of()))
+        fail(RunLog(str(tmp_path), training_of()))
     assert json.loads((tmp_path / "progress.jsonl").read_text())["step"] == 1
     assert (1, "generator_loss") in scalars(tmp_path)

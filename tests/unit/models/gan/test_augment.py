@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from models.gan.augment import POLICIES, augment
-from models.gan.penalties import zero_centred_penalty
+from models.gan.penalties import zero_centered_gradient_penalty
 
 ALL = tuple(POLICIES)
 SEED = tf.constant([5, 7])
@@ -199,7 +199,7 @@ def test_a_penalty_can_be_taken_through_it(policy: tuple[str, ...]) -> None:
         return tf.reduce_sum(weights * augment(x, policy, SEED), axis=[1, 2, 3])
 
     with tf.GradientTape() as tape:
-        penalty = zero_centred_penalty(discriminate, tf.constant(images))
+        penalty = zero_centered_gradient_penalty(discriminate, tf.constant(images))
     back = pulled_back(images, np.broadcast_to(weights.numpy(), images.shape), *policy)
     assert float(penalty) == pytest.approx(0.5 * (back**2).sum(axis=(1, 2, 3)).mean(), rel=1e-5)
     forth = applied(back, *policy) - applied(np.zeros_like(back), *policy)

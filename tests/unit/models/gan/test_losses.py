@@ -31,7 +31,7 @@ def cross_entropy(real: np.ndarray, fake: np.ndarray, target: float = 1.0) -> fl
 Formula = Callable[[np.ndarray, np.ndarray], float]
 FORMULAS: dict[str, tuple[Formula, Formula]] = {
     "non_saturating": (cross_entropy, lambda real, fake: minus_log_sigmoid(fake).mean()),
-    # log(1 - D(G(z))), which the generator minimises
+    # log(1 - D(G(z))), which the generator minimizes
     "minimax": (cross_entropy, lambda real, fake: -minus_log_sigmoid(-fake).mean()),
     "least_squares": (
         lambda real, fake: ((real - 1) ** 2).mean() / 2 + (fake**2).mean() / 2,
@@ -126,21 +126,21 @@ def test_smoothing_is_of_the_real_side_only(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_who_heeds_the_target(name: str) -> None:
+def test_which_losses_depend_on_the_real_target(name: str) -> None:
     values = {
         float(LOSSES[name].discriminator(tf.constant(REAL), tf.constant(FAKE), t)) for t in (0.9, 1)
     }
-    assert LOSSES[name].heeds_target == (len(values) == 2)
+    assert LOSSES[name].smooths_labels == (len(values) == 2)
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_the_settings_refuse_smoothing_where_it_is_not_heeded(name: str) -> None:
+def test_settings_refuse_label_smoothing_that_has_no_effect(name: str) -> None:
     try:
         TrainSettings(loss=name, label_smoothing=0.1)
         accepted = True
     except ValidationError:
         accepted = False
-    assert accepted == LOSSES[name].heeds_target
+    assert accepted == LOSSES[name].smooths_labels
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -204,7 +204,7 @@ def test_the_gradients_of_the_relativistic_pair(pairs: list[tuple[float, float]]
 
 def test_the_relativistic_pair_compares_row_by_row() -> None:
     real, fake = tf.constant(REAL), tf.constant(FAKE)
-    discriminator, generator, _ = LOSSES["relativistic"]
+    discriminator, generator, *_ = LOSSES["relativistic"]
     for loss in (lambda real, fake: discriminator(real, fake, 1.0), generator):
         value = float(loss(real, fake))
         assert float(loss(real + 5.0, fake + 5.0)) == pytest.approx(value)

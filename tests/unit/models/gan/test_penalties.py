@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.gan.penalties import interpolated_penalty, zero_centred_penalty
+from models.gan.penalties import wasserstein_gradient_penalty, zero_centered_gradient_penalty
 
 REAL, FAKE = np.random.default_rng(0).uniform(-1, 1, (2, 4, 28, 28, 1)).astype(np.float32)
 SHARE = np.array([0.0, 0.25, 0.7, 1.0], np.float32).reshape(4, 1, 1, 1)
@@ -16,11 +16,11 @@ Discriminate = Callable[[tf.Tensor], tf.Tensor]
 
 
 def of_real(discriminate: Discriminate) -> tf.Tensor:
-    return zero_centred_penalty(discriminate, tf.constant(REAL))
+    return zero_centered_gradient_penalty(discriminate, tf.constant(REAL))
 
 
 def between(discriminate: Discriminate) -> tf.Tensor:
-    return interpolated_penalty(
+    return wasserstein_gradient_penalty(
         discriminate, tf.constant(REAL), tf.constant(FAKE), tf.constant(SHARE)
     )
 
@@ -80,7 +80,7 @@ def test_the_mixture_at_its_ends() -> None:
     """A share of 1 is the real pictures alone, a share of 0 the generated ones alone."""
     for share, images in ((1.0, REAL), (0.0, FAKE)):
         shares = tf.fill([4, 1, 1, 1], share)
-        value = interpolated_penalty(
+        value = wasserstein_gradient_penalty(
             lambda x: tf.reduce_sum(x**2, axis=[1, 2, 3]),
             tf.constant(REAL),
             tf.constant(FAKE),

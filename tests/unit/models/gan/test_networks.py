@@ -14,10 +14,10 @@ from models.gan.custom_layers import SpectralScaling, TransposedDense
 from models.gan.networks import (
     FEATURES,
     PROJECTION,
+    add_log_intensity_channels,
     apply,
     build_discriminator,
     build_generator,
-    draw_greys_apart,
     scale_pixels,
     to_pixels,
 )
@@ -25,7 +25,7 @@ from models.gan.settings import TrainSettings
 
 SMALL: dict[str, Any] = {
     "latent_dim": 8,
-    "auxiliary_weight": 0,
+    "auxiliary_loss_weight": 0,
     "generator_channels": (8, 4, 4),
     "discriminator_channels": (4, 4, 8),
 }
@@ -57,9 +57,9 @@ def of_type(network: keras.Model, kind: type) -> list[Any]:
     [
         {},
         {"conditional": False},
-        {"share_linear": True, "generator_channels": (8, 4, 0)},
-        {"discriminator_normalisation": "spectral"},
-        {"discriminator_normalisation": "batch", "r1_weight": 0},
+        {"tie_projection": True, "generator_channels": (8, 4, 0)},
+        {"discriminator_normalization": "spectral"},
+        {"discriminator_normalization": "batch", "r1_weight": 0},
     ],
     ids=str,
 )
@@ -80,27 +80,27 @@ def test_images_logits_and_variables_are_float32(precision: str, changed: dict[s
 
 @pytest.mark.parametrize("conditional", [True, False])
 def test_only_conditional_networks_heed_the_digit(conditional: bool) -> None:
-    generator, discriminator = build(conditional=conditional, generator_normalisation="none")
+    generator, discriminator = build(conditional=conditional, generator_normalization="none")
     drawn = [apply(generator, LATENT, DIGITS + i, training=False) for i in (0, 1)]
     judged = [apply(discriminator, IMAGES, DIGITS + i, training=False) for i in (0, 1)]
     for first, second in (drawn, judged):
         assert np.array_equal(first, second) != conditional
 
 
-@pytest.mark.parametrize("share_linear", [False, True])
+@pytest.mark.parametrize("tie_projection", [False, True])
 @pytest.mark.parametrize(
-    ("initialisation", "deviation"),
+    ("initializer", "deviation"),
     [
         ("normal", lambda into, out: 0.02),
         ("he", lambda into, out: np.sqrt(2 / into)),
         ("keras", lambda into, out: np.sqrt(2 / (into + out))),
     ],
 )
-def test_weights_at_first(initialisation: str, deviation: Any, share_linear: bool) -> None:
+def test_weights_at_first(initializer: str, deviation: Any, tie_projection: bool) -> None:
     """Each layer's deviation is its formula's, by the inputs and outputs of one unit."""
     networks = build(
-        initialisation=initialisation,
-        share_linear=share_linear,
+        initializer=initializer,
+        tie_projection=tie_projection,
         generator_channels=(32, 32, 32),
         discriminator_channels=(32, 32, 32),
         latent_dim=32,
@@ -114,7 +114,7 @@ def test_weights_at_first(initialisation: str, deviation: Any, share_linear: boo
             else:
                 assert variable.name in ("bias", "gamma", "beta")
                 np.testing.assert_array_equal(value, float(variable.name == "gamma"))
-    assert len(kernels) == (9 if share_linear else 10)
+    assert len(kernels) == (9 if tie_projection else 10)
     for path, kernel in kernels.items():
         field = int(np.prod(kernel.shape[:-2]))
         expected = deviation(field * kernel.shape[-2], field * kernel.shape[-1])
@@ -127,7 +127,7 @@ def test_weights_at_first(initialisation: str, deviation: Any, share_linear: boo
 
 
 @pytest.mark.parametrize(
-    "changed", [{}, {"share_linear": True}, {"discriminator_normalisation": "spectral"}], ids=str
+    "changed", [{}, {"tie_projection": True}, {"discriminator_normalization": "spectral"}], ids=str
 )
 def test_the_seed_gives_all_weights(changed: dict[str, Any]) -> None:
     first, again, other = (build(seed=seed, **changed) for seed in (3, 3, 4))
@@ -243,19 +243,19 @@ def passing_on_a_constant(**settings: Any) -> tuple[keras.Model, Any]:
     return generator, bias
 
 
-def test_normalisations_stand_where_they_must() -> None:
+def test_normalizations_stand_where_they_must() -> None:
     norm = keras.layers.BatchNormalization
-    generator, discriminator = build(discriminator_normalisation="batch", r1_weight=0)
+    generator, discriminator = build(discriminator_normalization="batch", r1_weight=0)
     assert len(of_type(generator, norm)) == 3
     # Not the discriminator's first layer, nor its features.
     assert len(of_type(discriminator, norm)) == 2
     names = [layer.name for layer in discriminator.layers]
     assert isinstance(discriminator.layers[names.index("down_14") + 1], keras.layers.LeakyReLU)
-    generator, discriminator = build(generator_normalisation="none")
+    generator, discriminator = build(generator_normalization="none")
     assert not of_type(generator, norm) + of_type(discriminator, norm)
-    _, discriminator = build(discriminator_normalisation="spectral")
+    _, discriminator = build(discriminator_normalization="spectral")
     scaled = {layer.layer.name for layer in of_type(discriminator, SpectralScaling)}
-    assert scaled == {"down_14", "down_7", "down_4", "features", "logit", "embed_digit"}
+    assert scaled == {"down_14", "down_7", "down_4", "features", "logit", "label_embedding"}
 
 
 def test_dropout_is_for_training_and_drops_its_share() -> None:
@@ -390,7 +390,7 @@ def test_a_tied_layer_is_the_others_transpose() -> None:
 
 @pytest.mark.parametrize("conditional", [True, False])
 def test_sharing_is_of_one_variable(conditional: bool) -> None:
-    generator, discriminator = build(share_linear=True, conditional=conditional)
+    generator, discriminator = build(tie_projection=True, conditional=conditional)
     kernel = generator.get_layer(PROJECTION).kernel
     both = {id(v.value) for v in generator.trainable_variables} & {
         id(v.value) for v in discriminator.trainable_variables
@@ -415,10 +415,10 @@ def test_pixels_there_and_back() -> None:
 
 def test_grey_views_draw_the_ends_apart() -> None:
     """Each pixel itself, above black, below white."""
-    _, discriminator = build(grey_views=True, conditional=False)
+    _, discriminator = build(log_intensity_channels=True, conditional=False)
     assert discriminator.get_layer("down_14").kernel.shape == (2, 2, 12, 4)
     pixels = np.array([3.0, 255.0], np.float32).reshape(1, 1, 2, 1)
-    seen = draw_greys_apart(tf.constant(pixels / 127.5 - 1))[0, 0]
+    seen = add_log_intensity_channels(tf.constant(pixels / 127.5 - 1))[0, 0]
     above, below = (2 * np.log([1.75, 64.75]), 2 * np.log([64.25, 1.25]))
     expected = np.stack([[3 / 127.5 - 1, 1], above / np.log(65) - 1, below / np.log(65) - 1], -1)
     np.testing.assert_allclose(seen, expected, rtol=1e-4)

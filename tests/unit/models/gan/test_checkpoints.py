@@ -5,10 +5,8 @@ import logging
 import multiprocessing
 import os
 import random
-import resource
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from checkpoint_children import (
+    KEY,
+    filled,
+    on_two_replicas,
+    save_as_nobody,
+    save_forever,
+    save_on_a_full_disk,
+    values,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +30,6 @@ from models.gan.checkpoints import CheckpointError, Checkpoints, checkpoint_key
 
 IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
 LABELS = np.array([3, 7])
-KEY = "0123456789abcdef"
 EXACT = {
     "float32": np.array(
         [0x7FC12345, 0x80000001, 0x00000001, 0x80000000, 0xFF800000, 0x3DCCCCCD], np.uint32
@@ -40,18 +46,6 @@ EXACT = {
 # Forks of a process that has TensorFlow imported but not started: a second each, not ten.
 CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload(["tensorflow"])
-
-
-def filled(value: int, size: int = 300) -> dict[str, tf.Variable]:
-    return {
-        "weights": tf.Variable(tf.fill([size], float(value))),
-        "step": tf.Variable(value, dtype=tf.int64),
-        "flag": tf.Variable(value % 2 == 1),
-    }
-
-
-def values(variables: dict[str, tf.Variable]) -> list[Any]:
-    return [variable.numpy().tolist() for variable in variables.values()]
 
 
 def save(root: Path | str, step: int, **kwargs: Any) -> None:
@@ -106,7 +100,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     **{
         f"data flipped at {position}": (
             lambda folder, position=position: flip(data_of(folder), position),
-            "state.data-00000-of-00001 is not what was written",
+            "state.data-00000-of-00001 has changed",
         )
         for position in (0, 601, -1)
     },
@@ -117,7 +111,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "data deleted": (lambda folder: data_of(folder).unlink(), "state.data-00000-of-00001"),
     "index deleted": (lambda folder: (folder / "state.index").unlink(), "state.index"),
     "index cut": (lambda folder: truncate(folder / "state.index", 20), "state.index has 20 bytes"),
-    "index flipped": (lambda folder: flip(folder / "state.index", 40), "state.index is not what"),
+    "index flipped": (lambda folder: flip(folder / "state.index", 40), "state.index has changed"),
     "manifest deleted": (
         lambda folder: (folder / "manifest.json").unlink(),
         "it has no manifest.json",
@@ -142,7 +136,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     },
     "manifest with another step": (
         lambda folder: edit(folder / "manifest.json", '"step": 2', '"step": 3'),
-        "manifest.json is not what was written",
+        "manifest.json has changed",
     ),
 }
 
@@ -217,28 +211,28 @@ def test_bits_and_names_are_kept(tmp_path: Path, scheme: str) -> None:
         assert fresh[name].numpy().tobytes() == value.tobytes(), name
 
 
-def test_keras_network_and_optimiser(tmp_path: Path) -> None:
+def test_keras_network_and_optimizer(tmp_path: Path) -> None:
     def made() -> tuple[keras.Model, keras.optimizers.Optimizer, dict[str, tf.Variable]]:
         network = keras.Sequential(
             [keras.Input([3]), keras.layers.Dense(2), keras.layers.BatchNormalization()]
         )
-        optimiser = keras.optimizers.Adam(0.1)
-        optimiser.build(network.trainable_variables)
-        state = [*network.variables, *optimiser.variables]
-        return network, optimiser, {f"{i}": variable.value for i, variable in enumerate(state)}
+        optimizer = keras.optimizers.Adam(0.1)
+        optimizer.build(network.trainable_variables)
+        state = [*network.variables, *optimizer.variables]
+        return network, optimizer, {f"{i}": variable.value for i, variable in enumerate(state)}
 
-    def train(network: keras.Model, optimiser: keras.optimizers.Optimizer) -> None:
+    def train(network: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(network(tf.eye(3), training=True) ** 3)
-        optimiser.apply(tape.gradient(loss, network.trainable_variables))
+        optimizer.apply(tape.gradient(loss, network.trainable_variables))
 
-    network, optimiser, state = made()
-    train(network, optimiser)
+    network, optimizer, state = made()
+    train(network, optimizer)
     Checkpoints(str(tmp_path), KEY, state).save(1, {})
-    train(network, optimiser)
-    resumed_network, resumed_optimiser, resumed = made()
+    train(network, optimizer)
+    resumed_network, resumed_optimizer, resumed = made()
     assert Checkpoints(str(tmp_path), KEY, resumed).restore() == (1, {})
-    train(resumed_network, resumed_optimiser)
+    train(resumed_network, resumed_optimizer)
     for name, variable in state.items():
         assert resumed[name].numpy().tobytes() == variable.numpy().tobytes()
 
@@ -304,7 +298,7 @@ def test_other_variables_are_refused_and_none_set(
     mixed = {key: value for key, value in (filled(-1) | changed).items() if value is not None}
     variables = {key: tf.Variable(value) for key, value in mixed.items()}
     before = values(variables)
-    with pytest.raises(CheckpointError, match=rf"variable {name}\b.*start anew"):
+    with pytest.raises(CheckpointError, match=rf"variable {name}\b.*from the start"):
         Checkpoints(str(tmp_path), KEY, variables).restore()
     assert values(variables) == before
 
@@ -331,7 +325,7 @@ def test_folder_is_a_file(tmp_path: Path) -> None:
     for root in (tmp_path, tmp_path / "file"):
         with pytest.raises(CheckpointError, match=f"step 2 in {root}/{KEY}: "):
             save(root, 2)
-    with pytest.raises(CheckpointError, match=f"look for checkpoints in {tmp_path}/{KEY}: "):
+    with pytest.raises(CheckpointError, match=f"list the checkpoints in {tmp_path}/{KEY}: "):
         restored(tmp_path)
 
 
@@ -346,25 +340,6 @@ def in_child(target: Callable[..., None], *arguments: Any) -> str:
         child.join()
 
 
-def send_error_of_save(connection: Connection, root: str, step: int, extra: dict) -> None:
-    try:
-        Checkpoints(root, KEY, filled(step, size=5000)).save(step, extra)
-        connection.send("saved")
-    except CheckpointError as error:
-        connection.send(str(error))
-
-
-def save_on_a_full_disk(connection: Connection, root: str, limit: int, extra: dict) -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    send_error_of_save(connection, root, 2, extra)
-
-
-def save_as_nobody(connection: Connection, root: str) -> None:
-    if os.geteuid() == 0:
-        os.setuid(65534)
-    send_error_of_save(connection, root, 2, {})
-
-
 @pytest.mark.parametrize(
     ("limit", "extra", "file"),
     [(0, {}, "state"), (8000, {}, "state"), (25_000, {"x": "x" * 30_000}, "manifest")],
@@ -377,7 +352,7 @@ def test_full_disk(tmp_path: Path, limit: int, extra: dict, file: str) -> None:
     place, _, reason = message.partition(f" {tmp_path}/{KEY}: ")
     assert place == "cannot save the checkpoint of step 2 in"
     assert file in reason
-    assert "; File too large. Make room there" in reason
+    assert "; File too large. Free some space" in reason
     assert folders(tmp_path) == before
     assert restored(tmp_path) == 1
     save(tmp_path, 2)
@@ -392,20 +367,6 @@ def test_folder_of_someone_else(tmp_path: Path) -> None:
     assert f"step 2 in {tmp_path}/{KEY}: " in message
     assert "ermission denied" in message
     assert restored(tmp_path) == 1
-
-
-def save_forever(connection: Connection, root: str) -> None:
-    variables = filled(0, size=20_000)
-    checkpoints = Checkpoints(root, KEY, variables)
-    found = checkpoints.restore()
-    step = found[0] if found else 0
-    connection.send(step)
-    while True:
-        step += 1
-        for name, variable in filled(step, size=20_000).items():
-            variables[name].assign(variable)
-        checkpoints.save(step, {"seconds": step / 3})
-        connection.send(step)
 
 
 def killed_while_saving(root: Path, delay: float) -> tuple[int, int]:
@@ -442,29 +403,6 @@ def test_kills_while_saving(tmp_path: Path) -> None:
     save(tmp_path, done + 1)
     assert len(folders(tmp_path)) == 2
     assert restored(tmp_path) == done + 1
-
-
-def on_two_replicas(connection: Connection, root: str) -> None:
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    tf.config.set_visible_devices([], "GPU")
-    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-
-    def made(value: int) -> dict[str, tf.Variable]:
-        with strategy.scope():
-            variables = filled(value)
-            variables["keras"] = keras.Variable(np.full([2], value, np.float32)).value
-            return variables
-
-    Checkpoints(root, KEY, made(5)).save(5, {})
-    variables = made(0)
-    Checkpoints(root, KEY, variables).restore()
-    replicas = [
-        [replica.numpy().tolist() for replica in strategy.experimental_local_results(variable)]
-        for variable in variables.values()
-    ]
-    expected = [[value, value] for value in values(made(5))]
-    connection.send("all set" if replicas == expected else str(replicas))
 
 
 def test_replicas_are_saved_once_and_all_set(tmp_path: Path) -> None:

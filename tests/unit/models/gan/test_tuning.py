@@ -16,9 +16,10 @@ import pytest
 from pydantic import ValidationError
 
 from models.gan import tuning
-from models.gan.held_out import Judgement
+from models.gan.device_loop import NonFiniteLossError
+from models.gan.interruption import StopRequest
 from models.gan.settings import TrainSettings
-from models.gan.training import InterruptedTrainingError, NonFiniteLossError
+from models.gan.training import InterruptedTrainingError
 from models.gan.tuning_settings import (
     SPACE,
     LogRange,
@@ -28,6 +29,7 @@ from models.gan.tuning_settings import (
     to_scalar,
     with_hyperparameters,
 )
+from models.gan.validation import ValidationMetrics
 from pipeline.config import ConfigError, resolve
 
 IMAGES = np.random.default_rng(0).integers(0, 256, [40, 28, 28, 1]).astype(np.uint8)
@@ -45,7 +47,8 @@ class Searches:
         self.images = IMAGES
         self.trained: list[TrainSettings] = []
         self.fid: Callable[[TrainSettings], float] = lambda settings: float(settings.latent_dim)
-        monkeypatch.setattr(tuning, "GanTrainer", self._trainer)
+        monkeypatch.setattr(tuning, "prepare_training", self._prepare)
+        monkeypatch.setattr(tuning, "train", lambda training, checkpoints: training.train())
         monkeypatch.setattr(tuning, "FeatureExtractor", lambda model: _extract)
         monkeypatch.setattr(
             tuning, "load_split", lambda files: (self.images, np.arange(len(self.images)) % 10)
@@ -79,18 +82,16 @@ class Searches:
     def files(self) -> list[Path]:
         return sorted((self.folder / "checkpoints" / "tune").glob("*/*"))
 
-    def _trainer(self, settings: TrainSettings, images: Any, labels: Any, **others: Any) -> Any:
-        assert others["held_out"].count + len(images) == len(self.images)
-        assert len(labels)
+    def _prepare(self, settings: TrainSettings, images: Any, labels: Any, **others: Any) -> Any:
+        assert len(others["validation_set"].labels) + len(images) == len(self.images)
+        assert len(labels) == len(images)
 
-        def fit(checkpoints: Any) -> Any:
+        def train() -> Any:
             self.trained.append(settings)
-            judgement = Judgement(
-                self.fid(settings), spread=1.0, shares=(0.1,) * 10, agreement=1.0, relative=0.1
-            )
-            yield SimpleNamespace(judgement=judgement)
+            metrics = ValidationMetrics(self.fid(settings), 1.0, (0.1,) * 10, 1.0, 0.1)
+            yield SimpleNamespace(validation=metrics)
 
-        return SimpleNamespace(variables=dict, fit=fit)
+        return SimpleNamespace(variables=dict, train=train, stop=StopRequest())
 
 
 def _extract(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -226,7 +227,7 @@ def test_the_seed_chooses_the_trials(searches: Searches) -> None:
 
 
 def test_what_cannot_work_is_not_tried(searches: Searches) -> None:
-    train = {"label_smoothing": 0.1, "discriminator_normalisation": "batch", "r1_weight": 0.0}
+    train = {"label_smoothing": 0.1, "discriminator_normalization": "batch", "r1_weight": 0.0}
     tuner = searches.run(train, trials=20)
     assert len(searches.trained) == len(tuner.oracle.trials) == 20
     assert {settings.loss for settings in searches.trained} == {"non_saturating"}
@@ -241,7 +242,9 @@ def test_a_refused_combination_is_a_failed_trial(
     assert [settings.loss for settings in searches.trained] == ["non_saturating"]
     assert len(tuner.oracle.trials) == 4
     assert best(tuner) == {"loss": "non_saturating"}
-    assert "loss hinge: refused: Value error, label_smoothing applies to BCE" in caplog.text
+    assert (
+        "loss hinge: refused: Value error, label_smoothing applies to cross-entropy" in caplog.text
+    )
 
 
 def test_trials_that_diverge_do_not_end_the_search(searches: Searches) -> None:
@@ -258,7 +261,7 @@ def test_a_search_without_any_result_is_an_error(searches: Searches) -> None:
         searches.run(trials=2)
     assert str(caught.value) == (
         "none of 2 trials could be trained to the end: training diverged; "
-        "its digits cannot be measured"
+        "the validation FID is not finite"
     )
 
 
