@@ -249,13 +249,12 @@ def test_other_networks_are_an_error_or_a_cold_start(
 def test_auto_needs_a_training_with_evaluations(make, tmp_path, caplog) -> None:
     unevaluated = end(make(evaluations=0))
     write(unevaluated, tmp_path / "1")
+    state = (1, str(tmp_path / "1"))
     variables = unevaluated.gan.warm_start_variables()
     with caplog.at_level(logging.WARNING, "mnist_gan.progress"):
-        assert find_warm_start_state("auto", (1, str(tmp_path / "1")), variables) is None
+        assert find_warm_start_state("auto", state, variables) is None
     assert "without evaluations" in caplog.text
-    assert (
-        find_warm_start_state("served", (1, str(tmp_path / "1")), variables).cold_start_fid is None
-    )
+    assert find_warm_start_state("served", state, variables).cold_start_fid is None
 
 
 @pytest.mark.parametrize("evaluations", [0, 1])
