@@ -5,6 +5,7 @@ imports TensorFlow. Methods that a generator has no use for (Classify, Regress, 
 SessionRun, HandleReloadConfigRequest) answer UNIMPLEMENTED.
 """
 
+import asyncio
 import functools
 from collections.abc import Iterable
 from typing import Any
@@ -81,7 +82,7 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
                 filtered = functools.partial(_filtered, names=request.output_filter)
                 parts = await self._predictor.draw(model, asked, filtered)
                 response = _response(request, model, asked, parts)
-                self._count_unread(response.ByteSize(), context)
+                self._count_unread(response.ByteSize())
                 drawn.rows = asked.rows
                 return response
         except PredictError as error:
@@ -106,16 +107,22 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             metadata={"signature_def": definitions},
         )
 
-    def _count_unread(self, size: int, context: grpc.aio.ServicerContext) -> None:
-        """Counts an answer until it is sent or its client has gone; refuses a large one over it."""
+    def _count_unread(self, size: int) -> None:
+        """Counts an answer until it is sent or its client has gone; refuses a large one over it.
+
+        The task of this request ends then. `ServicerContext.add_done_callback` would do, but makes
+        a cycle of references: until it is collected, which is never when nothing else happens, the
+        request counts against `grpc.max_concurrent_streams`.
+        """
         if size > _SMALL_ANSWER_BYTES and self._unread_bytes + size > _MAX_UNREAD_BYTES:
             raise BusyError("too many bytes of answers wait for their clients; try again")
-        self._unread_bytes += size
 
         def release(_: object) -> None:
             self._unread_bytes -= size
 
-        context.add_done_callback(release)
+        if task := asyncio.current_task():
+            self._unread_bytes += size
+            task.add_done_callback(release)
 
 
 class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
