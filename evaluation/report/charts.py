@@ -71,7 +71,7 @@ def shares_chart(generated: Sequence[float], real: Sequence[float]) -> str:
             hatch="///",
             label="real",
         )
-        axes.set(xlabel="digit", ylabel="share, %", xticks=digits)
+        axes.set(xlabel="label", ylabel="share, %", xticks=digits)
         axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
         return _svg(figure)
 
