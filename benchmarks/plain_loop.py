@@ -104,7 +104,7 @@ class PlainGan(keras.Model):
         settings, variables = self.settings, self.discriminator.trainable_variables
         gradients = tape.gradient(loss, variables)
 
-        def penalised():
+        def penalized():
             with tf.GradientTape() as outer:
                 penalty = zero_centered_gradient_penalty(
                     lambda images: self._look(images, digits)[0], real
@@ -118,7 +118,7 @@ class PlainGan(keras.Model):
 
         if settings.r1_weight:
             due = self.updates % settings.penalty_interval == 0
-            gradients = tf.cond(due, penalised, lambda: [tf.identity(g) for g in gradients])
+            gradients = tf.cond(due, penalized, lambda: [tf.identity(g) for g in gradients])
         self.discriminator_optimizer.apply(gradients, variables)
 
     def _update_average(self):

@@ -1,9 +1,9 @@
-"""The generator's convolutions, with gradients computed in the way that is fastest on CPUs.
+"""The generator's convolutions, with a faster gradient on CPUs.
 
-TensorFlow's own kernels for the gradient by a filter copy every patch of every picture into a
-matrix and multiply that. Here the same gradient is a convolution of all pictures at once, as many
-channels as there are pictures in the batch, with the gradient at the output as its filter. With
-few pictures at 14x14 it takes two thirds of the time: `benchmarks/step.py` shows what that gives.
+TensorFlow's kernels for the gradient with respect to a filter copy every patch of every image into
+a matrix and multiply it. Here that gradient is one convolution over all images, with the images of
+the batch as channels and the gradient at the output as filter. With few images at 14x14 it takes
+two thirds of the time; `benchmarks/step.py` measures the difference.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def _same_padding(size: int, kernel: int, stride: int) -> list[int]:
 
 
 def filter_gradient(images: tf.Tensor, gradient: tf.Tensor, kernel: int, stride: int) -> tf.Tensor:
-    """The gradient by the filter of a convolution with padding "SAME".
+    """The gradient with respect to the filter of a convolution with padding "SAME".
 
     Args:
       images: the convolution's input, float [n, h, h, c].
@@ -37,7 +37,7 @@ def filter_gradient(images: tf.Tensor, gradient: tf.Tensor, kernel: int, stride:
     found = tf.nn.conv2d(
         channels_first, tf.transpose(gradient, [1, 2, 0, 3]), 1, "VALID", dilations=stride
     )
-    # Pixels that no stride reaches leave more than the kernel's own places.
+    # Pixels that no stride reaches add rows and columns beyond the kernel's.
     return tf.transpose(found[:, :kernel, :kernel], [1, 2, 0, 3])
 
 

@@ -60,9 +60,9 @@ class _Builder:
         return TransposedDense(kernel, dtype=self._dtype, name=name)
 
     def convolution(self, channels: int, size: int, stride: int, name: str) -> layers.Layer:
-        kind = CpuConv2D if self._cpu_gradients else layers.Conv2D
+        layer_class = CpuConv2D if self._cpu_gradients else layers.Conv2D
         return self._finished(
-            kind(
+            layer_class(
                 channels,
                 size,
                 stride,
@@ -74,8 +74,8 @@ class _Builder:
         )
 
     def upsampling(self, channels: int, size: int, name: str) -> layers.Layer:
-        kind = CpuConv2DTranspose if self._cpu_gradients else layers.Conv2DTranspose
-        return kind(
+        layer_class = CpuConv2DTranspose if self._cpu_gradients else layers.Conv2DTranspose
+        return layer_class(
             channels,
             size,
             2,

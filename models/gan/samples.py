@@ -5,22 +5,22 @@ import tensorflow as tf
 
 
 def encode_grid(images: np.ndarray, columns: int, gap: int = 2) -> bytes:
-    """Lays pictures out row by row and encodes them as one grey PNG.
+    """Arranges images in a grid, row by row, and encodes it as a grayscale PNG.
 
     Args:
       images: uint8 [n, 28, 28, 1], n a multiple of `columns`.
-      columns: pictures per row.
-      gap: pixels between pictures.
+      columns: images per row.
+      gap: pixels between images.
 
     Returns:
       The PNG's bytes.
 
     Raises:
-      ValueError: when n is no multiple of `columns`.
+      ValueError: if n is not a multiple of `columns`.
     """
     count, height, width, _ = images.shape
     if count % columns:
-        raise ValueError(f"{count} pictures do not fill rows of {columns}")
+        raise ValueError(f"{count} images do not fill rows of {columns}")
     padded = np.pad(images, ((0, 0), (0, gap), (0, gap), (0, 0)))
     grid = padded.reshape(count // columns, columns, height + gap, width + gap)
     grid = grid.transpose(0, 2, 1, 3).reshape(count // columns * (height + gap), -1)

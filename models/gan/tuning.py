@@ -1,20 +1,19 @@
-"""The TFX Tuner's entry point: a search for settings that give a lower FID in the same time.
+"""The TFX Tuner's entry point: a search for settings with a lower FID after the same time.
 
-Each trial is a short training with settings of its own, judged at its end by the digits that are
-held out of the train split. The first has the current settings, so that what is found is never
-worse than they are, as measured.
+Each trial is a short training with its own settings, evaluated at its end on the validation set.
+The first trial has the current settings, so the result is never worse than they are, as measured.
 
-What a search knows is one file, written when a trial ends and renamed into place:
+The state of a search is one file, written after each trial and renamed into place:
 
     <checkpoints>/tune/<key>/search.json    the oracle and the trials that have ended
-                             trials/        checkpoints of the trial that is running
+                             trials/        checkpoints of the running trial
 
-KerasTuner's own files are several, written in place: after a kill they may contradict each other,
-or be cut short. They go to the folder of the execution and are never read. A search that is started
-again goes on with the trial at which it was cut off, with the same choices as if it had not been,
-and a trial that has ended is not run again. The folder stays when the search is complete: TFX has
-not recorded the result by then, and a search that is given more `tune.trials` goes on from it.
-`train.resume=false` starts a search afresh.
+KerasTuner writes several files of its own in place, so that a killed search may leave them
+truncated or contradictory, and cannot write to S3. They go to the folder of the execution and are
+never read. An interrupted search resumes with the interrupted trial and the same choices; a trial
+that has ended does not run again. The folder stays after the search, because TFX records the result
+later, and a search with more `tune.trials` continues from it. `train.resume=false` starts a new
+search.
 """
 
 import hashlib
@@ -55,7 +54,7 @@ from models.gan.tuning_settings import (
 from models.gan.validation import ValidationSet, split_validation_set
 
 _OBJECTIVE = "fid"
-_RANDOM_TRIALS = 6  # before the Bayesian algorithm has enough to go by
+_RANDOM_TRIALS = 6  # before the Bayesian algorithm starts
 _DRAWS = 100
 _FILE = "search.json"
 
@@ -63,20 +62,20 @@ _progress_log = logging.getLogger("mnist_gan.progress")
 
 
 class SearchError(RuntimeError):
-    """The search has no result, or cannot keep it."""
+    """The search has no result, or its state cannot be saved."""
 
 
 def tuner_fn(fn_args: Any) -> tfx.components.TunerFnResult:
-    """Sets up the search, from where an interrupted one stopped.
+    """Sets up the search, or resumes an interrupted one.
 
     Args:
       fn_args: TFX's FnArgs. `custom_config` holds under "train" the fields of `TrainSettings`,
         under "tune" those of `TuneSettings`, and under "checkpoints" a folder or URI for the state
-        of the search; `base_model` is the digit classifier in whose features FIDs are taken;
-        `working_dir` takes KerasTuner's own files.
+        of the search. `base_model` is the digit classifier for the FID, `working_dir` the folder of
+        KerasTuner's own files.
 
     Returns:
-      The tuner; its `search` raises SearchError when no trial gave a result.
+      The tuner. Its `search` raises SearchError if no trial has a result.
     """
     config = fn_args.custom_config
     train = TrainSettings.model_validate(config["train"])
@@ -87,7 +86,7 @@ def tuner_fn(fn_args: Any) -> tfx.components.TunerFnResult:
     strategy = choose_strategy()
     images, labels = load_split(fn_args.train_files)
     oracle = _make_oracle(first, tune)
-    sought = {
+    identity = {
         "search": tune.model_dump(mode="json", exclude={"enabled", "trials"}),
         "space": oracle.hyperparameters.get_config(),
         "train": recipe(first),
@@ -100,21 +99,18 @@ def tuner_fn(fn_args: Any) -> tfx.components.TunerFnResult:
         (images, labels),
         extractor=FeatureExtractor(fn_args.base_model),
         state_dir=f"{config['checkpoints'].rstrip('/')}/tune/"
-        f"{checkpoint_key(sought, images, labels)}",
+        f"{checkpoint_key(identity, images, labels)}",
         working_dir=fn_args.working_dir,
         strategy=strategy,
     )
     return tfx.components.TunerFnResult(tuner=tuner, fit_kwargs={})
 
 
-class _FromTheCurrent:
-    """An oracle whose first trial is the current settings, and that avoids what cannot work.
+class _CurrentSettingsFirst:
+    """A mixin for KerasTuner's oracles: the current settings first, then only valid settings."""
 
-    Mixed into KerasTuner's oracles.
-    """
-
-    # Whether the values of a trial go together.
-    is_possible: Callable[[dict[str, Any]], bool]
+    # Whether the values of a trial are valid settings.
+    is_valid: Callable[[dict[str, Any]], bool]
 
     def populate_space(self: Any, trial_id: str) -> dict[str, Any]:
         """See `keras_tuner.Oracle`."""
@@ -124,7 +120,7 @@ class _FromTheCurrent:
         found = super().populate_space(trial_id)  # type: ignore[misc]
         for _ in range(_DRAWS):
             values = found["values"]
-            if values is None or (self.is_possible(values) and not self._duplicate(values)):
+            if values is None or (self.is_valid(values) and not self._duplicate(values)):
                 break
             values = self._random_values()
             status = TrialStatus.RUNNING if values else TrialStatus.STOPPED
@@ -132,13 +128,13 @@ class _FromTheCurrent:
         return found
 
 
-class _RandomOracle(_FromTheCurrent, RandomSearchOracle):
+class _RandomOracle(_CurrentSettingsFirst, RandomSearchOracle):
     pass
 
 
-class _BayesianOracle(_FromTheCurrent, BayesianOptimizationOracle):
+class _BayesianOracle(_CurrentSettingsFirst, BayesianOptimizationOracle):
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        # KerasTuner does not keep this state, without which a resumed search would choose anew.
+        # KerasTuner does not save this state, and a resumed search would choose other trials.
         self._random_state = np.random.RandomState(self.seed + len(self.trials))
         return super().populate_space(trial_id)
 
@@ -155,12 +151,12 @@ def _make_oracle(first: TrainSettings, tune: TuneSettings) -> keras_tuner.Oracle
         oracle = _BayesianOracle(num_initial_points=_RANDOM_TRIALS, **arguments)
     else:
         oracle = _RandomOracle(**arguments)
-    oracle.is_possible = lambda values: _is_possible(first, values)
+    oracle.is_valid = lambda values: _is_valid(first, values)
     return oracle
 
 
 def _space(first: TrainSettings, tune: TuneSettings) -> keras_tuner.HyperParameters:
-    """What is searched, as KerasTuner has it: the current values are within, and the defaults."""
+    """The search space for KerasTuner; it contains the current values, as defaults."""
     space = keras_tuner.HyperParameters()
     for name in tune.parameters:
         options, current = SPACE[name], to_scalar(getattr(first, name))
@@ -174,7 +170,7 @@ def _space(first: TrainSettings, tune: TuneSettings) -> keras_tuner.HyperParamet
     return space
 
 
-def _is_possible(first: TrainSettings, values: dict[str, Any]) -> bool:
+def _is_valid(first: TrainSettings, values: dict[str, Any]) -> bool:
     try:
         with_hyperparameters(first, values)
     except ValidationError:
@@ -183,7 +179,7 @@ def _is_possible(first: TrainSettings, values: dict[str, Any]) -> bool:
 
 
 class _GanTuner(BaseTuner):
-    """Runs trials, says how they go, and keeps what is known."""
+    """Runs trials, logs their results, and saves the state of the search."""
 
     def __init__(
         self,
@@ -215,7 +211,7 @@ class _GanTuner(BaseTuner):
     def on_search_begin(self) -> None:
         done = len(self.oracle.trials)
         if done:
-            _progress_log.info(f"the search goes on after {done} trials; {self._best()}")
+            _progress_log.info(f"the search resumes after {done} trials; {self._best()}")
 
     def on_trial_begin(self, trial: Trial) -> None:
         _progress_log.info(f"{self._title(trial)} ...{self._so_far()}")
@@ -224,8 +220,8 @@ class _GanTuner(BaseTuner):
         """Trains with the trial's settings.
 
         Raises:
-          FailedTrialError: when these settings cannot be trained; the search goes on.
-          FatalRuntimeError: when anything else goes wrong, which ends the search.
+          FailedTrialError: if these settings cannot be trained; the search continues.
+          FatalRuntimeError: after any other error, which ends the search.
         """
         del args, kwargs
         try:
@@ -246,15 +242,13 @@ class _GanTuner(BaseTuner):
         ended = self.oracle.get_trial(trial.trial_id)
         result = f"FID {ended.score:.2f}" if _is_complete(ended) else _reason(ended)
         _progress_log.info(f"{self._title(ended)}: {result}{self._so_far()}")
-        # Its graphs, before the next trial has its own.
+        # Frees the graphs of this trial.
         keras.utils.clear_session()
 
     def on_search_end(self) -> None:
         if not self._completed():
             reasons = "; ".join(dict.fromkeys(map(_reason, self.oracle.trials.values())))
-            raise SearchError(
-                f"none of {len(self.oracle.trials)} trials could be trained to the end: {reasons}"
-            )
+            raise SearchError(f"all {len(self.oracle.trials)} trials failed: {reasons}")
         _progress_log.info(self._best())
         self._remove(f"{self._state_dir}/trials")
 
@@ -296,7 +290,7 @@ class _GanTuner(BaseTuner):
     def _best(self) -> str:
         completed = self._completed()
         if not completed:
-            return "none has a FID"
+            return "no trial has a FID"
         best = min(completed, key=lambda trial: trial.score)
         number = list(self.oracle.trials).index(best.trial_id) + 1
         changed = describe(self._first, best.hyperparameters.values)
@@ -313,9 +307,9 @@ class _GanTuner(BaseTuner):
             storage.write(f"{self._state_dir}/{_FILE}", json.dumps(content).encode())
         except (OSError, tf.errors.OpError) as error:
             raise SearchError(
-                f"cannot keep the search in {self._state_dir}: {error}. Make room there or see who "
-                "may write to it, and start the same run again: it goes on from the last trial "
-                "that was kept."
+                f"cannot save the search in {self._state_dir}: {error}. Free some space or check "
+                "the permissions, and start the same run again: it resumes from the last saved "
+                "trial."
             ) from error
 
     def _restore(self) -> None:
@@ -327,7 +321,7 @@ class _GanTuner(BaseTuner):
             trials = [Trial.from_state(state) for state in content["trials"]]
             state = content["oracle"]
         except (ValueError, LookupError, TypeError) as error:
-            _progress_log.warning(f"starting the search afresh: {path} is damaged: {error}")
+            _progress_log.warning(f"starting a new search: {path} is damaged: {error}")
             return
         self.oracle.trials.update({trial.trial_id: trial for trial in trials})
         self.oracle.set_state(state)
@@ -342,8 +336,8 @@ def _is_complete(trial: Trial) -> bool:
 
 
 def _reason(trial: Trial) -> str:
-    """Why a trial failed: the last line of the traceback that KerasTuner keeps."""
-    lines = (trial.message or "").strip().splitlines() or ["it gave no FID"]
+    """Why a trial failed: the last line of the traceback in KerasTuner's record."""
+    lines = (trial.message or "").strip().splitlines() or ["it has no FID"]
     return lines[-1].partition("Error: ")[2] or lines[-1]
 
 

@@ -1,4 +1,7 @@
-"""Typed settings of the search for better settings, and where it looks; without TensorFlow."""
+"""Typed settings of the hyperparameter search, and its search space.
+
+Importing this module imports no TensorFlow.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,19 +29,19 @@ Scalar = str | int | float
 
 @dataclass(frozen=True)
 class LogRange:
-    """Numbers from `low` to `high`, each factor between two of them as likely."""
+    """Numbers from `low` to `high`, sampled uniformly on a logarithmic scale."""
 
     low: float
     high: float
 
 
-# For each field of TrainSettings that is searched, what is tried beside its current value.
+# For each searched field of TrainSettings the values that are tried beside the current one.
 SPACE: Mapping[Parameter, tuple[Any, ...] | LogRange] = {
     "generator_channels": ((64, 32, 0), (96, 48, 0), (128, 64, 0), (64, 32, 16), (128, 64, 32)),
     "discriminator_channels": ((16, 32, 64), (32, 64, 128), (48, 96, 192), (64, 128, 256)),
     "latent_dim": (32, 64, 128),
     "augmentation": ((), ("translation",), ("translation", "cutout")),
-    # Not wasserstein: it needs another discriminator, or a penalty that no other loss does.
+    # Not wasserstein: it needs spectral normalization or a gradient penalty, the others do not.
     "loss": ("non_saturating", "least_squares", "hinge", "relativistic"),
     "generator_learning_rate": LogRange(2e-4, 8e-3),
     "discriminator_learning_rate": LogRange(2e-4, 8e-3),
@@ -50,15 +53,15 @@ SPACE: Mapping[Parameter, tuple[Any, ...] | LogRange] = {
 
 
 class TuneSettings(BaseModel):
-    """The search before the training: how long, how, and over what."""
+    """The hyperparameter search before the training."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     enabled: bool = Field(
-        False, description="whether to search first, and to train with the best settings found"
+        False, description="whether to search first, and to train with the best settings"
     )
     trials: int = Field(
-        12, ge=1, le=10_000, description="trainings compared; the first has the current settings"
+        12, ge=1, le=10_000, description="number of trials; the first has the current settings"
     )
     seconds: float | None = Field(
         60.0, gt=0, le=864_000, description="wall-clock budget of a trial, seconds; null: by steps"
@@ -67,13 +70,13 @@ class TuneSettings(BaseModel):
         None, ge=1, le=100_000_000, description="a trial's generator updates; null: by time alone"
     )
     algorithm: Literal["random", "bayesian"] = Field(
-        "random", description="how trials are chosen; bayesian: by the FIDs so far, from the 7th on"
+        "random", description="how trials are chosen; bayesian: by the FIDs so far, from trial 7"
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of the choice of trials")
     parameters: tuple[Parameter, ...] = Field(
         get_args(Parameter),
         min_length=1,
-        description="settings of train that are searched; their values are in "
+        description="settings of train that are searched; the search space is in "
         "models/gan/tuning_settings.py",
     )
 
@@ -86,7 +89,7 @@ class TuneSettings(BaseModel):
     def of_a_trial(self, train: TrainSettings) -> TrainSettings:
         """The settings of the first trial: the current ones, with a trial's budget.
 
-        A trial is judged once, at its end, so that no trial wins by more tries.
+        A trial is evaluated once, at its end, so that no trial wins by more evaluations.
         """
         budget = {
             "max_seconds": self.seconds,
@@ -99,7 +102,7 @@ class TuneSettings(BaseModel):
 
 
 def to_scalar(value: Any) -> Scalar:
-    """A setting's value as KerasTuner takes it, for which (96, 48, 0) is `96-48-0`."""
+    """Converts a setting's value to a scalar for KerasTuner, such as (96, 48, 0) to `96-48-0`."""
     return ("-".join(map(str, value)) or "none") if isinstance(value, tuple) else value
 
 
@@ -107,15 +110,14 @@ def with_hyperparameters(train: TrainSettings, values: Mapping[str, Scalar]) -> 
     """Replaces settings by hyperparameters.
 
     Args:
-      train: what they are put into.
-      values: by the names of fields, as `to_scalar` writes them.
+      train: the settings.
+      values: scalars as from `to_scalar`, by the names of fields.
 
     Returns:
-      The settings, checked.
+      The validated settings.
 
     Raises:
-      ValidationError: for a value out of range, a name that is no field, or a combination that
-        cannot work.
+      ValidationError: for a value out of range, an unknown name, or an invalid combination.
     """
     replaced = {
         name: _from_scalar(value) if isinstance(getattr(train, name, None), tuple) else value
@@ -125,7 +127,7 @@ def with_hyperparameters(train: TrainSettings, values: Mapping[str, Scalar]) -> 
 
 
 def describe(train: TrainSettings, values: Mapping[str, Scalar]) -> str:
-    """The hyperparameters that differ from the settings, in words."""
+    """Describes the hyperparameters that differ from the settings."""
     changed = [
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in values.items()

@@ -555,7 +555,7 @@ def test_a_killed_search_is_finished_by_the_next_run_and_feeds_the_trainer(tmp_p
     result = local_runner(*arguments)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("unchanged, from the cache") == NODES.index("Trainer")
-    assert "the search goes on after 1 trials" in result.stdout
+    assert "the search resumes after 1 trials" in result.stdout
     assert "trial 1 of 3" not in result.stdout
     [version] = versions_in(output / "serving" / "mnist_gan")
     [found] = output.glob("artifacts/Tuner/best_hyperparameters/*/best_hyperparameters.txt")

@@ -120,7 +120,7 @@ def test_a_killed_search_goes_on_and_the_trainer_takes_the_best(
     caplog.set_level(logging.INFO, "mnist_gan.progress")
     tuned = tune(tmp_path)
     said = [record.getMessage() for record in caplog.records if "mnist_gan" in record.name]
-    assert said[0].startswith("the search goes on after 1 trials; best so far FID ")
+    assert said[0].startswith("the search resumes after 1 trials; best so far FID ")
     assert [line[:12] for line in said[1:-1]] == ["trial 2 of 2"] * 2
     results = json.loads((tuned / "tuner_results" / "tuner_results.json").read_text())
     assert len(results) == 2

@@ -237,7 +237,7 @@ def test_a_refused_combination_is_a_failed_trial(
     searches: Searches, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "mnist_gan.progress")
-    monkeypatch.setattr(tuning, "_is_possible", lambda first, values: True)
+    monkeypatch.setattr(tuning, "_is_valid", lambda first, values: True)
     tuner = searches.run({"label_smoothing": 0.1}, parameters=["loss"], trials=9)
     assert [settings.loss for settings in searches.trained] == ["non_saturating"]
     assert len(tuner.oracle.trials) == 4
@@ -260,8 +260,7 @@ def test_a_search_without_any_result_is_an_error(searches: Searches) -> None:
     with pytest.raises(tuning.SearchError) as caught:
         searches.run(trials=2)
     assert str(caught.value) == (
-        "none of 2 trials could be trained to the end: training diverged; "
-        "the validation FID is not finite"
+        "all 2 trials failed: training diverged; the validation FID is not finite"
     )
 
 
@@ -361,7 +360,7 @@ def test_a_damaged_file_starts_the_search_afresh(
     path.write_text(content)
     searches.run()
     assert len(searches.trained) == 5
-    assert "starting the search afresh" in caplog.text
+    assert "starting a new search" in caplog.text
     assert json.loads(path.read_text())["trials"]
 
 
@@ -384,6 +383,6 @@ def test_an_error_of_ours_ends_the_search_and_counts_for_no_trial(searches: Sear
 
 def test_a_search_that_cannot_be_kept_says_so(searches: Searches) -> None:
     (searches.folder / "checkpoints").write_text("a file in the way")
-    with pytest.raises(tuning.SearchError, match=r"cannot keep the search in .*goes on from"):
+    with pytest.raises(tuning.SearchError, match=r"cannot save the search in .*resumes from"):
         searches.run()
     assert len(searches.trained) == 1

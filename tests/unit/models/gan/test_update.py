@@ -20,6 +20,7 @@ from gan_helpers import (
 )
 from pydantic import ValidationError
 
+from models.gan.losses import LOSSES
 from models.gan.networks import PROJECTION, apply, build_discriminator, build_generator
 from models.gan.settings import TrainSettings
 
@@ -307,7 +308,7 @@ CHOICES: dict[str, Sequence[Any]] = {
     "discriminator_normalization": ("none", "batch", "spectral"),
     "tie_projection": (False, True),
     "dropout": (0.0, 0.4),
-    "loss": ("non_saturating", "minimax", "least_squares", "hinge", "wasserstein", "relativistic"),
+    "loss": tuple(LOSSES),
     "label_smoothing": (0.0, 0.1),
     "instance_noise": (0.0, 0.3),
     "augmentation": ((), ("translation",), ("contrast", "cutout"), ("brightness", "translation")),
