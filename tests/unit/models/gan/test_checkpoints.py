@@ -389,8 +389,9 @@ def killed_while_saving(root: Path, delay: float) -> tuple[int, int]:
 def test_kills_while_saving(tmp_path: Path) -> None:
     delays = random.Random(0)
     done = 0
-    for _ in range(6):
-        began, reported = killed_while_saving(tmp_path, delays.uniform(0.05, 0.6))
+    for attempt in range(6):
+        delay = (1 + attempt) * delays.uniform(0.05, 0.6)  # a busy machine saves slowly
+        began, reported = killed_while_saving(tmp_path, delay)
         assert began == done
         variables = filled(-1, size=20_000)
         found = Checkpoints(str(tmp_path), KEY, variables).restore()
