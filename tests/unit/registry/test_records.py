@@ -43,7 +43,8 @@ def test_a_card_that_does_not_fit_is_an_empty_one(tmp_path, content):
 
 def test_a_card_says_what_the_evaluation_said(tmp_path):
     about = {"created": "today", "data": {"span": 3, "fingerprint": "f", "counts": {}}}
-    metrics = {"fid": {"value": 1.5, "interval": [1, 2], "floor": None}}
+    fid = {"title": "FID", "direction": "lower", "unit": ""}
+    metrics = {"fid": {**fid, "value": 1.5, "interval": [1, 2], "floor": None}}
     evaluation = {
         "about": {**about, "train": {"seed": 1}, "evaluation": {"fid_samples": 10}},
         "metrics": metrics,
