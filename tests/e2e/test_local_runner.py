@@ -90,7 +90,7 @@ def test_a_first_run_pushes_a_generator(pushed, workspace):
     assert card["evaluated"]
     assert card["data"]["span"] == 1
     assert card["metrics"]["fid"]["value"] > 0
-    assert "| fid | " in (version / "assets.extra" / "model_card.md").read_text()
+    assert "| FID | " in (version / "assets.extra" / "model_card.md").read_text()
     kept = version / "assets.extra" / "data_statistics"
     assert {path.name for path in kept.iterdir()} == {
         "statistics.pb",
