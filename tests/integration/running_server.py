@@ -62,7 +62,9 @@ def start(base: Path, *arguments: str, command: tuple[str, ...] = ()) -> Running
         text=True,
     )
     assert process.stdout is not None
-    url, grpc_address = (process.stdout.readline().split()[-1] for _ in range(2))
+    lines = [process.stdout.readline() for _ in range(2)]
+    assert all(lines), process.wait()
+    url, grpc_address = (line.split()[-1] for line in lines)
     return RunningServer(process, url.rstrip("/"), grpc_address.removeprefix("grpc://"))
 
 
