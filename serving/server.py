@@ -27,7 +27,8 @@ _OTHER_FILES = 64  # descriptors beside the connections: libraries, logs, the mo
 _GRPC_OPTIONS = (
     ("grpc.max_receive_message_length", MAX_BODY_BYTES),
     ("grpc.max_send_message_length", -1),
-    ("grpc.max_concurrent_streams", 64),  # of one connection
+    # No grpc.max_concurrent_streams: a call counts against it until Python has collected it, and an
+    # error's traceback makes a cycle with it. The connection then refuses everything, for good.
     ("grpc.so_reuseport", 0),
     # A client that does not answer a ping within 10 s has gone, or reads nothing.
     ("grpc.keepalive_time_ms", 20_000),

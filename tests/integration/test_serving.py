@@ -5,106 +5,35 @@ import concurrent.futures
 import contextlib
 import io
 import json
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
+import grpc
 import httpx
 import numpy as np
-import psutil
 import pytest
 import tensorflow as tf
 from google.protobuf import json_format
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
+from running_server import ROOT, start, wait_for
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
-from models.gan.export import export_generator
-from models.gan.networks import build_generator
-from models.gan.settings import TrainSettings
+from serving.settings import MAX_BODY_BYTES
 
-ROOT = Path(__file__).parents[2]
-LIMITS = ("max_rows=40", "max_body_bytes=5000", "poll_seconds=0.1", "timeout_seconds=2")
 PREDICT = "/v1/models/digits:predict"
 TWO = {"instances": [{"seed": 1, "digit": 7}, {"seed": 2, "digit": -1}]}
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory) -> Path:
-    """A SavedModel as runs push it."""
-    recipe = TrainSettings(latent_dim=6, generator_channels=(8, 6, 4))
-    folder = tmp_path_factory.mktemp("exported") / "model"
-    export_generator(build_generator(recipe), recipe, str(folder))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def add_version(exported) -> Callable[..., Path]:
-    """A function that adds a version in one step, as the pusher does; damaged, if asked."""
-
-    def add(base: Path, number: int, *, damaged: bool = False) -> Path:
-        incoming = base / f".incoming-{number}"
-        shutil.copytree(exported, incoming)
-        if damaged:
-            [weights] = (incoming / "variables").glob("*.data-*")
-            os.truncate(weights, 100)
-        return incoming.rename(base / str(number))
-
-    return add
-
-
-def start(base: Path, *arguments: str) -> tuple[subprocess.Popen, str]:
-    sets = [part for limit in LIMITS for part in ("--set", f"serve.{limit}")]
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "local_runner.py",
-            "serve",
-            "--models-dir",
-            str(base),
-            "--port",
-            "0",
-            *sets,
-            *arguments,
-        ],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    address = process.stdout.readline().split()[-1].rstrip("/")
-    return process, address
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    for _ in range(1200):
-        try:
-            if condition():
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise AssertionError("it did not happen")
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory, add_version) -> Iterator[httpx.Client]:
-    """A client of a server of version 3."""
-    base = tmp_path_factory.mktemp("models") / "digits"
-    base.mkdir()
-    add_version(base, 3)
-    process, address = start(base)
-    with httpx.Client(base_url=address, timeout=60) as client:
-        wait_for(lambda: client.get("/readyz").status_code == 200)
+@pytest.fixture
+def served(server) -> Iterator[httpx.Client]:
+    """A client of the REST API."""
+    with httpx.Client(base_url=server.url, timeout=60) as client:
         yield client
-    process.terminate()
-    assert process.wait() in (0, -signal.SIGTERM)
 
 
 def error_of(answer: httpx.Response) -> str:
@@ -169,7 +98,8 @@ def test_status_and_metadata_are_tensorflow_servings_messages(served, exported):
         ("GET", "/v1/models/digits/versions/4", 404, "Could not find version 4"),
         ("GET", "/v1/models/digits/versions/x", 400, "Malformed request"),
         ("GET", "/v1/models/no/metadata", 404, "Servable not found for request: Latest(no)"),
-        ("POST", "/v1/models/digits/versions/4:predict", 404, "Specific(digits, 4)"),
+        ("GET", "/v1/models/digits/versions/4/metadata", 404, "Specific(digits, 4)"),
+        ("POST", "/v1/models/digits/versions/3:predict", 415, "application/json"),
         ("POST", "/v1/models/..%2f..%2fetc:predict", 400, "Malformed request: POST /v1/models/"),
         ("GET", "/v1/models/digits:predict", 400, "Malformed request: GET /v1/models/digits:pre"),
         ("POST", "/v1/models/digits", 400, "Malformed request: POST /v1/models/digits"),
@@ -203,138 +133,66 @@ def test_the_models_own_refusal_comes_back_and_hurts_nobody_else(served):
 
 
 def test_limits(served):
-    many = {"inputs": {"seed": [1] * 41, "digit": [1] * 41}}
+    many = {"inputs": {"seed": [1] * 101, "digit": [1] * 101}}
     answer = served.post(PREDICT, json=many)
-    assert (answer.status_code, "at most 40" in error_of(answer)) == (400, True)
-    answer = served.post(PREDICT, content=b" " * 5001)
-    assert (answer.status_code, "5000 bytes" in error_of(answer)) == (413, True)
-    answer = served.post(PREDICT, content=iter([b" " * 3000] * 2))
-    assert answer.status_code == 413
+    assert (answer.status_code, "at most 100" in error_of(answer)) == (400, True)
+    for content in (b" " * (MAX_BODY_BYTES + 1), iter([b" " * (1 << 20)] * 5)):
+        headers = {"Content-Type": "application/json"}
+        answer = served.post(PREDICT, content=content, headers=headers)
+        assert (answer.status_code, str(MAX_BODY_BYTES) in error_of(answer)) == (413, True)
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(served):
-    with socket.create_connection((served.base_url.host, served.base_url.port)) as slow:
-        head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
-        slow.sendall(head.encode() + b"{")
-        assert slow.recv(1000).startswith(b"HTTP/1.1 408 ")
+def test_a_latent_of_any_size_gives_an_image_or_is_refused(served):
+    for size in (1.0, 1e6, 1e38, -3e38):
+        inputs = {"latent": [[size, -size] * 3], "digit": [1]}
+        answer = served.post(PREDICT, json={"signature_name": "from_latent", "inputs": inputs})
+        assert answer.status_code in {200, 400}
+        if answer.status_code == 200:
+            assert np.abs(np.array(answer.json()["outputs"]["image"], float)).max() <= 1
+        else:
+            assert "row 0" in error_of(answer)
 
 
-def test_a_client_that_goes_is_no_defect(served):
-    with socket.create_connection((served.base_url.host, served.base_url.port)) as going:
-        head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"
-        going.sendall(head.encode() + b"{")
-    wait_for(lambda: 'requests_total{code="499"} 1.0' in served.get("/metrics").text)
-    assert 'code="500"' not in served.get("/metrics").text
+def test_requests_of_other_sites_are_refused(served):
+    for headers in ({"Host": "evil.example"}, {"Content-Type": "text/plain"}):
+        answer = served.post(PREDICT, content=json.dumps(TWO), headers=headers)
+        assert answer.status_code in {400, 415}
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert error_of(answer)
 
 
-@pytest.fixture(scope="module")
-def narrow(tmp_path_factory, add_version) -> Iterator[tuple[psutil.Process, tuple[str, int]]]:
-    """A server of few connections, and where it listens."""
-    base = tmp_path_factory.mktemp("narrow") / "digits"
-    base.mkdir()
-    add_version(base, 3)
-    limits = (
-        "max_connections=20",
-        "idle_seconds=2",
-        "max_waiting=20",
-        "max_arriving_bytes=10000",
-    )
-    process, address = start(
-        base, *(part for limit in limits for part in ("--set", f"serve.{limit}"))
-    )
-    wait_for(lambda: httpx.get(f"{address}/readyz").status_code == 200)
-    url = httpx.URL(address)
-    assert url.port is not None
-    yield psutil.Process(process.pid), (url.host, url.port)
-    process.terminate()
-    assert process.wait() in (0, -signal.SIGTERM)
+def test_head_answers_as_get_without_a_body(served):
+    for path in ("/", "/page.js", "/healthz", "/v1/models/digits", "/nothing"):
+        found, asked = served.get(path), served.head(path)
+        assert (asked.status_code, asked.content) == (found.status_code, b"")
+        assert asked.headers["content-length"] == found.headers["content-length"]
+        assert asked.headers["content-type"] == found.headers["content-type"]
 
 
-def count_open(server: psutil.Process) -> int:
-    """Connections that the server has not closed."""
-    return sum(each.status == psutil.CONN_ESTABLISHED for each in server.net_connections("tcp"))
-
-
-def test_connections_that_ask_nothing_shut_nobody_out(narrow):
-    server, address = narrow
-    body = json.dumps(TWO).encode()
-    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+@pytest.mark.slow
+def test_connections_that_ask_nothing_shut_nobody_out(tmp_path, add_version):
+    """With as few descriptors as a shell may allow, and one line per kind of trouble."""
+    add_version(tmp_path, 3)
+    limited = ("bash", "-c", 'ulimit -n 64; exec "$0" "$@" 2>"$LOG"', sys.executable)
+    log = tmp_path / "log"
+    command = ("env", f"LOG={log}", *limited, "local_runner.py", "serve", "--port", "0")
+    running = start(tmp_path, command=(*command, "--models-dir"))
+    body = json.dumps(TWO)
+    head = f"POST /v1/models/{tmp_path.name}:predict HTTP/1.1\r\nHost: localhost\r\n"
+    kinds = [b"", b"GET /healthz HTTP/1.1\r\nX: ", f"{head}Content-Length: 100\r\n\r\n[".encode()]
     with contextlib.ExitStack() as held:
-        busy = held.enter_context(socket.create_connection(address))
-        busy.sendall(head + body[:5])
-        for number in range(90):
-            holding = held.enter_context(socket.create_connection(address))
-            if number % 3 == 0:
-                holding.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
-            if number % 3 == 1:
-                holding.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-                assert holding.recv(1000).startswith(b"HTTP/1.1 200 ")
-        base = f"http://{address[0]}:{address[1]}"
-        for path in ("/healthz", "/readyz", "/metrics"):
-            assert httpx.get(base + path).status_code == 200
-        assert count_open(server) <= 20
-        assert httpx.post(base + PREDICT, json=TWO).status_code == 200
-        busy.sendall(body[5:])
-        assert busy.recv(1000).startswith(b"HTTP/1.1 200 ")
-
-
-def test_where_all_connections_are_busy_the_new_one_is_closed(narrow):
-    _, address = narrow
-    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n".encode()
-    with contextlib.ExitStack() as held:
-        busy = [held.enter_context(socket.create_connection(address)) for _ in range(20)]
-        for each in busy:
-            each.sendall(head + b"{")
-        time.sleep(0.5)
-        refused = held.enter_context(socket.create_connection(address))
-        refused.settimeout(1)
-        assert refused.recv(1000) == b""
-        assert all(each.recv(1000).startswith(b"HTTP/1.1 408 ") for each in busy)
-
-
-def test_long_bodies_that_arrive_have_a_bound_together_and_short_ones_go_on(narrow):
-    _, address = narrow
-    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n".encode()
-    with contextlib.ExitStack() as held:
-        arriving = [held.enter_context(socket.create_connection(address)) for _ in range(4)]
-        for each in arriving:
-            each.sendall(head + b" " * 4900)
-            time.sleep(0.1)
-        refusal = arriving.pop().recv(1000)
-        assert refusal.startswith(b"HTTP/1.1 503 ")
-        assert b"retry-after: 1" in refusal.lower()
-        assert b'{"error":"14700 bytes arrive already; try again"}' in refusal
-        url = f"http://{address[0]}:{address[1]}{PREDICT}"
-        assert httpx.post(url, json=TWO).status_code == 200
-        for each in arriving:
-            each.sendall(json.dumps(TWO).encode().ljust(100))
-            assert each.recv(1000).startswith(b"HTTP/1.1 200 ")
-
-
-def test_a_head_that_comes_by_the_byte_is_not_waited_for(narrow):
-    _, address = narrow
-    began = time.monotonic()
-    with socket.create_connection(address) as slow, contextlib.suppress(ConnectionError):
-        slow.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
-        while time.monotonic() - began < 10:
-            slow.sendall(b"x")
-            time.sleep(0.1)
-    assert 1.9 < time.monotonic() - began < 9
-
-
-def test_an_answer_that_is_not_taken_is_not_kept(narrow):
-    server, address = narrow
-    body = json.dumps(
-        {"signature_name": "generate_pixels", "inputs": {"seed": [1] * 40, "digit": [1] * 40}}
-    )
-    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
-    with socket.socket() as deaf:
-        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        deaf.connect(address)
-        deaf.sendall((head + body).encode() * 100)
-        time.sleep(1)
-        assert count_open(server) == 1
-        wait_for(lambda: count_open(server) == 0)
+        for number in range(200):
+            holding = held.enter_context(socket.create_connection(running.address))
+            with contextlib.suppress(ConnectionError):
+                holding.sendall(kinds[number % 3])
+        for path in ("/healthz", "/metrics", "/about"):
+            assert httpx.get(running.url + path, timeout=60).status_code == 200
+        wait_for(running.is_ready)
+        url = f"{running.url}/v1/models/{tmp_path.name}:predict"
+        headers = {"Content-Type": "application/json"}
+        assert httpx.post(url, content=body, headers=headers).status_code == 200
+    assert running.stop() == 0
+    assert len(log.read_text().splitlines()) < 50
 
 
 def test_metrics_count_what_was_asked(served):
@@ -348,12 +206,12 @@ def test_metrics_count_what_was_asked(served):
 
     before = read()
     served.post(PREDICT, json=TWO)
-    served.post(PREDICT, content=b"{")
+    served.post(PREDICT, content=b"{", headers={"Content-Type": "application/json"})
     after = read()
     grown = {name: after[name] - before.get(name, 0) for name in after}
     assert grown["mnist_gan_serve_requests_total200"] == 1
     assert grown["mnist_gan_serve_requests_total400"] == 1
-    assert grown["mnist_gan_serve_pictures_total"] == 2
+    assert grown["mnist_gan_serve_images_total"] == 2
     assert after["mnist_gan_serve_version"] == 3
 
 
@@ -362,14 +220,14 @@ def test_versions_come_go_and_break_while_requests_are_answered(tmp_path, add_ve
     base = tmp_path / "digits"
     base.mkdir()
     add_version(base, 1)
-    process, address = start(base)
-    with httpx.Client(base_url=address, timeout=60) as client:
-        wait_for(lambda: client.get("/readyz").status_code == 200)
+    running = start(base)
+    wait_for(running.is_ready)
+    with httpx.Client(base_url=running.url, timeout=60) as client:
         stop = False
 
         def ask() -> list[int]:
             codes = []
-            with httpx.Client(base_url=address, timeout=60) as own:
+            with httpx.Client(base_url=running.url, timeout=60) as own:
                 while not stop:
                     codes.append(own.post(PREDICT, json=TWO).status_code)
             return codes
@@ -393,8 +251,7 @@ def test_versions_come_go_and_break_while_requests_are_answered(tmp_path, add_ve
         status = client.get("/v1/models/digits/versions/3").json()["model_version_status"][0]
         assert status["status"]["error_code"] == "UNKNOWN"
         assert status["status"]["error_message"]
-    process.terminate()
-    assert process.wait() in (0, -signal.SIGTERM)
+    assert running.stop() == 0
 
 
 @pytest.mark.parametrize(
@@ -402,19 +259,23 @@ def test_versions_come_go_and_break_while_requests_are_answered(tmp_path, add_ve
     [
         (["--models-dir", "nowhere"], "holds no version of a model"),
         (["--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid"),
+        (["--port", "0", "--grpc-port", "{taken}"], "--grpc-port"),
         (["--set", "serve.max_rows=0"], "serve.max_rows"),
     ],
 )
 def test_what_it_cannot_serve_is_said_in_a_line(tmp_path, exported, arguments, told):
     base = tmp_path / "digits"
     shutil.copytree(exported, base / "1")
-    process = subprocess.run(
-        [sys.executable, "local_runner.py", "serve", "--models-dir", str(base), *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        given = [argument.format(taken=port) for argument in arguments]
+        process = subprocess.run(
+            [sys.executable, "local_runner.py", "serve", "--models-dir", str(base), *given],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert process.returncode == 2
     assert process.stderr.startswith("error: ")
     assert told in process.stderr
@@ -425,3 +286,50 @@ def test_its_own_openapi_names_every_route(served):
     document = json.loads(served.get("/openapi.json").text)
     assert "/v1/models/{name}:predict" in document["paths"]
     assert {"/healthz", "/readyz", "/metrics", "/about"} <= set(document["paths"])
+
+
+# How it ends.
+
+HANGING = """
+import sys, threading
+from pathlib import Path
+from serving import server, watch
+from serving.settings import ServeSettings
+watch._load = lambda directory: threading.Event().wait()
+settings = ServeSettings(timeout_seconds=2)
+server.serve(Path(sys.argv[1]), settings, host="127.0.0.1", port=0, grpc_port=0)
+"""
+
+
+def test_it_ends_while_it_starts(tmp_path, add_version):
+    add_version(tmp_path, 1)
+    assert start(tmp_path).stop() == 0
+
+
+def test_it_ends_while_a_version_hangs(tmp_path, add_version):
+    add_version(tmp_path, 1)
+    running = start(tmp_path, command=(sys.executable, "-c", HANGING))
+    about = f"{running.url}/about"
+    wait_for(lambda: [v["state"] for v in httpx.get(about).json()["versions"]] == ["LOADING"])
+    assert httpx.get(f"{running.url}/readyz").status_code == 503
+    assert running.stop() == 0
+
+
+@pytest.mark.slow
+def test_it_ends_whatever_clients_hold(tmp_path, add_version):
+    add_version(tmp_path, 1)
+    running = start(tmp_path, "--set", "serve.timeout_seconds=1")
+    wait_for(running.is_ready)
+    asked = {"signature_name": "from_latent", "inputs": {"latent": [[0] * 6] * 1024}}
+    asked["inputs"]["digit"] = [1] * 1024
+    body = json.dumps(asked).encode()
+    head = f"POST /v1/models/{tmp_path.name}:predict HTTP/1.1\r\nHost: localhost\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    kinds = [b"", b"GET /healthz HTTP/1.1\r\nX: ", head.encode() + b"{", head.encode() + body]
+    with contextlib.ExitStack() as held:
+        for kind in kinds:
+            held.enter_context(socket.create_connection(running.address)).sendall(kind)
+        channel = held.enter_context(grpc.insecure_channel(running.grpc_address))
+        watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
+        assert running.stop() == 0

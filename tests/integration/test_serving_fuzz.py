@@ -2,29 +2,25 @@
 
 import base64
 import json
-import threading
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import quote
 
 import httpx
 import pytest
-import uvicorn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from loopback_server import LoopbackServer, wait_until
 
-from models.gan.export import export_generator
-from models.gan.networks import build_generator
-from models.gan.settings import TrainSettings
 from serving.app import create_app
+from serving.http1 import Limits
+from serving.loading import LoadedVersion
+from serving.predicting import Predictor
 from serving.settings import ServeSettings
 from serving.watch import VersionWatch
 
-LATENT_DIM = 6
-LIMITS = ServeSettings(max_rows=20, max_body_bytes=20_000, timeout_seconds=20)
 # What an HTTP server may answer to any request, whatever its document says.
-ALWAYS = {400, 404, 405}
+ALWAYS = {400, 404, 405, 413}
+JSON_TYPE = {"Content-Type": "application/json"}
 
 NUMBERS = (
     st.sampled_from([0, -1, 9, 10, 2**31, 2**63 - 1, -(2**63), 2**63, 2**64, 10**400, 1e39, 1e308])
@@ -69,23 +65,23 @@ VERSIONS = st.sampled_from(["3", "4", "-1", "03", "9" * 19, "9" * 30, "٣", "3.0
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory) -> Iterator[httpx.Client]:
+def client(tmp_path_factory, add_version) -> Iterator[httpx.Client]:
     """A client of a server in a thread of this process."""
-    base: Path = tmp_path_factory.mktemp("models") / "digits"
-    recipe = TrainSettings(latent_dim=LATENT_DIM, generator_channels=(8, 6, 4))
-    export_generator(build_generator(recipe), recipe, str(base / "3"))
-    app = create_app("digits", VersionWatch(base, LIMITS.poll_seconds), LIMITS)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, http="h11", log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.05)
-    host, port = server.servers[0].sockets[0].getsockname()
-    with httpx.Client(base_url=f"http://{host}:{port}", timeout=60) as found:
-        yield found
-    server.should_exit = True
-    thread.join()
+    base = tmp_path_factory.mktemp("models") / "digits"
+    base.mkdir()
+    add_version(base, 3)
+    versions = VersionWatch(base, load=LoadedVersion)
+    versions.start()
+    wait_until(lambda: versions.served)
+    predictor = Predictor("digits", versions, ServeSettings(max_rows=20))
+    app = create_app(predictor, "127.0.0.1")
+    limits = Limits(body_bytes=20_000)
+    with LoopbackServer(app, limits, predictor.metrics.count_refusal) as server:
+        host, port = server.address
+        with httpx.Client(base_url=f"http://{host}:{port}", timeout=60) as found:
+            yield found
+    versions.stop()
+    predictor.close()
 
 
 @pytest.fixture(scope="module")
@@ -110,14 +106,15 @@ def test_every_operation_answers_as_its_document_says(client, operations, data):
     version = data.draw(st.just("3") | VERSIONS | st.text(min_size=1, max_size=12))
     sent = data.draw(st.just(method) | st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD"]))
     address = path.replace("{name}", _quoted(name)).replace("{version}", _quoted(version))
-    answer = client.request(sent, address, content=data.draw(BODIES))
+    headers = data.draw(st.just(JSON_TYPE) | st.just({}))
+    answer = client.request(sent, address, content=data.draw(BODIES), headers=headers)
     _require_plain_answer(answer, documented | ALWAYS if sent == method else ALWAYS | {200})
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(body=BODIES)
 def test_any_body_is_answered_or_refused(client, body):
-    answer = client.post("/v1/models/digits:predict", content=body)
+    answer = client.post("/v1/models/digits:predict", content=body, headers=JSON_TYPE)
     _require_plain_answer(answer, {200, 400, 413})
 
 

@@ -9,18 +9,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from running_server import RunningServer, start, wait_for
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 from test_report import PHONE, WIDE
-from test_serving import start, wait_for
 
 from models.gan.export import export_generator
 from models.gan.networks import build_generator
@@ -36,16 +36,12 @@ pytestmark = [
 # He's weights are large enough for pictures that differ.
 RECIPE = TrainSettings(latent_dim=6, generator_channels=(8, 6, 4), initializer="he")
 ROWS = 30
-LIMITS = (f"max_rows={ROWS}", "max_body_bytes=100000", "timeout_seconds=120")
+LIMITS = ("--set", f"serve.max_rows={ROWS}", "--set", "serve.timeout_seconds=120")
 
 
-class Server(NamedTuple):
-    process: subprocess.Popen
-    address: str
-
-    def predict(self, **inputs: Any) -> dict[str, Any]:
-        url = f"{self.address}/v1/models/digits:predict"
-        return httpx.post(url, json={"inputs": inputs}, timeout=120).json()["outputs"]
+def predict(server: RunningServer, **inputs: Any) -> dict[str, Any]:
+    url = f"{server.url}/v1/models/digits:predict"
+    return httpx.post(url, json={"inputs": inputs}, timeout=120).json()["outputs"]
 
 
 def push(base: Path, recipe: TrainSettings) -> None:
@@ -60,20 +56,18 @@ def push(base: Path, recipe: TrainSettings) -> None:
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory) -> Iterator[dict[bool, Server]]:
+def servers(tmp_path_factory) -> Iterator[dict[bool, RunningServer]]:
     """A server of a conditional generator, by True, and one of another, by False."""
-    sets = [part for limit in LIMITS for part in ("--set", f"serve.{limit}")]
     with ExitStack() as stack:
         running = {}
         for conditional in (True, False):
             base = tmp_path_factory.mktemp("models") / "digits"
             push(base, RECIPE.model_copy(update={"conditional": conditional}))
-            process, address = start(base, *sets)
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-            running[conditional] = Server(process, address)
-        for _, address in running.values():
-            wait_for(lambda at=address: httpx.get(f"{at}/readyz").status_code == 200)
+            running[conditional] = start(base, *LIMITS)
+            stack.callback(running[conditional].process.wait)
+            stack.callback(running[conditional].process.kill)
+        for each in running.values():
+            wait_for(each.is_ready)
         yield running
 
 
@@ -140,7 +134,7 @@ def drawn(outputs: dict[str, Any]) -> list[bytes]:
 
 @pytest.fixture
 def page(chrome, servers) -> Iterator[Page]:
-    shown = Page(chrome, servers[True].address)
+    shown = Page(chrome, servers[True].url)
     yield shown
     assert chrome.get_log("browser") == []
 
@@ -151,7 +145,7 @@ def test_digits_seed_and_count(page, servers):
         page.element(f"#digits input[value='{digit}']").click()
     page.fill("draw", "count", 5)
     page.fill("draw", "seed", 90)
-    expected = servers[True].predict(seed=[90, 91, 92, 93, 94], digit=[3, 8, 3, 8, 3])
+    expected = predict(servers[True], seed=[90, 91, 92, 93, 94], digit=[3, 8, 3, 8, 3])
     page.until(lambda: page.pictures("draw") == drawn(expected))
     assert page.attributes("draw", "alt")[:2] == ["a 3, seed 90", "a 8, seed 91"]
     page.element("#another").click()
@@ -165,7 +159,7 @@ def test_digits_seed_and_count(page, servers):
 def test_a_number_in_handwriting(page, servers):
     page.fill("write", "seed", 11)
     page.fill("write", "number", "+1 20-9")
-    expected = servers[True].predict(seed=[11, 12, 13, 14], digit=[1, 2, 0, 9])
+    expected = predict(servers[True], seed=[11, 12, 13, 14], digit=[1, 2, 0, 9])
     page.until(lambda: page.pictures("write") == drawn(expected))
     assert page.attributes("write", "alt") == ["1", "2", "0", "9"]
     gaps = page.script(
@@ -251,7 +245,7 @@ def test_the_keyboard_alone(page, servers):
     page.until(lambda: page.attributes("draw", "alt")[:1] == ["a 6, seed 1"])
     page.fill("draw", "count", f"2{Keys.ENTER}")
     page.until(
-        lambda: page.pictures("draw") == drawn(servers[True].predict(seed=[1, 2], digit=[6, 6]))
+        lambda: page.pictures("draw") == drawn(predict(servers[True], seed=[1, 2], digit=[6, 6]))
     )
 
 
@@ -279,13 +273,11 @@ def test_sizes_and_themes(chrome, servers, width, theme, conditional):
     chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     features = [{"name": "prefers-color-scheme", "value": theme}]
     chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    page = Page(chrome, servers[conditional].address)
+    page = Page(chrome, servers[conditional].url)
     page.until(lambda: page.pictures("walk"))
     assert page.script("document.documentElement.scrollWidth") <= width
     fetched = page.script("performance.getEntriesByType('resource').map(entry => entry.name)")
-    outside = [
-        url for url in fetched if not url.startswith((servers[conditional].address, "data:"))
-    ]
+    outside = [url for url in fetched if not url.startswith((servers[conditional].url, "data:"))]
     assert outside == []
     for image in page.elements("img"):
         assert image.get_attribute("alt")
@@ -317,7 +309,7 @@ def contrast(page: Page, selector: str) -> float:
 
 
 def test_a_server_that_has_gone(chrome, servers):
-    page = Page(chrome, servers[False].address)
+    page = Page(chrome, servers[False].url)
     servers[False].process.kill()
     servers[False].process.wait()
     page.fill("draw", "seed", 2)

@@ -98,10 +98,15 @@ class LoopbackServer:
       defects: what reached the event loop's handler of exceptions.
     """
 
-    def __init__(self, app: Application, limits: Limits) -> None:
+    def __init__(
+        self,
+        app: Application,
+        limits: Limits,
+        on_refusal: Callable[[int], None] | None = None,
+    ) -> None:
         self.refused: list[int] = []
         self.defects: list[dict[str, Any]] = []
-        self._server = HttpServer(app, limits, self.refused.append)
+        self._server = HttpServer(app, limits, on_refusal or self.refused.append)
         self._listening = socket.socket()
         self._listening.bind(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._listening.getsockname()
