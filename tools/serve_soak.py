@@ -169,7 +169,7 @@ class Versions:
 
     def add_huge_number(self) -> None:
         """Adds a model whose folder name has 20 digits, too many for a version."""
-        path = self._models / str(10**19 + self._last)
+        path = self._models / str(10**19 + int(self.next().name))
         self._copy(self._source, path)
         self._junk.append(path)
 

@@ -1,4 +1,4 @@
-"""The programs that the README names for its figures begin as it says they are called."""
+"""The benchmarks and tools start as the README says they are called."""
 
 import re
 import shlex
@@ -10,9 +10,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = sorted(
-    path.name for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text()
+    str(path.relative_to(ROOT))
+    for folder in ("benchmarks", "tools")
+    for path in (ROOT / folder).glob("*.py")
+    if "__main__" in path.read_text()
 )
-COMMANDS = sorted(set(re.findall(r"`benchmarks/([^`]+)`", (ROOT / "README.md").read_text())))
+COMMANDS = sorted(
+    set(re.findall(r"`((?:benchmarks|tools)/[^`]+)`", (ROOT / "README.md").read_text()))
+)
 # The program as far as its arguments.
 READ_ARGUMENTS = """
 import argparse, runpy, sys
@@ -26,7 +31,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 @pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_each_says_how_it_is_used(program: str, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / program), "--help"]
+    command = [sys.executable, str(ROOT / program), "--help"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "usage: " in result.stdout
@@ -36,6 +41,6 @@ def test_each_says_how_it_is_used(program: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_of_the_readme_is_understood(command: str, tmp_path: Path) -> None:
     program, *arguments = shlex.split(command)
-    python = [sys.executable, "-c", READ_ARGUMENTS, str(ROOT / "benchmarks" / program), *arguments]
+    python = [sys.executable, "-c", READ_ARGUMENTS, str(ROOT / program), *arguments]
     result = subprocess.run(python, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
