@@ -1,6 +1,7 @@
 """`local_runner.py serve`: from a folder of versions to a listening server."""
 
 import asyncio
+import ctypes
 import gc
 import importlib
 import logging
@@ -36,6 +37,7 @@ _GRPC_OPTIONS = (
     ("grpc.server_handshake_timeout_ms", 10_000),
 )
 _MAX_RPCS = 1024
+_M_ARENA_MAX = -8  # malloc.h
 
 
 class ServeError(Exception):
@@ -66,6 +68,7 @@ def serve(base: Path, settings: ServeSettings, *, host: str, port: int, grpc_por
     # Beside a training on the same GPU.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     log.configure()
+    _share_memory_pools()
     asyncio.run(_Serving(base, settings, listening, host, grpc_port).run())
 
 
@@ -149,6 +152,17 @@ class _Serving:
             while self._versions.served is None:
                 await asyncio.sleep(0.1)
             state = health_pb2.HealthCheckResponse.SERVING
+
+
+def _share_memory_pools() -> None:
+    """Lets all threads free memory into two pools of glibc instead of eight per core.
+
+    Versions are loaded in threads of their own, and each pool keeps some 40 MiB of a version that
+    is gone.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    if set_option is not None:
+        set_option(_M_ARENA_MAX, 2)
 
 
 def _require_version(base: Path) -> None:
