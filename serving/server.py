@@ -104,8 +104,9 @@ class _Serving:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         rpc = grpc.aio.server(options=_GRPC_OPTIONS, maximum_concurrent_rpcs=_MAX_RPCS)
-        self._announce(_bind_grpc(rpc, self._host, self._grpc_port))
+        grpc_address = _bind_grpc(rpc, self._host, self._grpc_port)
         await self._http.start(self._listening)
+        self._announce(grpc_address)
         loading = asyncio.create_task(self._load(rpc))
         await asyncio.wait(
             [asyncio.create_task(stopping.wait()), loading], return_when=asyncio.FIRST_COMPLETED

@@ -331,5 +331,6 @@ def test_it_ends_whatever_clients_hold(tmp_path, add_version):
             held.enter_context(socket.create_connection(running.address)).sendall(kind)
         channel = held.enter_context(grpc.insecure_channel(running.grpc_address))
         watched = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-        assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
+        states = (response.status for response in watched)
+        assert health_pb2.HealthCheckResponse.SERVING in states  # after NOT_SERVING, maybe
         assert running.stop() == 0
