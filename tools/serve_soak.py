@@ -365,7 +365,7 @@ class Soak:
                 predict_message(name, "no", seed=[1], digit=[1]),
             ],
             "NOT_FOUND": [predict_message("no", "serving_default", seed=[1], digit=[1])],
-            "INTERNAL": [b"\xff" * 100],
+            "UNKNOWN": [b"\xff" * 100],  # what grpcio answers to bytes that are no message
         }
         async with grpc.aio.insecure_channel(self._target.grpc, NO_PROXY) as channel:
             predict = channel.unary_unary(PREDICT_METHOD)

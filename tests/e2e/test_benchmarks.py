@@ -1,4 +1,4 @@
-"""The benchmarks and tools start as the README says they are called."""
+"""The benchmarks and tools start as docs/benchmarks.md says they are called."""
 
 import re
 import shlex
@@ -16,7 +16,7 @@ PROGRAMS = sorted(
     if "__main__" in path.read_text()
 )
 COMMANDS = sorted(
-    set(re.findall(r"`((?:benchmarks|tools)/[^`]+)`", (ROOT / "README.md").read_text()))
+    set(re.findall(r"`((?:benchmarks|tools)/[^`]+)`", (ROOT / "docs/benchmarks.md").read_text()))
 )
 # The program as far as its arguments.
 READ_ARGUMENTS = """
@@ -39,7 +39,7 @@ def test_each_says_how_it_is_used(program: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_of_the_readme_is_understood(command: str, tmp_path: Path) -> None:
+def test_each_documented_command_is_understood(command: str, tmp_path: Path) -> None:
     program, *arguments = shlex.split(command)
     python = [sys.executable, "-c", READ_ARGUMENTS, str(ROOT / program), *arguments]
     result = subprocess.run(python, cwd=tmp_path, capture_output=True, text=True, check=False)
