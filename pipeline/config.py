@@ -324,7 +324,8 @@ def resolve(
         *(_parse_assignment(text) for text in assignments),
         *((key, value, origin) for key, (value, origin) in (options or {}).items()),
     ]
-    values: dict[str, Any] = {}
+    # The defaults of a section may depend on where it stands: `kubeflow.training` has its own.
+    values: dict[str, Any] = Settings().model_dump()
     origins: dict[str, str] = {}
     for key, value, origin in layers:
         _require_known(key, value, origin)
