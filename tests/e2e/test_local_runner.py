@@ -135,7 +135,7 @@ def test_the_report_and_the_comparison_of_runs(pushed, workspace, tmp_path):
     assert json.loads((page.parent / "evaluation.json").read_text())["verdict"]["blessed"]
     compared = local_runner("compare", page.parent.name, *place)
     assert compared.returncode == 0, compared.stderr
-    assert "FID over its floor" in compared.stdout
+    assert "FID / floor" in compared.stdout
     assert "1 run compared" in (page.parents[1] / "comparison.html").read_text()
     for command, said in (
         (["report", "1999", *place], "no run with a report begins with '1999'; there are 20"),
