@@ -8,8 +8,8 @@ and gRPC; every answer to the same seed and digit has to be the same bytes. Othe
 nonsense, and every half minute two clients repeat one of the attacks of serve_attacks.py.
 
 Prints a line a minute. At the end, lists what was unexpected and the growth of memory, file
-descriptors and threads, as a line fitted to their values after the first minutes. Exits with status
-1 if anything was unexpected or grew too much.
+descriptors and threads, as a line fitted to their values after five minutes. Exits with status 1 if
+anything was unexpected or grew too much.
 """
 
 import argparse
@@ -60,7 +60,7 @@ SEEDS = 50
 CLIENT_PAUSE, NONSENSE_PAUSE = 0.2, 0.2
 TIMEOUT = 60.0
 SWAP_SECONDS = 180.0
-SAMPLE_SECONDS = 5.0
+SAMPLE_SECONDS, SETTLED_SECONDS = 5.0, 300.0
 VERSIONS_KEPT, JUNK_KEPT = 3, 4
 SHOWN = 3  # of each kind of what is unexpected
 MAX_GROWTH = {"RSS in MiB": 50.0, "file descriptors": 20.0, "threads": 10.0}
@@ -468,10 +468,13 @@ class Soak:
             self.log.slowest = 0.0
 
     def growth(self) -> dict[str, float]:
-        """Growth of each of `MAX_GROWTH` over the soak after its start, by a fitted line."""
-        settled = min(300.0, 20.0 * self._arguments.minutes)
-        samples = np.array([sample for sample in self._samples if sample[0] >= settled])
-        if len(samples) < 3:
+        """Growth of each of `MAX_GROWTH` after the first minutes, by a fitted line.
+
+        In the first minutes buffers and thread pools grow to their size. NaN if less than five
+        minutes of the soak follow.
+        """
+        samples = np.array([sample for sample in self._samples if sample[0] >= SETTLED_SECONDS])
+        if len(samples) * SAMPLE_SECONDS < SETTLED_SECONDS:
             return dict.fromkeys(MAX_GROWTH, math.nan)
         seconds = samples[:, 0]
         slopes = np.polyfit(seconds, samples[:, 1:], 1)[0]
@@ -512,7 +515,8 @@ def conclude(soak: Soak, exit_seconds: float, log: bytes) -> bool:
     )
     grown = soak.growth()
     for what, growth in grown.items():
-        print(f"growth of {what}: {growth:+.1f} (at most {MAX_GROWTH[what]:g})")
+        told = "too short a soak to tell" if math.isnan(growth) else f"{growth:+.1f}"
+        print(f"growth of {what}: {told} (at most {MAX_GROWTH[what]:g})")
     print(f"{soak.log.unexpected.total()} unexpected")
     for kind, count in soak.log.unexpected.most_common():
         print(f"  {kind} {count}")
