@@ -1,7 +1,7 @@
 """The gRPC side: TensorFlow Serving's PredictionService and ModelService.
 
-The messages and stubs are those of the package `tensorflow-serving-api`; importing this module
-imports TensorFlow. Methods that a generator has no use for (Classify, Regress, MultiInference,
+The messages are those of the package `tensorflow-serving-api`; importing this module imports
+TensorFlow. Methods that a generator has no use for (Classify, Regress, MultiInference,
 SessionRun, HandleReloadConfigRequest) answer UNIMPLEMENTED.
 """
 
@@ -14,15 +14,14 @@ import grpc
 import numpy as np
 import tensorflow as tf
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import error_codes_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
     model_pb2,
-    model_service_pb2_grpc,
     predict_pb2,
-    prediction_service_pb2_grpc,
 )
 
 from serving.loading import LoadedVersion
@@ -43,7 +42,8 @@ from serving.requests import (
     predict_request,
 )
 
-SERVICES = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
+PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
+MODEL_SERVICE = "tensorflow.serving.ModelService"
 _CODES = {
     RequestError: grpc.StatusCode.INVALID_ARGUMENT,
     NotServedError: grpc.StatusCode.NOT_FOUND,
@@ -61,18 +61,49 @@ def add_services(server: grpc.aio.Server, predictor: Predictor) -> None:
       server: of `grpc.aio`.
       predictor: what answers predict requests; the REST API's too.
     """
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        _PredictionService(predictor), server
-    )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(_ModelService(predictor), server)
+    predictions, models = _PredictionService(predictor), _ModelService(predictor)
+    methods: dict[str, dict[str, tuple[Any, Any]]] = {
+        PREDICTION_SERVICE: {
+            "Predict": (predictions.predict, predict_pb2.PredictRequest),
+            "GetModelMetadata": (
+                predictions.get_model_metadata,
+                get_model_metadata_pb2.GetModelMetadataRequest,
+            ),
+        },
+        MODEL_SERVICE: {
+            "GetModelStatus": (
+                models.get_model_status,
+                get_model_status_pb2.GetModelStatusRequest,
+            )
+        },
+    }
+    for service, named in methods.items():
+        handlers = {name: _handler(*method) for name, method in named.items()}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
 
 
-class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+def _handler(answer: Any, request_type: Any) -> grpc.RpcMethodHandler:
+    """Answers a call, or refuses bytes that are no such message, which grpcio has no code for."""
+
+    async def parse_and_answer(body: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        try:
+            request = request_type.FromString(body)
+        except DecodeError:
+            message = f"The request is no {request_type.DESCRIPTOR.full_name}"
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
+            raise
+        response = await answer(request, context)
+        return response.SerializeToString()
+
+    return grpc.unary_unary_rpc_method_handler(parse_and_answer)
+
+
+class _PredictionService:
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
         self._unread_bytes = 0
 
-    async def Predict(
+    async def predict(
         self, request: predict_pb2.PredictRequest, context: grpc.aio.ServicerContext
     ) -> predict_pb2.PredictResponse:
         try:
@@ -89,7 +120,7 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             await context.abort(_CODES[type(error)], str(error))
             raise
 
-    async def GetModelMetadata(
+    async def get_model_metadata(
         self,
         request: get_model_metadata_pb2.GetModelMetadataRequest,
         context: grpc.aio.ServicerContext,
@@ -125,11 +156,11 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             task.add_done_callback(release)
 
 
-class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
+class _ModelService:
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
 
-    async def GetModelStatus(
+    async def get_model_status(
         self,
         request: get_model_status_pb2.GetModelStatusRequest,
         context: grpc.aio.ServicerContext,

@@ -39,6 +39,7 @@ _CHUNKS_IN_TURN = 64  # parsed before other connections have their turn
 _BACKLOG = 128
 _ACCEPTED_IN_TURN = 8
 _LINGER_SECONDS = 2.0
+_ARRIVING_SECONDS = 0.2  # in which a head that was sent before the server stopped is read
 _SMALL_BODY_BYTES = 64 << 10  # for which there is always room
 
 Headers = list[tuple[bytes, bytes]]
@@ -116,13 +117,14 @@ class HttpServer:
         listening.listen(_BACKLOG)
 
     async def stop(self, seconds: float) -> None:
-        """Accepts no more connections, and closes those without a request.
+        """Accepts no more connections, and closes those without the whole head of a request.
 
-        Requests that have begun are answered, for up to so many seconds.
+        Requests whose head has arrived are answered, for up to so many seconds.
         """
         self.stopping = True
         if self._listener is not None:
             self._listener.close()
+        await asyncio.sleep(_ARRIVING_SECONDS)
         for connection in [each for each in self._open if each.is_idle]:
             connection.close()
         ends = time.monotonic() + seconds
@@ -167,7 +169,7 @@ class _Connection:
     Attributes:
       waits_since: since when the server waits for this client, seconds of the monotonic clock;
         infinite while a request is being answered.
-      is_idle: no byte of a request has arrived that is not answered.
+      is_idle: the head of the next request has not arrived whole.
       arriving_bytes: of a body that has not arrived whole.
       unread_bytes: of an answer that the client has not taken.
     """
@@ -227,7 +229,7 @@ class _Connection:
             answer = self._refuse(_RefusedError(error.error_status_hint, message))
         self.waits_since = time.monotonic()
         await self._send(answer, is_head=method == b"HEAD")
-        self.is_idle = not self._h11.trailing_data[0]
+        self.is_idle = True
         both = (self._h11.our_state, self._h11.their_state)
         return both == (h11.DONE, h11.DONE) and not self._server.stopping
 
@@ -296,9 +298,7 @@ class _Connection:
 
     async def _next_event(self) -> Any:
         while (event := self._h11.next_event()) is h11.NEED_DATA:
-            data = await self._reader.read(_READ_BYTES)
-            self.is_idle = self.is_idle and not data
-            self._h11.receive_data(data)
+            self._h11.receive_data(await self._reader.read(_READ_BYTES))
         return event
 
     async def _ask_application(self, request: h11.Request, body: bytes) -> _Answer:

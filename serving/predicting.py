@@ -28,6 +28,7 @@ class Predictor:
       versions: what is in memory.
       settings: the limits.
       metrics: of both APIs.
+      in_progress: requests that are being answered.
     """
 
     def __init__(self, name: str, versions: VersionWatch, settings: ServeSettings) -> None:
@@ -35,6 +36,7 @@ class Predictor:
         self.versions = versions
         self.settings = settings
         self.metrics = Metrics(versions)
+        self.in_progress = 0
         self._batcher = Batcher()
 
     def find(self, name: str, version: int | None) -> "LoadedVersion":
@@ -73,6 +75,7 @@ class Predictor:
     def counted(self) -> Iterator["Drawn"]:
         """Counts a request by the exception that ends the block, and its rows if none does."""
         began, drawn, code = time.perf_counter(), Drawn(), 500
+        self.in_progress += 1
         try:
             yield drawn
             code = 200
@@ -83,6 +86,7 @@ class Predictor:
             code = HTTP_STATUS[type(error)]
             raise
         finally:
+            self.in_progress -= 1
             rows = drawn.rows if code == 200 else 0
             self.metrics.count(code, rows, time.perf_counter() - began)
 

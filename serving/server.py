@@ -116,11 +116,19 @@ class _Serving:
         await stopping.wait()
         loading.cancel()
         self._versions.stop()
-        await asyncio.gather(self._http.stop(self._grace), rpc.stop(self._grace))
+        await asyncio.gather(self._http.stop(self._grace), self._stop_grpc(rpc))
         self._predictor.close()
         logging.shutdown()
         # A version on a hung mount, or an import that goes on, may hold a thread for ever.
         os._exit(0)
+
+    async def _stop_grpc(self, rpc: grpc.aio.Server) -> None:
+        """Lets predict requests end; streams without one, such as health watches, are cut."""
+        ending = asyncio.create_task(rpc.stop(self._grace))
+        while self._predictor.in_progress and not ending.done():
+            await asyncio.sleep(0.05)
+        await rpc.stop(_GRACE_SECONDS)
+        await ending
 
     def _announce(self, grpc_address: str) -> None:
         address, port = self._listening.getsockname()[:2]
@@ -139,7 +147,8 @@ class _Serving:
         health_pb2_grpc.add_HealthServicer_to_server(states, rpc)
         self._versions.start()
         await rpc.start()
-        await self._report_health(states, ("", *grpc_api.SERVICES))
+        services = ("", grpc_api.PREDICTION_SERVICE, grpc_api.MODEL_SERVICE)
+        await self._report_health(states, services)
 
     async def _report_health(
         self, states: health.aio.HealthServicer, services: tuple[str, ...]

@@ -363,9 +363,9 @@ class Soak:
                 predict_message(name, "serving_default", seed=[1] * 5000, digit=[1] * 5000),
                 predict_message(name, "from_latent", latent=[1], digit=[1]),
                 predict_message(name, "no", seed=[1], digit=[1]),
+                b"\xff" * 100,
             ],
             "NOT_FOUND": [predict_message("no", "serving_default", seed=[1], digit=[1])],
-            "UNKNOWN": [b"\xff" * 100],  # what grpcio answers to bytes that are no message
         }
         async with grpc.aio.insecure_channel(self._target.grpc, NO_PROXY) as channel:
             predict = channel.unary_unary(PREDICT_METHOD)

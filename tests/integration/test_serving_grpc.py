@@ -256,6 +256,20 @@ def test_a_message_over_the_limit_is_refused(stubs):
     assert stubs.predict(request_of()).outputs
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        "PredictionService/Predict",
+        "PredictionService/GetModelMetadata",
+        "ModelService/GetModelStatus",
+    ],
+)
+def test_bytes_that_are_no_message_are_refused(server, method):
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        error = refusal(channel.unary_unary(f"/tensorflow.serving.{method}"), b"\xff" * 100)
+    assert error.code() == INVALID
+
+
 def test_a_deadline_ends_a_request_and_the_server_goes_on(stubs):
     error = refusal(stubs.predict, request_of("from_latent", 100), 0.001)
     assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
