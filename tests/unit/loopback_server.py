@@ -138,7 +138,10 @@ class LoopbackServer:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def begin_to_stop(self, seconds: float) -> "concurrent.futures.Future[None]":
-        return self.begin(self._server.stop(seconds))
+        """Stops in the background; when this returns, no more connections are accepted."""
+        stopped = self.begin(self._server.stop(seconds))
+        self.begin(asyncio.sleep(0)).result(SECONDS)
+        return stopped
 
     def stop(self, seconds: float) -> None:
         self.begin_to_stop(seconds).result(seconds + SECONDS)
@@ -169,6 +172,7 @@ async def _cancel_others() -> None:
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.sleep(0.01)  # in which what is aborted is closed
 
 
 def wait_until(condition: Callable[[], object]) -> None:
