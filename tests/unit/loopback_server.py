@@ -126,7 +126,7 @@ class LoopbackServer:
         where: TracebackType | None,
     ) -> None:
         self.stop(0)
-        self.begin(_cancel_others()).result(SECONDS)
+        self.begin(_wait_for_others()).result(2 * SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -167,11 +167,10 @@ class LoopbackServer:
         return Client(self.address, receive_buffer)
 
 
-async def _cancel_others() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+async def _wait_for_others() -> None:
+    if others := asyncio.all_tasks() - {asyncio.current_task()}:
+        _, left = await asyncio.wait(others, timeout=SECONDS)
+        assert not left
     await asyncio.sleep(0.01)  # in which what is aborted is closed
 
 

@@ -62,6 +62,7 @@ def serve(app) -> Iterator[Callable[..., LoopbackServer]]:
     """A function that starts a server with other limits."""
     with contextlib.ExitStack() as stack:
         yield lambda **limits: stack.enter_context(LoopbackServer(app, Limits(**limits)))
+        app.may_answer.set()
 
 
 def get(path: str) -> bytes:
