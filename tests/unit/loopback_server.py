@@ -126,7 +126,7 @@ class LoopbackServer:
         where: TracebackType | None,
     ) -> None:
         self.stop(0)
-        self.begin(_cancel_others()).result(SECONDS)
+        self.begin(_wait_for_others()).result(2 * SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -138,7 +138,10 @@ class LoopbackServer:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def begin_to_stop(self, seconds: float) -> "concurrent.futures.Future[None]":
-        return self.begin(self._server.stop(seconds))
+        """Stops in the background; when this returns, no more connections are accepted."""
+        stopped = self.begin(self._server.stop(seconds))
+        self.begin(asyncio.sleep(0)).result(SECONDS)
+        return stopped
 
     def stop(self, seconds: float) -> None:
         self.begin_to_stop(seconds).result(seconds + SECONDS)
@@ -164,11 +167,11 @@ class LoopbackServer:
         return Client(self.address, receive_buffer)
 
 
-async def _cancel_others() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+async def _wait_for_others() -> None:
+    if others := asyncio.all_tasks() - {asyncio.current_task()}:
+        _, left = await asyncio.wait(others, timeout=SECONDS)
+        assert not left
+    await asyncio.sleep(0.01)  # in which what is aborted is closed
 
 
 def wait_until(condition: Callable[[], object]) -> None:

@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.json_codec import encode_slice, join_slices, parse_request
@@ -40,6 +40,7 @@ def render(outputs, *, by_row):
     return join_slices([encode_slice(outputs, by_row=by_row)], by_row=by_row)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(INT64, INT64), min_size=1, max_size=20))
 def test_rows_and_columns_are_the_same_request(pairs):
     by_row = parse({"instances": [{"seed": seed, "digit": digit} for seed, digit in pairs]})
@@ -151,6 +152,7 @@ def test_a_request_that_cannot_be_answered_says_why(content, told):
     assert len(str(caught.value)) < 500
 
 
+@settings(deadline=None)
 @given(JSON, st.sampled_from([*SIGNATURES]), st.booleans())
 def test_any_json_is_read_or_refused(value, signature, by_row):
     content = {"signature_name": signature, "instances" if by_row else "inputs": value}
@@ -167,6 +169,7 @@ def test_any_json_is_read_or_refused(value, signature, by_row):
         assert request.inputs[name].dtype == spec.dtype
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(body):
     with pytest.raises(RequestError):
@@ -209,6 +212,7 @@ def plain(name, array):
     return [cell.decode() for cell in array] if name == "text" else array.tolist()
 
 
+@settings(deadline=None)
 @given(outputs=outputs_of_a_signature(), data=st.data())
 def test_slices_join_to_the_json_of_the_arrays(outputs, data):
     rows = len(next(iter(outputs.values())))
@@ -274,6 +278,7 @@ def test_a_long_string_costs_no_more_than_itself():
     assert len(str(caught.value)) < 500
 
 
+@settings(deadline=None)
 @given(
     shapes=st.dictionaries(
         st.sampled_from("abcdef"), st.lists(st.integers(1, 4), max_size=3), min_size=1

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.layout import list_versions, version_dir, version_number
@@ -323,6 +323,7 @@ def test_list_versions(tmp_path):
     assert list_versions(tmp_path / "7") == []
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**63 - 1), st.integers(0, 5))
 def test_a_number_that_an_int64_holds_is_a_version(number, zeros):
     padded = str(number).rjust(zeros, "0")
@@ -331,6 +332,7 @@ def test_a_number_that_an_int64_holds_is_a_version(number, zeros):
     assert version_number(str(number + 2**63)) is None
 
 
+@settings(deadline=None)
 @given(st.text() | st.from_regex(r"[-+ ]?\d+[\n_.e ]?\d*", fullmatch=True))
 def test_any_name_is_a_version_or_none(name):
     number = version_number(name)
