@@ -28,8 +28,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from serving_clients import Client, Load, grpc_clients, load, rest_clients
-
+from benchmarks.serving_clients import Client, Load, grpc_clients, load, rest_clients
 from tools.serve_process import (
     DEFAULT_MODELS,
     ServerProcess,

@@ -12,7 +12,16 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "try_image.py"
-ROOMS = ("components", "evaluation", "metrics", "models", "pipeline", "registry", "serving")
+ROOMS = (
+    "components",
+    "evaluation",
+    "metrics",
+    "mnist",
+    "models",
+    "pipeline",
+    "registry",
+    "serving",
+)
 
 
 def can_mount() -> bool:
@@ -90,6 +99,7 @@ def test_the_context_is_what_is_copied_and_nothing_else() -> None:
     assert {path for path in found if not path.startswith(kept)} == {
         "local_runner.py",
         "kubeflow_runner.py",
+        "storage.py",
     }
     command = ["git", "ls-files", *ROOMS]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
