@@ -40,6 +40,7 @@ _PAGE_HEADERS = {
 }
 _ERROR = {"description": 'An error: {"error": message}'}
 _SHORT_BODY_BYTES = 8 << 10  # parsed in less time than a thread takes to start on it
+_MAX_WAITING_TO_PARSE = 16  # longer bodies
 _PREDICT_BODY = {
     "required": True,
     "content": {
@@ -156,6 +157,7 @@ class _Routes:
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
         self._versions = predictor.versions
+        self._waiting_to_parse = 0
         self._parsing = ThreadPoolExecutor(1, thread_name_prefix="parse")
 
     async def healthz(self) -> Response:
@@ -247,8 +249,14 @@ class _Routes:
         arguments = (body, model.signatures, self._predictor.settings.max_rows)
         if len(body) <= _SHORT_BODY_BYTES:
             return parse_request(*arguments)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._parsing, parse_request, *arguments)
+        if self._waiting_to_parse >= _MAX_WAITING_TO_PARSE:
+            raise BusyError(f"{self._waiting_to_parse} long requests wait already; try again")
+        self._waiting_to_parse += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._parsing, parse_request, *arguments)
+        finally:
+            self._waiting_to_parse -= 1
 
 
 async def _malformed(request: Request) -> Response:
