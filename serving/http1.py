@@ -122,12 +122,12 @@ class HttpServer:
         Requests whose head has arrived are answered, for up to so many seconds.
         """
         self.stopping = True
+        ends = time.monotonic() + seconds
         if self._listener is not None:
             self._listener.close()
-        await asyncio.sleep(_ARRIVING_SECONDS)
+        await asyncio.sleep(min(_ARRIVING_SECONDS, seconds))
         for connection in [each for each in self._open if each.is_idle]:
             connection.close()
-        ends = time.monotonic() + seconds
         while self._open and time.monotonic() < ends:
             await asyncio.sleep(0.05)
         for connection in list(self._open):
