@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from pipeline.kubeflow.cluster_commands import add_commands
+from pipeline.cli.kubeflow import add_commands
 
 if TYPE_CHECKING:
-    from pipeline.config import Settings
-    from pipeline.kubeflow.rehearsal import TaskResult
+    from pipeline.kubeflow.emulator.rehearsal import TaskResult
+    from pipeline.settings.sections import Settings
 
 app = typer.Typer(
     help="Takes the pipeline to Kubeflow Pipelines v2.",
@@ -71,8 +71,8 @@ def compile_(
     if not output.absolute().parent.is_dir():
         _fail(f"--output {output}: there is no folder {output.absolute().parent}")
     _import_quietly()
-    from pipeline.kubeflow.spec import compile_settings, write_spec
-    from pipeline.kubeflow.spec_checks import SpecError
+    from pipeline.kubeflow.compiler.compile import compile_settings, write_spec
+    from pipeline.kubeflow.compiler.spec_checks import SpecError
 
     try:
         write_spec(compile_settings(settings), output)
@@ -115,9 +115,9 @@ def rehearse(
 
     Exit status: 0 every task succeeded, 1 one failed, 2 bad usage.
     """
-    from pipeline.kubeflow.rehearsal import rehearse as run_rehearsal
-    from pipeline.kubeflow.spec_checks import SpecError
-    from pipeline.kubeflow.spec_file import read_pipeline, run_parameters
+    from pipeline.kubeflow.compiler.spec_checks import SpecError
+    from pipeline.kubeflow.compiler.spec_file import read_pipeline, run_parameters
+    from pipeline.kubeflow.emulator.rehearsal import rehearse as run_rehearsal
 
     if store not in (None, *STORES):
         _fail(f"--store {store}: expected one of {', '.join(STORES)}")
@@ -157,7 +157,7 @@ def _settings(
 ) -> "Settings":
     import os
 
-    from pipeline.config import DATA_DIR_VARIABLE, ConfigError, resolve
+    from pipeline.settings.resolution import DATA_DIR_VARIABLE, ConfigError, resolve
 
     # It names a folder of this machine; a cluster's is `data.dir` or a run's `data_dir`.
     environment = {name: value for name, value in os.environ.items() if name != DATA_DIR_VARIABLE}

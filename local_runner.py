@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from pipeline.config import Resolved
+    from pipeline.settings.resolution import Resolved
 
 app = typer.Typer(
     help="Turns MNIST into a served digit generator, and keeps it fresh.\n\n"
@@ -74,7 +74,7 @@ def run(
     from mnist.idx import IdxError
     from mnist.source import DataSourceError
     from mnist.spans import SpanError
-    from pipeline.local.places import UsageError
+    from pipeline.local.paths import UsageError
     from pipeline.local.run import Outcome
     from pipeline.local.run import run as run_pipeline
 
@@ -116,9 +116,9 @@ def retrain(
     Exit status: 0 pushed or nothing to do, 1 failed, 2 bad usage or the run could not start, 3 not
     blessed and so not pushed, 143 stopped by SIGTERM, to be gone on with by the next pass.
     """
-    from pipeline.local.places import UsageError
-    from pipeline.local.retrain import retrain as retrain_once
+    from pipeline.local.paths import UsageError
     from pipeline.local.run import Outcome
+    from pipeline.retraining.retrain import retrain as retrain_once
 
     resolved = _resolve(preset, assignments, output_dir, data_dir)
     try:
@@ -178,9 +178,9 @@ def schedule(
 
     Exit status: 0 when told to end; with --once that of the pass, 0 where none was due.
     """
-    from pipeline.local.conditions import read_conditions
-    from pipeline.local.places import UsageError
-    from pipeline.local.schedule import Times, keep_schedule, read_grace
+    from pipeline.local.paths import UsageError
+    from pipeline.retraining.conditions import read_conditions
+    from pipeline.retraining.schedule import Times, keep_schedule, read_grace
 
     resolved = _resolve(preset, assignments, output_dir, data_dir)
     settings = resolved.settings
@@ -215,8 +215,8 @@ def status(
 
     Example: python local_runner.py status --last 3 --why
     """
-    from pipeline.local.places import UsageError
-    from pipeline.local.status import show_runs
+    from pipeline.cli.status import show_runs
+    from pipeline.local.paths import UsageError
 
     try:
         show_runs(_resolve("default", None, output_dir).settings, last, why=why)
@@ -235,8 +235,8 @@ def data(
     """
     from mnist.source import DataSourceError
     from mnist.spans import SpanError
-    from pipeline.local.data import show_data
-    from pipeline.local.places import UsageError
+    from pipeline.cli.data import show_data
+    from pipeline.local.paths import UsageError
 
     try:
         show_data(_resolve("default", None, output_dir, data_dir))
@@ -253,8 +253,8 @@ def release(
 
     Example: python local_runner.py release 12
     """
-    from pipeline.local.data import release_span
-    from pipeline.local.places import UsageError
+    from pipeline.cli.data import release_span
+    from pipeline.local.paths import UsageError
 
     try:
         release_span(_resolve("default", None, output_dir), span)
@@ -279,7 +279,7 @@ def report(
 
     Example: python local_runner.py report "2026-11-23 09:30" --open
     """
-    from pipeline.local.places import UsageError
+    from pipeline.local.paths import UsageError
     from pipeline.local.reports import show_report
 
     try:
@@ -300,7 +300,7 @@ def compare(
 
     Example: python local_runner.py compare "2026-11-23 09:30" 2026-11-24
     """
-    from pipeline.local.places import UsageError
+    from pipeline.local.paths import UsageError
     from pipeline.local.reports import compare_runs
 
     try:
@@ -315,7 +315,7 @@ def models(output_dir: _OutputDir = None) -> None:
 
     Example: python local_runner.py models
     """
-    from pipeline.local.models import show_models
+    from pipeline.cli.models import show_models
 
     show_models(_resolve("default", None, output_dir).settings)
 
@@ -332,7 +332,7 @@ def rollback(
 
     Example: python local_runner.py rollback --reason "blurred sevens"
     """
-    from pipeline.local.models import roll_back_to
+    from pipeline.cli.models import roll_back_to
     from registry.errors import RegistryError
 
     try:
@@ -351,7 +351,7 @@ def retire(
 
     Example: python local_runner.py retire 1795413754 --reason "trained on the wrong span"
     """
-    from pipeline.local.models import retire_version
+    from pipeline.cli.models import retire_version
     from registry.errors import RegistryError
 
     try:
@@ -390,7 +390,7 @@ def serve(
 
     Whoever can reach the addresses can draw digits; by default only this machine can.
     """
-    from pipeline.local.places import Places
+    from pipeline.local.paths import Places
     from serving.server import ServeError
     from serving.server import serve as serve_until_stopped
 
@@ -414,8 +414,8 @@ def gc(
 
     Example: python local_runner.py gc --set retention.runs=10 --dry-run
     """
-    from pipeline.local.collect import collect
-    from pipeline.local.places import UsageError
+    from pipeline.cli.gc import collect
+    from pipeline.local.paths import UsageError
 
     try:
         collect(_resolve("default", assignments, output_dir).settings, dry_run=dry_run)
@@ -433,7 +433,7 @@ def config(
 
     Example: python local_runner.py config --preset classic --set train.batch_size=128
     """
-    from pipeline.local.status import show_settings
+    from pipeline.cli.status import show_settings
 
     show_settings(_resolve(preset, assignments, output_dir))
 
@@ -444,7 +444,7 @@ def _resolve(
     output_dir: str | None,
     data_dir: str | None = None,
 ) -> "Resolved":
-    from pipeline.config import ConfigError, resolve
+    from pipeline.settings.resolution import ConfigError, resolve
 
     options = {
         key: (value, option)

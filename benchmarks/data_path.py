@@ -25,8 +25,8 @@ sys.path.insert(0, str(ROOT))
 
 
 def ours(data_dir: str):
-    from pipeline.config import resolve
     from pipeline.pipeline import create_data_nodes
+    from pipeline.settings.resolution import resolve
 
     return list(create_data_nodes(resolve(environ={}).settings, data_dir=data_dir, source="MNIST"))
 
@@ -56,7 +56,7 @@ def run_side(side: str, data_dir: str) -> None:
     """Runs one side in this process and prints its time and peak memory as JSON."""
     from tfx import v1 as tfx
 
-    from pipeline.beam import BeamSettings
+    from pipeline.settings.beam import BeamSettings
 
     with tempfile.TemporaryDirectory() as root:
         pipeline = tfx.dsl.Pipeline(

@@ -67,7 +67,7 @@ def import_all() -> None:
         import tensorflow_data_validation  # noqa: F401
 
         import pipeline.local.session
-    import pipeline.local.retrain  # noqa: F401
+    import pipeline.retraining.retrain  # noqa: F401
 
 
 def make_pass(arguments: Sequence[str], watcher: Watcher | None = None) -> Pass:

@@ -23,7 +23,7 @@ import tensorflow as tf
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from models.gan.training import Training, prepare_training
-from pipeline.config import resolve
+from pipeline.settings.resolution import resolve
 
 WAYS = {
     "float32": {"precision": "float32", "xla": "off"},

@@ -60,7 +60,7 @@ def load_digits(data_dir: str):
 
 def read_settings(arguments, **train):
     """The preset's settings, `train` replaced where told; no evaluations while training."""
-    from pipeline.config import resolve
+    from pipeline.settings.resolution import resolve
 
     train = {"max_steps": None, "evaluations": 0, "patience": None, "report_seconds": 0.5} | train
     options = {f"train.{key}": (value, "the benchmark") for key, value in train.items()}

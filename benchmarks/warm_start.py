@@ -99,7 +99,7 @@ def time_to(goal: float, points) -> float | None:
 
 
 def read_settings(arguments, budget: float, **train_settings):
-    from pipeline.config import resolve
+    from pipeline.settings.resolution import resolve
 
     chosen = {
         "max_seconds": None if arguments.steps else budget,

@@ -1,6 +1,6 @@
 """The names of the pipeline's nodes; needs neither TFX nor TensorFlow."""
 
-from pipeline.config import Settings
+from pipeline.settings.sections import Settings
 
 
 def node_names(settings: Settings) -> list[str]:

@@ -16,7 +16,7 @@ from components.pusher.component import AtomicPusher
 from components.serving_check.component import ServingCheck
 from mnist.features import FLOAT_FEATURES, INT_FEATURES
 from mnist.quarantine import FILE_NAME as QUARANTINE_FILE
-from pipeline.config import Settings
+from pipeline.settings.sections import Settings
 
 SCHEMA_FILE = str(Path(__file__).parent / "schema" / "schema.pbtxt")
 # Their results depend on more than their inputs: new data, the model being served.

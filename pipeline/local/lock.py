@@ -14,7 +14,7 @@ from pathlib import Path
 import filelock
 
 import storage
-from pipeline.local.places import Places, UsageError
+from pipeline.local.paths import Places, UsageError
 
 _LOCK, _OWNER = ".lock", ".lock-owner.json"
 

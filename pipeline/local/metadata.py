@@ -15,8 +15,8 @@ import tenacity
 from ml_metadata import errors
 from ml_metadata.proto import metadata_store_pb2
 
-from pipeline.config import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE
 from pipeline.local.errors import UsageError
+from pipeline.settings.sections import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE
 
 _PORTS = {"mysql": 3306, "postgresql": 5432}
 _TRIES = 3

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipeline.config import Settings
 from pipeline.local import history
-from pipeline.local.places import Places, UsageError
+from pipeline.local.paths import Places, UsageError
+from pipeline.settings.sections import Settings
 
 _PAGE, _DATA = "report.html", "evaluation.json"
 

@@ -17,9 +17,9 @@ from typing import Any
 import ml_metadata
 from ml_metadata.proto import metadata_store_pb2
 
-from pipeline.config import Settings
 from pipeline.local import history
-from pipeline.local.places import Places, UsageError
+from pipeline.local.paths import Places, UsageError
+from pipeline.settings.sections import Settings
 from registry.layout import list_versions, version_dir
 from registry.local import leftovers, remove_leftovers
 

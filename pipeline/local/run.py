@@ -15,20 +15,20 @@ from rich.console import Console
 from rich.markup import escape
 
 from evaluation.metric_table import METRICS
-from pipeline.config import Resolved
+from pipeline.cli.gc import collect_after_run
 from pipeline.local import history
-from pipeline.local.collect import collect_after_run
 from pipeline.local.console import RunConsole, quiet_terminal
-from pipeline.local.damage import repair_damage
 from pipeline.local.imports import quick_tfx_import
 from pipeline.local.json_log import JsonLog
 from pipeline.local.lock import locked
-from pipeline.local.metrics import export_metrics
-from pipeline.local.passes import NOTHING_TO_DO
-from pipeline.local.places import Places, UsageError
+from pipeline.local.paths import Places, UsageError
+from pipeline.local.recovery import repair_damage
 from pipeline.local.reports import keep_report
 from pipeline.local.window import RunData, find_run_data
 from pipeline.nodes import node_names
+from pipeline.retraining.records import NOTHING_TO_DO
+from pipeline.retraining.textfile import export_metrics
+from pipeline.settings.resolution import Resolved
 from registry.errors import RegistryError
 from registry.layout import newest_version, version_dir
 

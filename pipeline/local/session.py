@@ -7,13 +7,13 @@ from tfx.utils import path_utils
 
 from mnist.source import DataSource
 from mnist.windows import Window
-from pipeline.config import Resolved
 from pipeline.local import history
-from pipeline.local.damage import lost_push
-from pipeline.local.places import Places
+from pipeline.local.paths import Places
+from pipeline.local.recovery import lost_push
 from pipeline.local.runner import NodeFailedError, NodeListener, ReportingRunner
-from pipeline.local.served import training_start
+from pipeline.local.warm_start import training_start
 from pipeline.pipeline import create_pipeline
+from pipeline.settings.resolution import Resolved
 from registry.baselines import data_baseline, model_baseline
 
 __all__ = ["NodeFailedError", "Session"]

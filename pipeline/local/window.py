@@ -13,11 +13,11 @@ from mnist.mirrors import Download
 from mnist.quarantine import FILE_NAME, QuarantineError, quarantine, read_quarantine
 from mnist.source import DataSource, default_cache_dir, locate
 from mnist.windows import Window, resolve_window
-from pipeline.config import Resolved
 from pipeline.local import history
 from pipeline.local.console import DownloadLine
 from pipeline.local.metadata import DatabaseError
-from pipeline.local.places import Places, UsageError
+from pipeline.local.paths import Places, UsageError
+from pipeline.settings.resolution import Resolved
 
 
 class RunData(NamedTuple):

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
-from pipeline.config import resolve
 from pipeline.local import history
 from pipeline.local.metadata import Database, DatabaseError
-from pipeline.local.places import Places
+from pipeline.local.paths import Places
+from pipeline.settings.resolution import resolve
 
 REPOSITORY = Path(__file__).parents[2]
 PASSWORD = "p@ss:w/ord%"

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from tfx import v1 as tfx
 
-from pipeline.config import resolve
 from pipeline.local.history import open_store
 from pipeline.local.runner import ReportingRunner
 from pipeline.pipeline import create_data_nodes
+from pipeline.settings.resolution import resolve
 
 
 class Listener:

@@ -14,8 +14,8 @@ import pytest
 from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx import v1 as tfx
 
-from pipeline.config import resolve
 from pipeline.pipeline import create_data_nodes
+from pipeline.settings.resolution import resolve
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 120

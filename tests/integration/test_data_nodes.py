@@ -21,9 +21,9 @@ from mnist.records import load_split
 from mnist.spans import SpanError, resolve_span
 from mnist.splits import SplitError
 from mnist.windows import resolve_window
-from pipeline.config import resolve
 from pipeline.local import history
 from pipeline.pipeline import create_data_nodes
+from pipeline.settings.resolution import resolve
 
 
 def run_data_nodes(data_dir: Path, root: Path, *assignments: str, **window: str) -> None:

@@ -6,11 +6,11 @@ import numpy as np
 from tfx import v1 as tfx
 
 from mnist.records import load_split
-from pipeline.config import resolve
-from pipeline.local.places import Places
+from pipeline.local.paths import Places
 from pipeline.local.retention import plan, remove
 from pipeline.local.runner import ReportingRunner
 from pipeline.pipeline import create_data_nodes
+from pipeline.settings.resolution import resolve
 
 
 class Listener:

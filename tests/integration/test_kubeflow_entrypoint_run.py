@@ -11,10 +11,10 @@ from tfx import v1 as tfx
 from tfx.dsl.components.base import executor_spec
 from tfx.types import component_spec, standard_artifacts
 
-from pipeline.config import resolve
-from pipeline.kubeflow.rehearsal import TaskResult, rehearse
-from pipeline.kubeflow.spec import compile_pipeline, compile_settings
-from pipeline.kubeflow.spec_file import read_pipeline
+from pipeline.kubeflow.compiler.compile import compile_pipeline, compile_settings
+from pipeline.kubeflow.compiler.spec_file import read_pipeline
+from pipeline.kubeflow.emulator.rehearsal import TaskResult, rehearse
+from pipeline.settings.resolution import resolve
 
 STOCK = ["python", "-m", "tfx.orchestration.kubeflow.v2.container.kubeflow_v2_run_executor"]
 
@@ -94,7 +94,7 @@ def test_row_3_stock_fails_on_the_stores_scheme(document, span_dir, tmp_path, st
 # Ours with row 4 left as it is; rows 1 to 3 stop TFX's own before it comes as far.
 ROW_4_LEFT = """
 import sys
-from pipeline.kubeflow import entrypoint
+from pipeline.kubeflow.container import entrypoint
 
 def finish(output, uris, leave_gs=False):
     for name, found in output["artifacts"].items():

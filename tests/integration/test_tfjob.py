@@ -17,7 +17,7 @@ import tensorflow as tf
 import yaml
 from test_distribution import tf_configs
 
-from pipeline.config import resolve
+from pipeline.settings.resolution import resolve
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = yaml.safe_load((ROOT / "deploy" / "tfjob.yaml").read_text())
@@ -168,7 +168,13 @@ def test_two_workers_are_evicted_and_go_on(tmp_path: Path, digits, write_span) -
 
 def test_mistakes_end_with_one_message(tmp_path: Path) -> None:
     def said(*arguments: str) -> str:
-        command = [sys.executable, "-m", "pipeline.train", f"--output-dir={tmp_path}", *arguments]
+        command = [
+            sys.executable,
+            "-m",
+            "pipeline.cli.train",
+            f"--output-dir={tmp_path}",
+            *arguments,
+        ]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 2
         return done.stderr

@@ -17,9 +17,9 @@ from tuner_runs import train, tune
 from mnist.records import serialize_examples
 from models.digit_classifier.network import build_classifier
 from models.digit_classifier.run_fn import export_classifier
-from pipeline.config import resolve
 from pipeline.nodes import node_names
 from pipeline.pipeline import create_pipeline
+from pipeline.settings.resolution import resolve
 
 PROCESSES = multiprocessing.get_context("forkserver")
 

@@ -5,7 +5,7 @@ import shlex
 import pytest
 
 from evaluation.report.render import interval, number, reproduction_command
-from pipeline.config import preset_names, resolve
+from pipeline.settings.resolution import preset_names, resolve
 
 ODD = [
     "train.xla=on",

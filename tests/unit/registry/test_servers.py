@@ -83,7 +83,7 @@ def of_kserve(root: Path) -> Path:
 
 def in_claim(claim: str, path: str, root: Path) -> Path:
     """The folder of ours at a path of the claim that runs on Kubeflow push to, by default."""
-    from pipeline.kubeflow.settings import KubeflowSettings
+    from pipeline.settings.kubeflow import KubeflowSettings
 
     settings = KubeflowSettings()
     assert claim == settings.volume_claim
@@ -98,7 +98,7 @@ def test_each_server_loads_the_version_rolled_back_to(root, find):
 
 
 def test_the_model_has_the_name_that_the_manifests_have():
-    from pipeline.config import resolve
+    from pipeline.settings.resolution import resolve
 
     assert resolve("default").settings.push.model_name == MODEL
 

@@ -30,7 +30,7 @@ from models.gan.tuning_settings import (
     with_hyperparameters,
 )
 from models.gan.validation import ValidationMetrics
-from pipeline.config import ConfigError, resolve
+from pipeline.settings.resolution import ConfigError, resolve
 
 IMAGES = np.random.default_rng(0).integers(0, 256, [40, 28, 28, 1]).astype(np.uint8)
 

@@ -1,0 +1,302 @@
+"""The commands that need a cluster: submit, status, schedule, schedules, unschedule."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pipeline.kubeflow.client.cluster import Cluster
+
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+
+_File = Annotated[Path, typer.Argument(metavar="FILE", help="Compiled pipeline (YAML).")]
+_COMPILED = Path("pipeline.yaml")  # where `compile` writes it
+_Host = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Kubeflow Pipelines.", show_default="$KF_PIPELINES_ENDPOINT"),
+]
+_Namespace = Annotated[
+    str | None, typer.Option(metavar="N", help="Your profile, on a multi-user installation.")
+]
+_Experiment = Annotated[
+    str | None,
+    typer.Option(metavar="E", help="Made if it is not there.", show_default="the pipeline's name"),
+]
+_Params = Annotated[
+    list[str] | None,
+    typer.Option("--param", metavar="K=V", help="A runtime parameter; may be repeated."),
+]
+_Root = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URI", help="Where artifacts go.", show_default="the spec's, else the cluster's"
+    ),
+]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Registers the commands of this module."""
+    for command in (submit, status, schedule, schedules, unschedule):
+        app.command()(command)
+
+
+def submit(
+    file: _File = _COMPILED,
+    host: _Host = None,
+    namespace: _Namespace = None,
+    experiment: _Experiment = None,
+    params: _Params = None,
+    pipeline_root: _Root = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Until the run has ended.")] = False,
+) -> None:
+    """Start a run of a compiled pipeline.
+
+    Example: python kubeflow_runner.py submit pipeline.yaml --host http://localhost:8080 --wait
+
+    Exit status: 0 started (with --wait: succeeded), 1 the run did not succeed, 2 not started, or
+    the cluster is out of reach.
+    """
+    from pipeline.kubeflow.client import runs as cluster_runs
+    from pipeline.kubeflow.compiler import spec_file
+
+    with _clear_errors():
+        pipeline = spec_file.read_pipeline(file)
+        values = spec_file.run_parameters(pipeline, params or ())
+        root = spec_file.pipeline_root(pipeline, pipeline_root)
+        cluster = _cluster(host, namespace)
+        run = cluster_runs.submit_run(cluster, pipeline, values, root, experiment or pipeline.name)
+        typer.echo(f"Run {run.run_id} ({run.display_name}) has started")
+        typer.echo(f"  {cluster.host}/#/runs/details/{run.run_id}")
+        if wait:
+            _wait(cluster, run.run_id)
+
+
+def status(
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Id of a run.")] = None,
+    host: _Host = None,
+    namespace: _Namespace = None,
+    last: Annotated[int, typer.Option(min=1, max=1000, help="How many runs to list.")] = 10,
+) -> None:
+    """List the last runs or, given one, its tasks with state, time and error.
+
+    Example: python kubeflow_runner.py status 9f0c6b0e-35a4-4b0c-9d0f-7f7a3a2c8f11
+    """
+    from pipeline.kubeflow.client import runs as cluster_runs
+
+    with _clear_errors():
+        cluster = _cluster(host, namespace)
+        if run is None:
+            _show_runs(cluster_runs.last_runs(cluster, last))
+        else:
+            _show_run(cluster_runs.get_run(cluster, run))
+
+
+def schedule(
+    cron: Annotated[
+        str,
+        typer.Option(
+            metavar="CRON",
+            help="Five fields, such as '0 3 * * 1' (Mondays at 03:00, in the cluster's time zone), "
+            "six with the seconds first, or @daily and the like.",
+        ),
+    ],
+    file: _File = _COMPILED,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", show_default="the pipeline's name")
+    ] = None,
+    host: _Host = None,
+    namespace: _Namespace = None,
+    experiment: _Experiment = None,
+    params: _Params = None,
+    pipeline_root: _Root = None,
+    max_concurrency: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, max=10, help="Runs of this schedule at the same time, 1 to 10."
+        ),
+    ] = 1,
+    no_catchup: Annotated[
+        bool, typer.Option("--no-catchup", help="Of several missed runs, make up for the last.")
+    ] = False,
+) -> None:
+    """Run a compiled pipeline on a schedule, in place of the schedule of that name, if any.
+
+    Called again with the same pipeline, cron and parameters, it does nothing. A change replaces the
+    old schedule, so that two are never in force; after a failure, call it again.
+
+    Example: python kubeflow_runner.py schedule pipeline.yaml --cron "0 3 * * 1" --param span=-1
+    """
+    from pipeline.kubeflow.client import cron as cluster_cron
+    from pipeline.kubeflow.client import schedule as cluster_schedule
+    from pipeline.kubeflow.compiler import spec_file
+
+    with _clear_errors():
+        expression = cluster_cron.to_kubeflow(cron)
+        pipeline = spec_file.read_pipeline(file)
+        values = spec_file.run_parameters(pipeline, params or ())
+        root = spec_file.pipeline_root(pipeline, pipeline_root)
+        cluster = _cluster(host, namespace)
+        wanted = cluster_schedule.Wanted(
+            name=name or pipeline.name,
+            pipeline=pipeline.name,
+            experiment_id=cluster.experiment_id(experiment or pipeline.name),
+            spec=pipeline.body,
+            parameters=values,
+            pipeline_root=root,
+            cron=expression,
+            max_concurrency=max_concurrency,
+            no_catchup=no_catchup,
+        )
+        change = cluster_schedule.put_schedule(cluster, wanted)
+        done = "is in force" if change.steps else "is in force already, unchanged"
+        typer.echo(f"Schedule {wanted.name} ({expression}) {done}")
+        _show_kept(change)
+
+
+def schedules(host: _Host = None, namespace: _Namespace = None) -> None:
+    """List the schedules: name, cron, whether it is enabled, runs at a time, since when.
+
+    Example: python kubeflow_runner.py schedules --host http://localhost:8080
+    """
+    from pipeline.kubeflow.client import schedule as cluster_schedule
+
+    with _clear_errors():
+        found = cluster_schedule.list_recurring_runs(_cluster(host, namespace))
+    if not found:
+        typer.echo("No schedule")
+        return
+    _show_table(
+        ("name", "status", "trigger", "at a time", "made", "id"),
+        *(
+            (
+                each.display_name,
+                (each.status or "unknown").lower(),
+                _trigger(each.trigger),
+                str(each.max_concurrency or ""),
+                _time(each.created_at),
+                each.recurring_run_id,
+            )
+            for each in found
+        ),
+    )
+
+
+def unschedule(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    host: _Host = None,
+    namespace: _Namespace = None,
+) -> None:
+    """Remove a schedule. Its past runs stay; a run under way goes on.
+
+    Example: python kubeflow_runner.py unschedule mnist-gan
+    """
+    from pipeline.kubeflow.client import schedule as cluster_schedule
+
+    with _clear_errors():
+        change = cluster_schedule.remove_schedule(_cluster(host, namespace), name)
+        typer.echo(f"Schedule {name} is {'disabled' if change.kept else 'removed'}")
+        _show_kept(change)
+
+
+@contextlib.contextmanager
+def _clear_errors() -> Iterator[None]:
+    from pipeline.kubeflow.client.cron import CronError
+    from pipeline.kubeflow.client.errors import ClusterError
+    from pipeline.kubeflow.compiler.spec_checks import SpecError
+
+    try:
+        yield
+    except (ClusterError, CronError, SpecError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(REFUSED) from None
+
+
+def _cluster(host: str | None, namespace: str | None) -> "Cluster":
+    from pipeline.kubeflow.client.cluster import Cluster
+
+    return Cluster(host, namespace)
+
+
+def _wait(cluster: "Cluster", run_id: str) -> None:
+    from pipeline.kubeflow.client import runs as cluster_runs
+
+    try:
+        run = cluster_runs.wait_for_run(
+            cluster, run_id, lambda state: typer.echo(f"  {state.lower()}")
+        )
+    except KeyboardInterrupt:
+        typer.echo(f"No longer waiting; the run goes on: status {run_id}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    if run.state != cluster_runs.SUCCEEDED:
+        _show_run(run)
+        raise typer.Exit(FAILED)
+
+
+def _show_runs(runs: list[Any]) -> None:
+    if not runs:
+        typer.echo("No run")
+        return
+    _show_table(
+        ("started", "state", "id", "name"),
+        *((_time(run.created_at), _lower(run.state), run.run_id, run.display_name) for run in runs),
+    )
+
+
+def _show_run(run: Any) -> None:
+    from pipeline.kubeflow.client.runs import tasks_of
+
+    typer.echo(f"{run.display_name}: {_lower(run.state)}")
+    if run.error is not None and run.error.message:
+        typer.echo(f"  {run.error.message}")
+    tasks = tasks_of(run)
+    if tasks:
+        _show_table(
+            ("task", "state", "seconds"),
+            *(
+                (
+                    each.name,
+                    _lower(each.state),
+                    "" if each.seconds is None else f"{each.seconds:.0f}",
+                )
+                for each in tasks
+            ),
+        )
+    for task in tasks:
+        if task.error:
+            typer.echo(f"{task.name}: {task.error}")
+
+
+def _show_table(*rows: tuple[str | None, ...]) -> None:
+    """Prints rows below each other, the first one a heading; whole, however narrow the terminal."""
+    texts = [[cell or "" for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for row in texts:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
+
+
+def _lower(state: str | None) -> str:
+    return (state or "pending").lower()
+
+
+def _show_kept(change: Any) -> None:
+    for run in change.kept:
+        typer.echo(
+            f"  run {run} of the old schedule is still under way: deleting that schedule would "
+            "end the run, so it is only disabled. The same command deletes it afterwards"
+        )
+
+
+def _trigger(trigger: Any) -> str:
+    if trigger is not None and trigger.cron_schedule is not None:
+        return trigger.cron_schedule.cron or ""
+    if trigger is not None and trigger.periodic_schedule is not None:
+        return f"every {trigger.periodic_schedule.interval_second} s"
+    return ""
+
+
+def _time(moment: Any) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment is not None else ""

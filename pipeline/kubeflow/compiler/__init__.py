@@ -1,0 +1,1 @@
+"""From the pipeline to the spec that Kubeflow Pipelines runs."""

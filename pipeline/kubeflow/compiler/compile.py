@@ -1,0 +1,252 @@
+"""Compiles the pipeline to a spec that open-source Kubeflow Pipelines v2 runs.
+
+TFX compiles; what the backend wants otherwise is patched here. `docs/kubeflow.md` says why of each.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tfx import v1 as tfx
+from tfx.dsl.components.base import executor_spec
+from tfx.orchestration.kubeflow.v2 import kubeflow_v2_dag_runner
+from tfx.v1.dsl.experimental import RuntimeParameter
+
+import storage
+from pipeline.kubeflow.compiler import parameters
+from pipeline.kubeflow.compiler.exit_handler import add_exit_handler
+from pipeline.kubeflow.compiler.pipeline_checks import check_pipeline
+from pipeline.kubeflow.compiler.platform_spec import platform_spec
+from pipeline.kubeflow.compiler.spec_checks import SpecError, check_spec
+from pipeline.kubeflow.compiler.vertex import trains_elsewhere, vertex_trainer
+from pipeline.kubeflow.container.ui_outputs import add_page_outputs
+from pipeline.pipeline import create_pipeline, nodes_reading_outside
+from pipeline.settings.kubeflow import KubeflowSettings, NodeResources
+from pipeline.settings.sections import Settings
+
+COMMAND = ("python", "-m", "pipeline.kubeflow.container.entrypoint")
+# `entrypoint.py` finds it in the image, wherever the package is installed there.
+_SCHEMA_FILE = "package://pipeline/schema/schema.pbtxt"
+# A cluster may run containers as a user without a home.
+_ENVIRONMENT = {"HOME": "/tmp", "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
+# Argo counts it from the start of the first attempt: afterwards it makes no other, and ends a later
+# one under way (processNodeRetries of its workflow/controller/operator.go). How long an attempt
+# may take is `timeout_seconds`, so this is a year, longer than all of them.
+_ALL_ATTEMPTS_SECONDS = 31_536_000
+_NO_ROOT = "minio://mlpipeline/v2/artifacts"
+
+
+def compile_settings(settings: Settings) -> list[dict[str, Any]]:
+    """Compiles the pipeline; see `compile_pipeline` for what is returned and raised."""
+    return compile_pipeline(kubeflow_pipeline(settings), settings)
+
+
+def kubeflow_pipeline(settings: Settings) -> tfx.dsl.Pipeline:
+    """The one DAG, with places and runtime parameters for a cluster."""
+    kubeflow = settings.kubeflow
+    return create_pipeline(
+        settings,
+        data_dir=RuntimeParameter(
+            parameters.DATA_DIR, str, settings.data.dir, parameters.DATA_DIR_DESCRIPTION
+        ),
+        span=RuntimeParameter(
+            parameters.SPAN,
+            int,
+            -1 if settings.data.span is None else settings.data.span,
+            parameters.SPAN_DESCRIPTION,
+        ),
+        window=RuntimeParameter(
+            parameters.WINDOW, str, settings.data.window, parameters.WINDOW_DESCRIPTION
+        ),
+        source="the data folder of the run",
+        pipeline_root=kubeflow.pipeline_root or _NO_ROOT,
+        serving_root=kubeflow.serving_root,
+        checkpoint_root=kubeflow.checkpoint_root,
+        beam_pipeline_args=settings.beam.arguments(),
+        schema_file=_SCHEMA_FILE,
+        build_trainer=_trainer(kubeflow),
+    )
+
+
+def _trainer(kubeflow: KubeflowSettings) -> Callable[..., tfx.components.Trainer]:
+    if not kubeflow.vertex.project:
+        return tfx.components.Trainer
+    wanted = kubeflow.training
+    return vertex_trainer(
+        kubeflow.vertex,
+        image=kubeflow.image,
+        cpu=wanted.cpu,
+        memory_gib=wanted.memory_gib,
+        gpu=wanted.gpu,
+    )
+
+
+def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dict[str, Any]]:
+    """Compiles a pipeline.
+
+    Args:
+      pipeline: any TFX pipeline of components that the backend runs.
+      settings: `kubeflow` says image, places and resources; the others stand in nodes' properties
+        and are where runtime parameters are put.
+
+    Returns:
+      The YAML documents of the spec: the pipeline spec (schema 2.1.0) and, where pods get more than
+      it has words for, such as a volume, the platform spec.
+
+    Raises:
+      SpecError: for what the backend does not run, all of it.
+    """
+    check_pipeline(pipeline)
+    runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(
+        kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
+            default_image=settings.kubeflow.image,
+            default_commands=list(COMMAND),
+            use_pipeline_spec_2_1=True,
+        )
+    )
+    spec = runner.run(pipeline, write_out=False)["pipelineSpec"]
+    _set_runtime_parameters(spec, pipeline, settings)
+    for name, task in spec["root"]["dag"]["tasks"].items():
+        if name in nodes_reading_outside(settings):
+            task["cachingOptions"] = {}
+        _set_retries(task, settings.kubeflow)
+    add_page_outputs(spec)
+    if settings.kubeflow.webhook_secret:
+        serving_dir = f"{settings.kubeflow.serving_root}/{settings.push.model_name}"
+        add_exit_handler(spec, settings.kubeflow, serving_dir)
+    _leave_uris_to_beam(spec, pipeline, settings)
+    executors = spec["deploymentSpec"]["executors"]
+    wanted = _wanted(executors, pipeline, settings.kubeflow)
+    for name, executor in executors.items():
+        _set_container(executor["container"], wanted[name], settings.kubeflow)
+    if settings.kubeflow.pipeline_root:
+        spec["defaultPipelineRoot"] = settings.kubeflow.pipeline_root
+    check_spec(spec)
+    platform = platform_spec(wanted, settings.kubeflow)
+    return [spec, platform] if platform else [spec]
+
+
+def _wanted(
+    executors: Iterable[str], pipeline: tfx.dsl.Pipeline, kubeflow: KubeflowSettings
+) -> dict[str, NodeResources]:
+    """What the container of each executor may use."""
+    wanted = dict.fromkeys(executors, kubeflow.default)
+    waiting = kubeflow.default.model_copy(
+        update={"timeout_seconds": kubeflow.training.timeout_seconds}
+    )
+    for node in pipeline.components:
+        if isinstance(node, tfx.components.Trainer | tfx.components.Tuner):
+            here = not trains_elsewhere(node)
+            wanted[f"{node.id}_executor"] = kubeflow.training if here else waiting
+    return wanted
+
+
+def write_spec(documents: Sequence[dict[str, Any]], path: Path) -> None:
+    """Writes a spec as YAML, whole or not at all."""
+    content = yaml.safe_dump_all(documents, sort_keys=True, width=100)
+    storage.write(str(path), content.encode())
+
+
+def _set_runtime_parameters(
+    spec: dict[str, Any], pipeline: tfx.dsl.Pipeline, settings: Settings
+) -> None:
+    """Gives the parameters TFX compiled their defaults, and settings inside JSON parameters."""
+    inputs = spec["root"].setdefault("inputDefinitions", {}).setdefault("parameters", {})
+    for parameter in _runtime_parameters(pipeline):
+        if parameter.default is not None:
+            inputs[parameter.name]["defaultValue"] = parameter.default
+        if parameter.description:
+            inputs[parameter.name]["description"] = parameter.description
+    for changeable in parameters.SETTING_PARAMETERS:
+        section, _, path = changeable.setting.partition(".")
+        content = getattr(settings, section).model_dump(mode="json")
+        for name, key in _properties_holding(spec, content):
+            task = spec["root"]["dag"]["tasks"][name]
+            component = spec["components"][task["componentRef"]["name"]]
+            component["inputDefinitions"]["parameters"][f"{key}.{path}"] = {
+                "parameterType": "NUMBER_DOUBLE"
+            }
+            task["inputs"]["parameters"][f"{key}.{path}"] = {
+                "componentInputParameter": changeable.name
+            }
+            inputs[changeable.name] = {
+                "parameterType": "NUMBER_DOUBLE",
+                "defaultValue": changeable.default(settings),
+                "description": changeable.description,
+            }
+
+
+def _runtime_parameters(pipeline: tfx.dsl.Pipeline) -> Iterator[RuntimeParameter]:
+    for node in pipeline.components:
+        for value in node.exec_properties.values():
+            if isinstance(value, RuntimeParameter):
+                yield value
+
+
+def _properties_holding(spec: dict[str, Any], section: Any) -> list[tuple[str, str]]:
+    """The tasks, and the paths in their properties, that were given a section of the settings."""
+    return [
+        (name, f"{key}{path}")
+        for name, task in spec["root"]["dag"]["tasks"].items()
+        for key, value in task.get("inputs", {}).get("parameters", {}).items()
+        if isinstance(text := value.get("runtimeValue", {}).get("constant"), str)
+        for path in parameters.places_of(section, text)
+    ]
+
+
+def _leave_uris_to_beam(
+    spec: dict[str, Any], pipeline: tfx.dsl.Pipeline, settings: Settings
+) -> None:
+    """Tells nodes whose Beam workers are elsewhere to use the store itself."""
+    if settings.beam.sees_this_disk:
+        return
+    if not (settings.kubeflow.pipeline_root or "").startswith("gs://"):
+        raise SpecError(
+            f"beam.runner={settings.beam.runner} has workers that do not see a container's disk, "
+            "and TensorFlow reads no store but gs://; set kubeflow.pipeline_root to gs://..., or "
+            "beam.runner to direct"
+        )
+    for node in pipeline.components:
+        if isinstance(node.executor_spec, executor_spec.BeamExecutorSpec):
+            executor = spec["deploymentSpec"]["executors"][f"{node.id}_executor"]
+            executor["container"]["args"].append("--leave_gs_uris")
+
+
+def _set_retries(task: dict[str, Any], kubeflow: KubeflowSettings) -> None:
+    # All four: the backend makes a 0 of one that is left out.
+    if kubeflow.retries:
+        task["retryPolicy"] = {
+            "maxRetryCount": kubeflow.retries,
+            "backoffDuration": f"{kubeflow.retry_seconds}s",
+            "backoffFactor": 2.0,
+            "backoffMaxDuration": f"{_ALL_ATTEMPTS_SECONDS}s",
+        }
+
+
+def _set_container(
+    container: dict[str, Any], wanted: NodeResources, kubeflow: KubeflowSettings
+) -> None:
+    environment = dict(_ENVIRONMENT)
+    if kubeflow.s3_endpoint:
+        environment[storage.ENDPOINT_VARIABLE] = kubeflow.s3_endpoint
+    container.setdefault("env", []).extend(
+        {"name": name, "value": value} for name, value in environment.items()
+    )
+    # What the DAG itself asked for with `with_platform_config` stands.
+    if "resources" not in container:
+        container["resources"] = _resources(wanted, kubeflow.gpu_type)
+
+
+def _resources(wanted: NodeResources, gpu_type: str) -> dict[str, Any]:
+    # The backend reads memory in G of 10^9 bytes.
+    memory = round(wanted.memory_gib * 1024**3 / 1e9, 3)
+    resources: dict[str, Any] = {
+        "cpuLimit": wanted.cpu,
+        "cpuRequest": wanted.cpu,
+        "memoryLimit": memory,
+        "memoryRequest": memory,
+    }
+    if wanted.gpu:
+        resources["accelerator"] = {"type": gpu_type, "count": str(wanted.gpu)}
+    return resources

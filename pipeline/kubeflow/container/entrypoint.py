@@ -1,0 +1,209 @@
+"""What a container of the pipeline runs: TFX's own entry point, between two translations.
+
+TFX's was written for Vertex AI. What the open-source backend hands it differs, and so does what the
+backend takes back; `docs/kubeflow.md` says where in the backend's source. Before the node runs:
+
+* outputs of the backend's own types, such as `executor-logs`, are left out;
+* input artifacts, which come without a type, get the one that the component declares;
+* URIs become the paths to which the launcher downloads, and from which it uploads;
+* metadata that the backend wrapped is unwrapped;
+* `package://` paths become files of the installed package, and settings inside JSON get the values
+  of the run (`parameters.py`).
+
+Afterwards, in what the node hands back, paths become the URIs again and nulls are left out, and
+what Kubeflow's page shows is filled in (`page.py`).
+"""
+
+import argparse
+import importlib.resources
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline.kubeflow import NULL_NUMBER
+from pipeline.kubeflow.container.store import container_root, local_path
+from pipeline.kubeflow.container.ui_outputs import fill_page_outputs
+
+_PACKAGE = "package://"
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the executor that the arguments name; they are those of TFX's entry point."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--executor_class_path", required=True)
+    parser.add_argument("--json_serialized_invocation_args", required=True)
+    parser.add_argument("--json_serialized_inputs_spec_args", default="{}")
+    # Where Beam's workers see the store, and not this container's disk.
+    parser.add_argument("--leave_gs_uris", action="store_true")
+    known, others = parser.parse_known_args(arguments)
+    leave_gs = known.leave_gs_uris
+    executor_input = json.loads(known.json_serialized_invocation_args)
+    backend_uris = {
+        name: artifact["uri"]
+        for name, artifact in _artifacts(executor_input.get("outputs", {}))
+        if _is_backend_type(artifact)
+    }
+    uris = prepare(executor_input, json.loads(known.json_serialized_inputs_spec_args), leave_gs)
+    # Only here, since it takes seconds.
+    from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
+
+    make_output_folders(executor_input)
+    known.json_serialized_invocation_args = json.dumps(executor_input)
+    kubeflow_v2_run_executor.main((known, others))
+    output_file = Path(executor_input["outputs"]["outputFile"])
+    output = finish(json.loads(output_file.read_text()), uris, leave_gs)
+    root = container_root()
+    paths = {name: local_path(uri, root) or uri for name, uri in {**uris, **backend_uris}.items()}
+    fill_page_outputs(output, paths, backend_uris)
+    output_file.write_text(json.dumps(output))
+
+
+def prepare(
+    executor_input: dict[str, Any], inputs_spec: dict[str, Any], leave_gs: bool = False
+) -> dict[str, str]:
+    """Turns the backend's ExecutorInput, as JSON, into one that TFX's entry point runs.
+
+    Args:
+      executor_input: changed in place.
+      inputs_spec: the component's input definitions, as JSON.
+      leave_gs: whether `gs://` stays as it is.
+
+    Returns:
+      The URI of each output artifact.
+    """
+    inputs = executor_input.setdefault("inputs", {})
+    outputs = executor_input.setdefault("outputs", {})
+    drop_backend_outputs(outputs)
+    fill_input_types(inputs, inputs_spec)
+    unwrap_metadata(inputs)
+    uris = {name: artifact["uri"] for name, artifact in _artifacts(outputs)}
+    localise(inputs, outputs, leave_gs)
+    parameters = inputs.get("parameterValues", {})
+    apply_overrides(parameters)
+    for name, value in parameters.items():
+        if isinstance(value, str) and value.startswith(_PACKAGE):
+            parameters[name] = package_file(value)
+    return uris
+
+
+def drop_backend_outputs(outputs: dict[str, Any]) -> None:
+    """Leaves out what the launcher fills by itself, whose types are no classes of TFX's."""
+    artifacts = outputs.get("artifacts", {})
+    for name in [name for name, artifact in _artifacts(outputs) if _is_backend_type(artifact)]:
+        del artifacts[name]
+
+
+def _is_backend_type(artifact: dict[str, Any]) -> bool:
+    return artifact.get("type", {}).get("schemaTitle", "").startswith("system.")
+
+
+def fill_input_types(inputs: dict[str, Any], inputs_spec: dict[str, Any]) -> None:
+    """Gives each input artifact the type that the component declares for it."""
+    declared = inputs_spec.get("artifacts", {})
+    for name, artifact in _artifacts(inputs):
+        if name in declared:
+            artifact["type"] = declared[name]["artifactType"]
+
+
+def unwrap_metadata(inputs: dict[str, Any]) -> None:
+    """Undoes what the backend's store does to dicts and lists in metadata."""
+    for _, artifact in _artifacts(inputs):
+        metadata = artifact.get("metadata", {})
+        for key, value in metadata.items():
+            if isinstance(value, dict) and len(value) == 1:
+                [(kind, inner)] = value.items()
+                if (kind == "struct" and isinstance(inner, dict)) or (
+                    kind == "list" and isinstance(inner, list)
+                ):
+                    metadata[key] = inner
+
+
+def localise(inputs: dict[str, Any], outputs: dict[str, Any], leave_gs: bool = False) -> None:
+    """Turns URIs into the launcher's local paths."""
+    for _, artifact in (*_artifacts(inputs), *_artifacts(outputs)):
+        artifact["uri"] = _place(artifact["uri"], leave_gs)
+    outputs["outputFile"] = container_root() + outputs["outputFile"]
+
+
+def _place(uri: str, leave_gs: bool) -> str:
+    """Where a node finds the artifact."""
+    if leave_gs and uri.startswith("gs://"):
+        return uri
+    return local_path(uri, container_root()) or uri
+
+
+def apply_overrides(parameters: dict[str, Any]) -> None:
+    """Puts `property.path.in.it` into the JSON of `property`; `NULL_NUMBER` as null."""
+    for name in [name for name in parameters if "." in name]:
+        value = parameters.pop(name)
+        key, *path, last = name.split(".")
+        content = json.loads(parameters[key])
+        place = content
+        for part in path:
+            place = place[part]
+        place[last] = None if value == NULL_NUMBER else value
+        parameters[key] = json.dumps(content)
+
+
+def package_file(address: str) -> str:
+    """The path of `package://<package>/<path in it>`, wherever the package is installed."""
+    package, _, path = address.removeprefix(_PACKAGE).partition("/")
+    return str(importlib.resources.files(package).joinpath(path))
+
+
+def make_output_folders(executor_input: dict[str, Any]) -> None:
+    """Makes the folders of output artifacts, as TFX's own orchestrator does."""
+    from google.protobuf import json_format
+    from kfp.pipeline_spec import pipeline_spec_pb2
+    from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_entrypoint_utils
+    from tfx.types.value_artifact import ValueArtifact
+
+    message = json_format.ParseDict(executor_input, pipeline_spec_pb2.ExecutorInput())
+    outputs = kubeflow_v2_entrypoint_utils.parse_raw_artifact_dict(message.outputs.artifacts)
+    for artifact in (each for found in outputs.values() for each in found):
+        # The value of a ValueArtifact is a file.
+        is_file = isinstance(artifact, ValueArtifact)
+        if "://" not in artifact.uri:
+            os.makedirs(os.path.dirname(artifact.uri) if is_file else artifact.uri, exist_ok=True)
+
+
+def finish(output: dict[str, Any], uris: dict[str, str], leave_gs: bool = False) -> dict[str, Any]:
+    """Turns TFX's ExecutorOutput, as JSON, into one that the backend takes.
+
+    Args:
+      output: changed in place.
+      uris: of each output artifact.
+      leave_gs: whether `gs://` stayed as it was.
+
+    Returns:
+      The output.
+
+    Raises:
+      ValueError: when the node moved an output elsewhere, where the launcher would lose it.
+    """
+    for name, artifact in _artifacts(output):
+        place = _place(uris[name], leave_gs)
+        if artifact.get("uri") != place:
+            raise ValueError(
+                f"the node moved its output {name!r} to {artifact.get('uri')!r}; the launcher "
+                f"uploads what is at {place!r}"
+            )
+        artifact["uri"] = uris[name]
+        metadata = artifact.get("metadata", {})
+        artifact["metadata"] = {key: each for key, each in metadata.items() if each is not None}
+    return output
+
+
+def _artifacts(place: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """All artifacts of an ExecutorInput's inputs or outputs, or of an ExecutorOutput."""
+    return [
+        (name, artifact)
+        for name, found in place.get("artifacts", {}).items()
+        for artifact in found.get("artifacts", [])
+    ]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Runs a compiled pipeline locally under the backend's rules."""

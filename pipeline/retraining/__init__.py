@@ -1,0 +1,1 @@
+"""Retraining: when to, what came of it, and who hears of it."""

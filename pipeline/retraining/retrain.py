@@ -1,0 +1,148 @@
+"""One pass of retraining: is there a reason, then a run, then what came of it."""
+
+import contextlib
+import dataclasses
+import datetime
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from mnist.idx import IdxError
+from mnist.quarantine import QuarantineError, read_quarantine
+from mnist.source import DataSourceError
+from mnist.spans import SpanError
+from pipeline.local import history
+from pipeline.local.metadata import DatabaseError
+from pipeline.local.paths import Places, UsageError
+from pipeline.local.recovery import find_damage
+from pipeline.local.run import Outcome, in_words, run
+from pipeline.local.window import find_run_data, quarantine_file
+from pipeline.retraining.conditions import Check, Facts, read_conditions
+from pipeline.retraining.records import NOT_STARTED, NOTHING_TO_DO, STOPPED, Pass, add_pass
+from pipeline.retraining.textfile import export_metrics
+from pipeline.retraining.webhook import RunReport, notify
+from pipeline.settings.resolution import Resolved
+from registry.layout import newest_version
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM came; no `Exception`, so that nothing takes it for a failure of its own."""
+
+
+def retrain(resolved: Resolved, condition: str, *, verbose: bool) -> tuple[Outcome, RunReport]:
+    """Makes one pass: runs the pipeline if there is a reason to, and writes down what came of it.
+
+    Args:
+      resolved: the settings.
+      condition: see `conditions.read_conditions`.
+      verbose: leave TFX's own log on the terminal.
+
+    Returns:
+      The exit status, which is that of a run, PUSHED where there was nothing to do, and BAD_USAGE
+      where the run could not start; and what came of it, which is also posted to the address in
+      `RETRAIN_WEBHOOK_URL`, if there is one and there was something to do, or to quarantine.
+
+    Raises:
+      UsageError: when the condition is none.
+    """
+    check = read_conditions(condition)
+    started, at = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
+    places = Places.of(resolved.settings)
+    held = _quarantined(places)
+    try:
+        with _heeding_sigterm():
+            outcome, report = _make_pass(resolved, places, check, verbose=verbose)
+    except (UsageError, DataSourceError, SpanError, IdxError) as error:
+        outcome, report = Outcome.BAD_USAGE, RunReport(NOT_STARTED, str(error))
+    except Exception as error:  # nobody foresaw it, and nobody may be there to see it
+        traceback.print_exc()
+        outcome = Outcome.FAILED
+        report = RunReport("failed", "", error=f"{type(error).__name__}: {error}")
+    except _TerminatedError:
+        outcome, report = Outcome.STOPPED, RunReport(STOPPED, "SIGTERM")
+    report = dataclasses.replace(
+        report,
+        version=newest_version(places.versions),
+        seconds=round(time.monotonic() - started, 1),
+        quarantined=sorted(_quarantined(places) - held),
+    )
+    _write_down(resolved, Pass(at, report))
+    export_metrics(resolved.settings)
+    if report.outcome != NOTHING_TO_DO or report.quarantined:
+        notify(os.environ, report)
+    return outcome, report
+
+
+def _make_pass(
+    resolved: Resolved, places: Places, check: Check, *, verbose: bool
+) -> tuple[Outcome, RunReport]:
+    data = find_run_data(resolved, places)
+    span = data.window.newest
+    damage = find_damage(places)
+    facts = Facts(resolved.settings, places, data.window)
+    found, reason = (True, damage) if damage else check(facts)
+    if not found:
+        return Outcome.PUSHED, RunReport(NOTHING_TO_DO, reason, span=span)
+    ended = run(resolved, from_node=None, use_cache=True, verbose=verbose, data=data)
+    record = _read_run(places, ended.run_id) if ended.run_id else None
+    named = in_words(ended.outcome)
+    if ended.outcome == Outcome.PUSHED and not (ended.is_new or damage):
+        named, reason = NOTHING_TO_DO, f"{reason}, but what came of it is served already"
+    return ended.outcome, RunReport(
+        outcome=named,
+        reason=reason,
+        span=span,
+        run=record.run_id if record else None,
+        fid=record.metrics.get("fid") if record else None,
+        failed=record.failed_metrics if record else [],
+        error=ended.error,
+    )
+
+
+def _read_run(places: Places, run_id: str) -> history.RunRecord | None:
+    """What is recorded of a run; None of one that failed too soon, or whose database is lost."""
+    try:
+        return history.read_run(places.database, run_id)
+    except (KeyError, DatabaseError):
+        return None
+
+
+def _quarantined(places: Places) -> set[int]:
+    try:
+        entries = read_quarantine(quarantine_file(places))
+    except QuarantineError:  # the pass says so
+        return set()
+    return {span for span, entry in entries.items() if not entry.released}
+
+
+def _write_down(resolved: Resolved, new: Pass) -> None:
+    """Adds to the record of passes; a disk that is full fails no pass."""
+    try:
+        add_pass(Path(resolved.settings.output_dir).absolute(), new)
+    except OSError as error:
+        print(f"What came of the pass could not be written down: {error}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _heeding_sigterm() -> Iterator[None]:
+    """Raises _TerminatedError at SIGTERM; while it trains, the training heeds it in its own way."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        # Once is enough, and what follows is to be written down undisturbed.
+        signal.signal(number, signal.SIG_IGN)
+        raise _TerminatedError
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,1 @@
+"""The settings of a run: their sections, and where each value came from."""

@@ -1,0 +1,153 @@
+"""What only a cluster needs to be told."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from pipeline.kubeflow.compiler.vertex import VertexSettings, machine_type
+
+# Places are joined to names with a slash, and to an object store two are another key.
+_Place = Annotated[str, AfterValidator(lambda place: place.rstrip("/"))]
+_PLACE = r"^(/|gs://|s3://)[^/]"
+_NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"  # Kubernetes' own
+# A reference as containers' runtimes read it (reference/regexp.go of distribution/reference): host
+# and port, names, tag, digest. The pod of any other never starts: InvalidImageName.
+_IMAGE = re.compile(
+    r"([a-zA-Z0-9.-]+(:[0-9]+)?/)?"
+    r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+    r"(:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
+)
+
+
+def _image(name: str) -> str:
+    if not _IMAGE.fullmatch(name):
+        raise ValueError(
+            "this is no name of a container image; expected one such as registry/name:tag or "
+            "registry/name@sha256: with 64 hexadecimal digits"
+        )
+    return name
+
+
+_Label = Annotated[str, Field(pattern=r"^[^\s=]+=[^\s=]*$")]
+_Taint = Annotated[
+    str, Field(pattern=r"^[^\s=:]+(=[^\s=:]*)?:(NoSchedule|PreferNoSchedule|NoExecute)$")
+]
+
+
+class NodeResources(BaseModel):
+    """What a container may use and where it may run.
+
+    `training` is for Trainers and Tuners, `default` for all others.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cpu: float = Field(2.0, gt=0, le=1024, description="cores")
+    memory_gib: float = Field(4.0, gt=0, le=10_000, description="memory, GiB")
+    gpu: int = Field(0, ge=0, le=64, description="accelerators of the type kubeflow.gpu_type")
+    node_selector: tuple[_Label, ...] = Field(
+        (), description="labels that the cluster's node must have, each key=value"
+    )
+    tolerations: tuple[_Taint, ...] = Field(
+        (),
+        description="taints that it may have, as `kubectl taint` writes them: "
+        "key=value:NoSchedule, or key:NoSchedule for any value",
+    )
+    timeout_seconds: int | None = Field(
+        3600,
+        ge=60,
+        le=31_536_000,
+        description="an attempt that takes longer fails, pulling the image included; null: none",
+    )
+
+
+class KubeflowSettings(BaseModel):
+    """Image, places and resources of a run on Kubeflow Pipelines."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    image: Annotated[str, AfterValidator(_image)] = Field(
+        "mnist-gan-tfx:latest",
+        description="container image of every node; by digest (name@sha256:...), or the cache "
+        "takes results of older code for this one's",
+    )
+    pipeline_root: str | None = Field(
+        None,
+        pattern=r"^(minio|s3|gs)://[^/?]+.*",
+        description="where artifacts go, minio://, s3:// or gs://; null: the cluster's default",
+    )
+    serving_root: _Place = Field(
+        "/mnt/mnist-gan/serving",
+        pattern=_PLACE,
+        description="where models are pushed: a mounted volume's path, gs:// or s3://",
+    )
+    checkpoint_root: _Place = Field(
+        "/mnt/mnist-gan/checkpoints",
+        pattern=_PLACE,
+        description="where trainings that were cut off keep their state: a path, gs:// or s3://",
+    )
+    volume_claim: str | None = Field(
+        "mnist-gan",
+        pattern=_NAME,
+        description="ReadWriteMany claim mounted at kubeflow.volume_path; null: none",
+    )
+    volume_path: _Place = Field(
+        "/mnt/mnist-gan", pattern=r"^/[^/]", description="where it is mounted"
+    )
+    s3_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^/@]+",
+        description="of the store that s3:// roots are on, such as MinIO; null: AWS. Not of "
+        "kubeflow.pipeline_root, whose store the cluster's own configuration names",
+    )
+    s3_secret: str | None = Field(
+        None,
+        pattern=_NAME,
+        description="Kubernetes secret with the keys accesskey and secretkey for s3:// roots; "
+        "null: what the pods' service account may do",
+    )
+    webhook_secret: str | None = Field(
+        None,
+        pattern=_NAME,
+        description="Kubernetes secret whose key url is the address of a webhook, such as Slack's, "
+        "that is told how a run ended; null: none is",
+    )
+    retries: int = Field(2, ge=0, le=20, description="times that a failed node is tried again")
+    retry_seconds: int = Field(30, ge=1, le=3600, description="before the first; doubles each time")
+    gpu_type: str = Field(
+        "nvidia.com/gpu",
+        pattern=r"^\S+$",
+        description="resource name of accelerators (Vertex AI has names of its own)",
+    )
+    default: NodeResources = NodeResources()
+    training: NodeResources = NodeResources(cpu=4, memory_gib=8, timeout_seconds=86_400)
+    vertex: VertexSettings = VertexSettings()
+
+    @model_validator(mode="after")
+    def _refuse_what_is_lost_with_the_container(self) -> "KubeflowSettings":
+        for name in ("serving_root", "checkpoint_root"):
+            place = getattr(self, name)
+            mounted = self.volume_claim and f"{place}/".startswith(f"{self.volume_path}/")
+            if not (place.startswith(("gs://", "s3://")) or mounted):
+                raise ValueError(
+                    f"{name} {place!r} is lost with its container: it has to be gs:// or s3://, or "
+                    "below volume_path with volume_claim set"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_a_training_that_vertex_cannot_run(self) -> "KubeflowSettings":
+        if not self.vertex.project:
+            return self
+        for name in ("pipeline_root", "checkpoint_root"):
+            if not (getattr(self, name) or "").startswith("gs://"):
+                raise ValueError(f"{name} has to be gs:// for a training on Vertex AI")
+        if bool(self.training.gpu) != bool(self.vertex.accelerator):
+            raise ValueError(
+                f"training.gpu={self.training.gpu} with vertex.accelerator="
+                f"{self.vertex.accelerator}: set both or neither"
+            )
+        if not self.vertex.machine_type:
+            machine_type(self.training.cpu, self.training.memory_gib)
+        return self

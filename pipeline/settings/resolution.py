@@ -1,0 +1,252 @@
+"""Resolves the settings: where each value comes from, and whether it is one that is allowed.
+
+Layers, later ones win: the defaults of `pipeline/settings/sections.py`,
+`pipeline/presets/<name>.yaml`, the environment, `--set section.key=value`.
+"""
+
+import difflib
+import os
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import annotated_types
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from pipeline.settings.sections import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE, Settings
+
+PRESETS_DIR = Path(__file__).parents[1] / "presets"
+ENVIRONMENT_PREFIX = "MNIST_GAN_"
+DATA_DIR_VARIABLE = "MNIST_DATA_DIR"
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes true and false alone for such, as YAML 1.2 does: train.xla may be `on`."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:bool" or first in "tTfF"]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names the key, the value and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Settings in force, and for each dotted key that is not a default, where it came from."""
+
+    settings: Settings
+    preset: str
+    origins: dict[str, str]
+
+    def rows(self) -> Iterator[tuple[str, Any, str, FieldInfo]]:
+        """Yields (dotted key, value, origin, field) for every setting, in order."""
+        for key, field in known_keys().items():
+            value: Any = self.settings
+            for part in key.split("."):
+                value = getattr(value, part)
+            yield key, value, self.origins.get(key, "default"), field
+
+
+def preset_names() -> list[str]:
+    """The presets that exist, sorted."""
+    return sorted(path.stem for path in PRESETS_DIR.glob("*.yaml"))
+
+
+def resolve(
+    preset: str = "default",
+    *,
+    environ: Mapping[str, str] | None = None,
+    assignments: Sequence[str] = (),
+    options: Mapping[str, tuple[str, Any]] | None = None,
+) -> Resolved:
+    """Reads all layers and checks them.
+
+    Args:
+      preset: name of a file in `pipeline/presets/`.
+      environ: the environment; `MNIST_DATA_DIR` and `MNIST_GAN_<SECTION>__<KEY>` are read.
+      assignments: `section.key=value`, the value in YAML.
+      options: dotted key to (value, name of the command line option), the last layer.
+
+    Returns:
+      The settings with their origins.
+
+    Raises:
+      ConfigError: for an unknown preset, key, type or value out of range; it names them all.
+    """
+    layers = [
+        *_preset_layer(preset),
+        *_environment_layer(os.environ if environ is None else environ),
+        *(_parse_assignment(text) for text in assignments),
+        *((key, value, origin) for key, (value, origin) in (options or {}).items()),
+    ]
+    # The defaults of a section may depend on where it stands: `kubeflow.training` has its own.
+    values: dict[str, Any] = Settings().model_dump()
+    origins: dict[str, str] = {}
+    for key, value, origin in layers:
+        _require_known(key, value, origin)
+        _set_nested(values, key, value)
+        origins[key] = origin
+    try:
+        return Resolved(Settings.model_validate(values), preset, origins)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, origins)) from None
+
+
+def known_keys() -> dict[str, FieldInfo]:
+    """All dotted keys with their fields, in order."""
+    return dict(_walk(Settings, ""))
+
+
+def allowed(field: FieldInfo) -> str:
+    """Says in words what a field takes, for example `a number, > 0, <= 3600, or null`."""
+    options = [a for a in typing.get_args(field.annotation) if a is not types.NoneType]
+    if typing.get_origin(field.annotation) is Literal:
+        return "one of " + ", ".join(str(option) for option in options)
+    is_union = typing.get_origin(field.annotation) is types.UnionType
+    annotation = options[0] if is_union and options else field.annotation
+    names = {float: "a number", int: "an integer", bool: "true or false", str: "text"}
+    parts = [names.get(typing.cast(type, annotation), "a list")]
+    for bound in field.metadata:
+        for kind, sign in _BOUNDS.items():
+            if isinstance(bound, kind):
+                parts.append(f"{sign} {getattr(bound, sign_attribute(kind))}")
+        pattern = getattr(bound, "pattern", None)
+        if pattern:
+            parts.append(f"matching {pattern}")
+    return ", ".join(parts) + (" or null" if is_union else "")
+
+
+_BOUNDS: dict[type, str] = {
+    annotated_types.Gt: ">",
+    annotated_types.Ge: ">=",
+    annotated_types.Lt: "<",
+    annotated_types.Le: "<=",
+    annotated_types.MinLen: "length >=",
+}
+
+
+def sign_attribute(kind: type) -> str:
+    """The attribute in which an annotated_types bound keeps its value."""
+    return {"MinLen": "min_length"}.get(kind.__name__, kind.__name__.lower())
+
+
+def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _walk(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def _preset_layer(preset: str) -> list[tuple[str, Any, str]]:
+    if preset not in preset_names():
+        known = ", ".join(preset_names())
+        raise ConfigError(f"there is no preset {preset!r}; presets are {known}")
+    content = yaml.load((PRESETS_DIR / f"{preset}.yaml").read_text(), _Loader) or {}
+    return [(key, value, f"preset {preset}") for key, value in _flatten(content, "")]
+
+
+def _flatten(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _environment_layer(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]:
+    layer = []
+    if environ.get(DATA_DIR_VARIABLE):
+        layer.append(("data.dir", environ[DATA_DIR_VARIABLE], f"environment {DATA_DIR_VARIABLE}"))
+    for name in sorted(environ):
+        is_secret = name in (PASSWORD_VARIABLE, PASSWORD_FILE_VARIABLE)
+        if name.startswith(ENVIRONMENT_PREFIX) and not is_secret:
+            key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+            layer.append((key, _parse_value(key, environ[name]), f"environment {name}"))
+    return layer
+
+
+def _parse_assignment(text: str) -> tuple[str, Any, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(
+            f"--set {text}: expected section.key=value, for example --set train.max_seconds=60"
+        )
+    return key.strip(), _parse_value(key, value), "--set"
+
+
+def _parse_value(key: str, text: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
+        raise ConfigError(f"{key}: {text!r} is not YAML: {error}") from None
+
+
+def _set_nested(values: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        values = values.setdefault(part, {})
+    values[last] = value
+
+
+def _require_known(key: str, value: Any, origin: str) -> None:
+    known = known_keys()
+    if key in known:
+        return
+    if any(name.startswith(f"{key}.") for name in known):
+        inside = ", ".join(name for name in known if name.startswith(f"{key}."))
+        raise ConfigError(f"{key} (from {origin}) is a section; set one of its keys: {inside}")
+    candidates = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    raise ConfigError(
+        f"there is no setting {key} (value {value!r}, from {origin}); "
+        f"the nearest is {candidates[0]}; `local_runner.py config` lists them all"
+    )
+
+
+def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
+    known = known_keys()
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        while key and key not in known and "." in key and not _is_section(key):
+            key = key.rpartition(".")[0]
+        reason = problem["msg"].removeprefix("Value error, ")
+        if key in known:
+            origin = origins.get(key, "default")
+            lines.append(
+                f"{key} = {_masked(problem['input'])!r} (from {origin}): "
+                f"{reason[0].lower()}{reason[1:]}; "
+                f"it takes {allowed(known[key])}"
+            )
+        else:
+            lines.append(_name_keys(key, reason, origins) if key else reason)
+    return "\n".join(lines)
+
+
+def _masked(value: Any) -> Any:
+    """The value, without the password that an address may hold."""
+    return re.sub(r"://[^/@]*@", "://***@", value) if isinstance(value, str) else value
+
+
+def _name_keys(section: str, reason: str, origins: Mapping[str, str]) -> str:
+    """The reason for which settings of a section do not go together, each by its whole key."""
+    prefix = f"{section}."
+    names = {key.removeprefix(prefix) for key in known_keys() if key.startswith(prefix)}
+    words = re.compile(r"\b(" + "|".join(sorted(names, key=len, reverse=True)) + r")\b")
+    keys = dict.fromkeys(f"{section}.{name}" for name in words.findall(reason))
+    places = ", ".join(f"{key} from {origins.get(key, 'default')}" for key in keys)
+    return words.sub(rf"{section}.\1", reason) + (f" ({places})" if places else "")
+
+
+def _is_section(key: str) -> bool:
+    return any(name.startswith(f"{key}.") for name in known_keys())

@@ -1,0 +1,360 @@
+"""The commands on a terminal, against a stand-in of the API: runs, and what users get wrong."""
+
+import datetime
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import kfp_server_api as api
+import pytest
+import typer
+import yaml
+from click.testing import Result
+from kfp_stand_in import Fault, Request, StandIn, serving
+from typer.testing import CliRunner
+
+from pipeline.cli.kubeflow import add_commands
+from pipeline.kubeflow.client import cluster
+from pipeline.kubeflow.client import runs as cluster_runs
+from pipeline.kubeflow.client.cluster import Cluster, Patience
+
+ROOT = "minio://mlpipeline/digits"
+SPEC = """
+schemaVersion: 2.1.0
+sdkVersion: tfx-1.16.0
+pipelineInfo: {name: digits}
+deploymentSpec:
+  executors:
+    exec-say: {container: {image: busybox:1, command: [echo], args: [hello]}}
+components:
+  comp-say: {executorLabel: exec-say}
+root:
+  inputDefinitions:
+    parameters:
+      span: {parameterType: NUMBER_INTEGER, defaultValue: -1.0}
+      data: {parameterType: STRING}
+  dag:
+    tasks:
+      Say: {taskInfo: {name: Say}, componentRef: {name: comp-say}}
+      Train: {taskInfo: {name: Train}, componentRef: {name: comp-say}, dependentTasks: [Say]}
+"""
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    with serving() as server:
+        monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
+        yield server
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> str:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(SPEC)
+    return str(path)
+
+
+def _call(*arguments: str) -> Result:
+    app = typer.Typer()
+    add_commands(app)
+    return CliRunner().invoke(app, arguments)
+
+
+def _submit(spec: str, *more: str) -> Result:
+    return _call("submit", spec, "--param", "data=gs://b/d", "--pipeline-root", ROOT, *more)
+
+
+def _refused(result: Result, message: str) -> None:
+    """One message, on stderr, with exit status 2."""
+    assert result.exit_code == 2, result.output
+    assert re.search(message, result.stderr), result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert not isinstance(result.exception, Exception)
+
+
+def test_submit_asks_for_exactly_one_run(stand_in: StandIn, spec: str) -> None:
+    result = _submit(spec, "--param", "span=7", "--experiment", "tries")
+    assert result.exit_code == 0, result.output
+    (run,) = stand_in.runs.values()
+    assert f"{stand_in.url}/#/runs/details/{run.run_id}" in result.stdout
+    assert stand_in.changes() == [("POST", "experiments"), ("POST", "runs")]
+    name = stand_in.requests[-1].body.pop("display_name")
+    assert re.fullmatch(r"digits \d{4}-\d\d-\d\d \d\d-\d\d-\d\d [0-9a-f]{6}", name)
+    (experiment,) = stand_in.experiments.values()
+    assert experiment.display_name == "tries"
+    assert stand_in.requests[-1].body == {
+        "experiment_id": experiment.experiment_id,
+        "pipeline_spec": yaml.safe_load(SPEC),
+        "runtime_config": {"parameters": {"data": "gs://b/d", "span": 7}, "pipeline_root": ROOT},
+    }
+
+
+def test_without_a_pipeline_root_none_is_sent(stand_in: StandIn, spec: str) -> None:
+    """So the backend takes the cluster's own."""
+    assert _call("submit", spec, "--param", "data=gs://b/d").exit_code == 0
+    submitted = stand_in.requests[-1].body
+    assert submitted["runtime_config"] == {"parameters": {"data": "gs://b/d"}}
+    _call("schedule", spec, "--cron", "@daily", "--param", "data=gs://b/d")
+    (scheduled,) = stand_in.recurring_runs.values()
+    assert scheduled.runtime_config.pipeline_root is None
+
+
+@pytest.mark.parametrize("kind", ["drop", "half", "cut", "status"])
+def test_a_run_whose_answer_is_lost_is_not_asked_for_again(
+    stand_in: StandIn, spec: str, kind: str
+) -> None:
+    stand_in.faults = iter([*[None] * 4, Fault(kind, carried_out=True)])
+    result = _submit(spec)
+    assert result.exit_code == 0, result.output
+    (run,) = stand_in.runs.values()
+    assert run.run_id in result.stdout
+
+
+def test_a_run_that_was_not_taken_is_said_so(stand_in: StandIn, spec: str) -> None:
+    stand_in.faults = iter([*[None] * 4, Fault("status")])
+    _refused(_submit(spec), "answered 500")
+    assert stand_in.runs == {}
+
+
+def test_a_run_of_unknown_fate_is_said_so(
+    stand_in: StandIn, spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.faults = iter([*[None] * 4, Fault("drop", True), Fault("status", status=403)])
+    _refused(_submit(spec), "it is unknown whether run 'digits .*' has started")
+
+
+# Waiting.
+
+
+def _at_each_look(stand_in: StandIn, *states: str | None) -> None:
+    """Lets the run be in these states, one for each time that it is asked for."""
+    left = iter(states)
+    answer = stand_in.answer
+
+    def changing(request: Request) -> Any:
+        if request.method == "GET" and "/runs/" in request.path:
+            next(iter(stand_in.runs.values())).state = next(left)
+        return answer(request)
+
+    stand_in.answer = changing  # type: ignore[method-assign]
+
+
+@pytest.fixture
+def _quick_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    wait = cluster_runs.wait_for_run
+
+    def quickly(*arguments: Any) -> Any:
+        return wait(*arguments, first_pause=0.001, longest_pause=0.002)
+
+    monkeypatch.setattr(cluster_runs, "wait_for_run", quickly)
+    monkeypatch.setattr(cluster, "Patience", lambda: Patience(first_pause=1e-6))
+
+
+@pytest.mark.usefixtures("_quick_waits")
+@pytest.mark.parametrize(
+    ("last", "status"), [("SUCCEEDED", 0), ("FAILED", 1), ("CANCELED", 1), ("SKIPPED", 1)]
+)
+def test_wait_ends_with_the_run(stand_in: StandIn, spec: str, last: str, status: int) -> None:
+    _at_each_look(stand_in, None, "PENDING", "RUNNING", "PAUSED", "RUNNING", "CANCELING", last)
+    result = _submit(spec, "--wait")
+    assert result.exit_code == status, result.output
+    told = [line.strip() for line in result.stdout.splitlines()[2:8]]
+    assert told == ["pending", "running", "paused", "running", "canceling", last.lower()]
+
+
+@pytest.mark.usefixtures("_quick_waits")
+def test_wait_gets_over_passing_failures(stand_in: StandIn, spec: str) -> None:
+    _at_each_look(stand_in, "RUNNING", "RUNNING", "SUCCEEDED")
+    stand_in.faults = iter([*[None] * 6, Fault("drop"), Fault("status"), Fault("half", True), None])
+    result = _submit(spec, "--wait")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.usefixtures("_quick_waits")
+def test_wait_says_when_the_cluster_is_gone(stand_in: StandIn, spec: str) -> None:
+    stand_in.faults = iter([*[None] * 6, *[Fault("drop")] * 20])
+    result = _submit(spec, "--wait")
+    assert result.exit_code == 2
+    assert "the connection ended before the answer did" in result.stderr
+
+
+@pytest.mark.usefixtures("_quick_waits")
+def test_the_run_goes_on_when_nobody_waits_any_more(
+    stand_in: StandIn, interrupt_main: Callable[[], None], spec: str
+) -> None:
+    _at_each_look(stand_in, *["RUNNING"] * 1000)
+    looked = stand_in.answer
+
+    def interrupting(request: Request) -> Any:
+        if len(stand_in.requests) == 12:
+            interrupt_main()
+        return looked(request)
+
+    stand_in.answer = interrupting  # type: ignore[method-assign]
+    result = _submit(spec, "--wait")
+    assert result.exit_code == 130
+    assert "No longer waiting; the run goes on: status " in result.stderr
+
+
+# Looking.
+
+
+def _moment(second: int) -> datetime.datetime:
+    return datetime.datetime(2026, 11, 23, 9, 0, second, tzinfo=datetime.timezone.utc)
+
+
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+
+
+def _detail(name: str, state: str, start: int, end: int | None, error: str = "") -> Any:
+    status_of = getattr(api, api.V2beta1RuntimeStatus.openapi_types["error"])  # renamed in kfp 2.16
+    status = api.V2beta1RuntimeStatus(state=state, error=status_of(message=error))
+    return api.V2beta1PipelineTaskDetail(
+        display_name=name,
+        state=state,
+        start_time=_moment(start),
+        end_time=_EPOCH if end is None else _moment(end),
+        state_history=[status] if error else None,
+    )
+
+
+def _run(stand_in: StandIn, state: str, *details: Any) -> str:
+    run = api.V2beta1Run(
+        run_id="run-1",
+        display_name="digits 1",
+        state=state,
+        created_at=_moment(0),
+        pipeline_spec=yaml.safe_load(SPEC),
+        run_details=api.V2beta1RunDetails(task_details=list(details) or None),
+    )
+    stand_in.runs["run-1"] = run
+    return "run-1"
+
+
+def test_status_of_a_run_shows_its_tasks(stand_in: StandIn) -> None:
+    run = _run(
+        stand_in,
+        "FAILED",
+        _detail("Train", "FAILED", 30, 42, "OOMKilled\n(exit code 137)"),
+        _detail("Say", "SUCCEEDED", 10, 25),
+        _detail("digits-x7k2p", "FAILED", 0, 45),
+        _detail("root", "FAILED", 2, 44),
+        _detail("root-driver", "SUCCEEDED", 1, 2),
+        _detail("Say-driver", "SUCCEEDED", 5, 9),
+        _detail("executor", "SUCCEEDED", 11, 25),
+    )
+    result = _call("status", run)
+    assert result.exit_code == 0, result.output
+    assert [line.split() for line in result.stdout.splitlines()] == [
+        ["digits", "1:", "failed"],
+        ["task", "state", "seconds"],
+        ["Say", "succeeded", "15"],
+        ["Train", "failed", "12"],
+        ["Train:", "OOMKilled", "(exit", "code", "137)"],
+    ]
+
+
+def test_status_shows_a_driver_that_failed_and_a_task_that_goes_on(stand_in: StandIn) -> None:
+    run = _run(
+        stand_in,
+        "RUNNING",
+        _detail("Say", "RUNNING", 10, None),
+        _detail("Train-driver", "FAILED", 20, 21),
+    )
+    lines = _call("status", run).stdout.splitlines()
+    assert [line.split() for line in lines[2:]] == [
+        ["Say", "running"],
+        ["Train-driver", "failed", "1"],
+    ]
+
+
+def test_status_of_a_run_without_tasks_yet(stand_in: StandIn) -> None:
+    assert _call("status", _run(stand_in, "PENDING")).stdout == "digits 1: pending\n"
+
+
+def test_status_lists_the_last_runs(stand_in: StandIn) -> None:
+    assert _call("status").stdout == "No run\n"
+    stand_in.page_limit = 2
+    for number in range(5):
+        stand_in.runs[f"id-{number}"] = api.V2beta1Run(
+            run_id=f"id-{number}", display_name=f"digits {number}", created_at=_moment(number)
+        )
+    lines = _call("status", "--last", "3").stdout.splitlines()
+    assert [line.split()[-1] for line in lines[1:]] == ["4", "3", "2"]
+    assert "pending  id-4  digits 4" in lines[1]
+
+
+def test_schedule_schedules_unschedule(stand_in: StandIn, spec: str) -> None:
+    schedule = ["schedule", spec, "--cron", "0 3 * * MON", "--param", "data=x"]
+    schedule += ["--pipeline-root", ROOT, "--no-catchup", "--max-concurrency", "2"]
+    assert _call("schedules").stdout == "No schedule\n"
+    assert _call(*schedule).stdout == "Schedule digits (0 0 3 * * MON) is in force\n"
+    assert _call(*schedule).stdout == (
+        "Schedule digits (0 0 3 * * MON) is in force already, unchanged\n"
+    )
+    heading, line = _call("schedules").stdout.splitlines()
+    assert re.match(r"digits  enabled  0 0 3 \* \* MON  2          \d{4}-", line)
+    assert heading.index("at a time") == line.index("2  ")
+    assert _call("unschedule", "digits").stdout == "Schedule digits is removed\n"
+    _refused(_call("unschedule", "digits"), "there is no schedule 'digits'")
+
+
+def test_without_a_file_it_is_the_one_that_compile_writes(
+    stand_in: StandIn, spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(spec).parent)
+    assert _call("submit", "--param", "data=x").exit_code == 0
+    assert _call("schedule", "--cron", "@daily", "--param", "data=x").exit_code == 0
+    (run,) = stand_in.runs.values()
+    (schedule,) = stand_in.recurring_runs.values()
+    assert run.pipeline_spec == schedule.pipeline_spec == yaml.safe_load(SPEC)
+
+
+# What users get wrong.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["submit", "FILE", "--param", "spam=1"], "unknown parameter 'spam', did you mean span"),
+        (["submit", "FILE", "--pipeline-root", ROOT], "no value for data"),
+        (["submit", "none.yaml"], "cannot read none.yaml: No such file"),
+        (["schedule", "FILE", "--cron", "0 25 * * *"], "cron field hour is '25'"),
+        (["schedule", "FILE", "--cron", "daily"], "has 1 fields"),
+        (["schedule", "FILE", "--cron", "@daily", "--param", "data=x", "--pipeline-root", "/d"],
+         "pipeline root '/d' is not on a store"),
+        (["status", "--host", "http://a:b@c"], "the host holds a name or password"),
+        (["status", "none"], "answered 404 Not Found: ResourceNotFoundError: none not found"),
+    ],
+)  # fmt: skip
+def test_a_users_mistake_is_one_message(
+    stand_in: StandIn, spec: str, arguments: list[str], message: str
+) -> None:
+    _refused(_call(*(spec if each == "FILE" else each for each in arguments)), message)
+    assert stand_in.changes() == []
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["schedules"], ["unschedule", "nightly"]])
+def test_no_host_a_closed_port_and_a_refusal_are_one_message(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    stand_in.authorization = "Bearer right"
+    monkeypatch.setenv("KF_PIPELINES_TOKEN", "wrong-secret")
+    result = _call(*arguments)
+    _refused(result, "answered 401 Unauthorized: Unauthenticated. Sign in with a token")
+    assert "wrong-secret" not in result.output
+    _refused(_call(*arguments, "--host", "http://127.0.0.1:1"), "127.0.0.1:1: Connection refused")
+    monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    _refused(_call(*arguments), "no host: pass --host")
+
+
+def test_a_namespace_goes_with_every_request(stand_in: StandIn, spec: str) -> None:
+    stand_in.multi_user = True
+    _refused(_call("status"), "pass --namespace")
+    assert _submit(spec, "--namespace", "alice").exit_code == 0
+    (experiment,) = stand_in.experiments.values()
+    assert experiment.namespace == "alice"
+    assert Cluster(None, "alice").namespace == "alice"

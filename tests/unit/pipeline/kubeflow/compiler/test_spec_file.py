@@ -1,0 +1,147 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.kubeflow.compiler.spec_checks import SpecError
+from pipeline.kubeflow.compiler.spec_file import pipeline_root, read_pipeline, run_parameters
+
+
+def _document(**parameters: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "pipelineInfo": {"name": "digits"},
+        "schemaVersion": "2.1.0",
+        "sdkVersion": "tfx-1.16.0",
+        "deploymentSpec": {"executors": {"exec-say": {"container": {"image": "busybox:1"}}}},
+        "components": {"comp-say": {"executorLabel": "exec-say"}},
+        "root": {
+            "dag": {
+                "tasks": {
+                    "say": {"taskInfo": {"name": "say"}, "componentRef": {"name": "comp-say"}}
+                }
+            },
+            "inputDefinitions": {"parameters": parameters},
+        },
+    }
+
+
+def _write(folder: Path, *documents: Any) -> Path:
+    path = folder / "pipeline.yaml"
+    path.write_text(yaml.safe_dump_all(documents, sort_keys=False))
+    return path
+
+
+_PARAMETERS: dict[str, dict[str, Any]] = {
+    "span": {"parameterType": "NUMBER_INTEGER", "defaultValue": -1},
+    "rate": {"parameterType": "NUMBER_DOUBLE", "defaultValue": 0.1},
+    "data": {"parameterType": "STRING"},
+    "tune": {"parameterType": "BOOLEAN", "defaultValue": False},
+    "spans": {"parameterType": "LIST", "isOptional": True},
+    "limits": {"parameterType": "STRUCT", "isOptional": True},
+}
+
+
+def test_a_spec_is_sent_as_it_stands_in_the_file(tmp_path: Path) -> None:
+    document = _document(**_PARAMETERS)
+    pipeline = read_pipeline(_write(tmp_path, document))
+    assert pipeline.name == "digits"
+    assert pipeline.body == document
+    assert list(pipeline.parameters) == list(_PARAMETERS)
+
+
+def test_a_platform_spec_is_sent_beside_the_spec(tmp_path: Path) -> None:
+    platform = {
+        "platforms": {
+            "kubernetes": {
+                "deploymentSpec": {
+                    "executors": {"exec-say": {"nodeSelector": {"labels": {"pool": "gpu"}}}}
+                }
+            }
+        }
+    }
+    pipeline = read_pipeline(_write(tmp_path, _document(), platform))
+    assert pipeline.body == {"pipeline_spec": _document(), "platform_spec": platform}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "expected one or two YAML mappings"),
+        (b"- 1\n- 2\n", "expected one or two YAML mappings"),
+        (b"a: [", "it is not YAML"),
+        (b"\xff\xfe\x00", "it is not text"),
+        (b"spec: {jobs: 1}\n", "no compiled pipeline"),
+        (b"pipelineSpec: {}\nruntimeConfig: {}\n", "no compiled pipeline.*pipelineSpec"),
+        (b"schemaVersion: 2.1.0\n", "lacks pipelineInfo.name or root.dag"),
+    ],
+)
+def test_a_file_that_is_no_spec_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "pipeline.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SpecError, match=message):
+        read_pipeline(path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="No such file"):
+        read_pipeline(tmp_path / "none.yaml")
+
+
+def test_parameters_get_the_types_that_the_spec_declares(tmp_path: Path) -> None:
+    pipeline = read_pipeline(_write(tmp_path, _document(**_PARAMETERS)))
+    given = ["span=7", "rate=1e-3", "data=gs://b/x=1", "tune=True", "spans=[1]", 'limits={"a": 2}']
+    assert run_parameters(pipeline, given) == {
+        "span": 7,
+        "rate": 0.001,
+        "data": "gs://b/x=1",
+        "tune": True,
+        "spans": [1],
+        "limits": {"a": 2},
+    }
+    assert run_parameters(pipeline, ["data="]) == {"data": ""}
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["data=x", "spam=7"], r"unknown parameter 'spam', did you mean span\? digits takes span,"),
+        (["data=x", "zzz=7"], r"unknown parameter 'zzz'\. digits takes span, rate"),
+        ([], "no value for data, which digits has no default for"),
+        (["data"], "has no '='"),
+        (["data=x", "data=y"], "given twice"),
+        (["data=x", "span=1.5"], "span is '1.5'; expected a whole number"),
+        (["data=x", f"span={2**53 + 1}"], "expected a whole number within"),
+        (["data=x", "rate=nan"], "expected a finite number"),
+        (["data=x", "rate=fast"], "expected a finite number"),
+        (["data=x", "tune=1"], "expected true or false"),
+        (["data=x", "spans={}"], "expected a list as JSON"),
+        (["data=x", "limits=[1"], "expected a mapping as JSON"),
+    ],
+)
+def test_parameters_that_do_not_fit_are_refused(
+    tmp_path: Path, assignments: list[str], message: str
+) -> None:
+    pipeline = read_pipeline(_write(tmp_path, _document(**_PARAMETERS)))
+    with pytest.raises(SpecError, match=message):
+        run_parameters(pipeline, assignments)
+
+
+def test_a_pipeline_without_parameters_takes_none(tmp_path: Path) -> None:
+    document = _document()
+    del document["root"]["inputDefinitions"]
+    pipeline = read_pipeline(_write(tmp_path, document))
+    assert run_parameters(pipeline, []) == {}
+    with pytest.raises(SpecError, match="digits takes none"):
+        run_parameters(pipeline, ["span=1"])
+
+
+def test_the_root_is_the_options_else_the_specs_else_the_clusters(tmp_path: Path) -> None:
+    plain = read_pipeline(_write(tmp_path, _document()))
+    rooted = read_pipeline(_write(tmp_path, {**_document(), "defaultPipelineRoot": "gs://b/own"}))
+    assert pipeline_root(rooted, None) == "gs://b/own"
+    assert pipeline_root(rooted, "minio://mlpipeline/x") == "minio://mlpipeline/x"
+    assert pipeline_root(plain, None) is None
+    for bad in ("/data", "file:///data", "hdfs://a/b", "gs://", "s3:///key"):
+        with pytest.raises(SpecError, match="not on a store"):
+            pipeline_root(plain, bad)

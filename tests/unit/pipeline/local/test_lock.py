@@ -1,0 +1,114 @@
+"""The lock of an output folder, held by real processes."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.local.lock import LockedError, locked
+from pipeline.local.paths import Places, UsageError
+
+_HOLD = """
+import sys, time
+from pathlib import Path
+from pipeline.local.lock import locked
+from pipeline.local.paths import Places
+with locked(Places(Path(sys.argv[1]))):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def _holder(root: Path) -> subprocess.Popen[str]:
+    child = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(root)], stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "held\n"
+    return child
+
+
+def test_the_message_says_who_where_and_for_how_long(tmp_path):
+    child = _holder(tmp_path)
+    try:
+        with pytest.raises(LockedError) as caught, locked(Places(tmp_path)):
+            pass
+    finally:
+        child.kill()
+        child.wait()
+    for part in (f"process {child.pid} of", os.uname().nodename, "for 0 min", str(tmp_path)):
+        assert part in str(caught.value)
+
+
+def test_a_dead_owner_holds_nothing(tmp_path):
+    child = _holder(tmp_path)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    with locked(Places(tmp_path)):
+        pass
+    assert not (tmp_path / ".lock-owner.json").exists()
+
+
+def test_it_is_free_again_after_an_error(tmp_path):
+    with pytest.raises(KeyError, match="own"), locked(Places(tmp_path)):
+        raise KeyError("own")
+    with locked(Places(tmp_path)):
+        pass
+
+
+def test_an_error_leaves_nothing_that_was_not_there(tmp_path):
+    for root in (tmp_path / "new" / "out", tmp_path):
+        with pytest.raises(UsageError, match="no data"), locked(Places(root)):
+            raise UsageError("no data")
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_leaves_what_was_there_or_was_put_there(tmp_path):
+    places = Places(tmp_path / "out")
+
+    def fail() -> None:
+        places.serving.mkdir()
+        raise UsageError
+
+    with pytest.raises(UsageError), locked(places):
+        fail()
+    assert list(places.root.iterdir()) == [places.serving]
+    with locked(places):
+        pass
+    with pytest.raises(UsageError), locked(places):
+        raise UsageError
+    assert {path.name for path in places.root.iterdir()} == {"serving", ".lock"}
+
+
+_FAIL_OFTEN = """
+import sys, time
+from pathlib import Path
+from pipeline.local.lock import locked
+from pipeline.local.paths import Places, UsageError
+until = time.monotonic() + 3
+while time.monotonic() < until:
+    try:
+        with locked(Places(Path(sys.argv[1]))):
+            began = time.monotonic_ns()
+            time.sleep(0.001)
+            ended = time.monotonic_ns()
+            raise UsageError
+    except UsageError:
+        if "ended" in globals():
+            print(began, ended)
+            del ended
+"""
+
+
+def test_two_never_hold_a_folder_that_comes_and_goes(tmp_path):
+    command = [sys.executable, "-c", _FAIL_OFTEN, str(tmp_path / "out")]
+    children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    held = [line.split() for child in children for line in child.communicate()[0].splitlines()]
+    assert [child.returncode for child in children] == [0] * 3
+    times = sorted((int(began), int(ended)) for began, ended in held)
+    assert len(times) > 100
+    assert all(first[1] <= second[0] for first, second in itertools.pairwise(times))
