@@ -16,6 +16,7 @@ _PROJECT_PACKAGES = (
     "pipeline",
     "registry",
     "storage",
+    "errors",
 )
 
 

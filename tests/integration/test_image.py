@@ -100,6 +100,7 @@ def test_the_context_is_what_is_copied_and_nothing_else() -> None:
         "local_runner.py",
         "kubeflow_runner.py",
         "storage.py",
+        "errors.py",
     }
     command = ["git", "ls-files", *ROOMS]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
