@@ -1,5 +1,17 @@
 """The base of the errors that a user can mend."""
 
+import errno
+from collections.abc import Sequence
+
+_FIXES = {
+    errno.ENOSPC: "free some space there, and call the same command again",
+    errno.EDQUOT: "free some space there, and call the same command again",
+    errno.EACCES: "give this user access, or name another folder",
+    errno.EPERM: "give this user access, or name another folder",
+    errno.EROFS: "name a folder on a file system that can be written to",
+    errno.ENOENT: "check the path",
+}
+
 
 class UserError(Exception):
     """Something that the user can mend: bad input, a wrong setting, a missing file.
@@ -10,13 +22,43 @@ class UserError(Exception):
       what: what happened and what was expected, one sentence without a full stop.
       where: the file, setting, option or address that it happened at; "" where `what` names it.
       fix: what to do about it, one sentence; "" where `what` leaves no doubt.
+      findings: each thing that is wrong, the worst first, where there are several.
+      log: the file that has all findings or the traceback; "" where there is none.
+      exit_status: of a command that ends with this error: 2, it could not start as it was called.
     """
 
-    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
-        super().__init__(what, where, fix)
+    log: str = ""
+    exit_status: int = 2
+
+    def __init__(
+        self, what: str, where: str = "", fix: str = "", findings: Sequence[str] = ()
+    ) -> None:
+        # By position, as pickle and Beam make a copy with `type(error)(*error.args)`.
+        super().__init__(what, where, fix, tuple(findings))
         self.what, self.where, self.fix = what, where, fix
+        self.findings = tuple(findings)
 
     def __str__(self) -> str:
-        """The whole in one line: `where: what; fix`."""
+        """All of it: `where: what; fix`, then each finding on a line."""
         located = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{located}; {self.fix}" if self.fix else located
+        fixed = f"{located}; {self.fix}" if self.fix else located
+        return "\n".join([fixed, *(f"- {finding}" for finding in self.findings)])
+
+    @property
+    def summary(self) -> str:
+        """One line: what happened, and the worst finding."""
+        if not self.findings:
+            return self.what
+        more = f" (and {len(self.findings) - 1} more)" if len(self.findings) > 1 else ""
+        return f"{self.what}: {self.findings[0]}{more}"
+
+
+class FileError(UserError):
+    """A file or folder that cannot be used: a full disk, no permission, a wrong path."""
+
+    @classmethod
+    def of(cls, error: OSError) -> "FileError":
+        """The same in a user's terms; `storage.py` raises some without a number or a name."""
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        what = (error.strerror or str(error)).lower() if error.errno else str(error)
+        return cls(what, " -> ".join(names), _FIXES.get(error.errno or 0, ""))

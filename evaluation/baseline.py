@@ -5,12 +5,13 @@ from typing import Literal
 
 import numpy as np
 
+from errors import UserError
 from evaluation.sampling import GRID_LABELS, Generator, GeneratorError, Samples
 from registry.integrity import newest_intact_version
 from registry.layout import newest_version, version_address
 
 
-class BrokenBaselineError(RuntimeError):
+class BrokenBaselineError(UserError):
     """The served model cannot be loaded, and `evaluation.broken_baseline` is `fail`."""
 
 
@@ -64,8 +65,10 @@ def find_baseline(
         if broken == "fail":
             raise BrokenBaselineError(
                 f"the served model cannot be loaded, so the candidate cannot be compared with it: "
-                f"{error}. Remove that version, or evaluate without it: "
-                "--set evaluation.broken_baseline=ignore"
+                f"{error.what}",
+                error.where,
+                "remove that version, or evaluate without it: "
+                "--set evaluation.broken_baseline=ignore",
             ) from None
         message = f"The served model cannot be loaded and was not compared with: {error}"
         return Baseline("unloadable", message, version, path)

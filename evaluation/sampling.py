@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 import storage
+from errors import UserError
 from metrics.images import require_images
 
 # The value of a signature's input `digit` that asks for any digit (docs/serving-contract.md).
@@ -16,7 +17,7 @@ GRID_LABELS = np.arange(100) % 10
 _BATCH = 1000
 
 
-class GeneratorError(ValueError):
+class GeneratorError(UserError):
     """A model does not fulfill `docs/serving-contract.md`."""
 
 
@@ -61,7 +62,7 @@ class Generator:
                 # The signatures live as long as the object they were loaded from.
                 self._model = tf.saved_model.load(place)
             except (OSError, ValueError, RuntimeError, LookupError, tf.errors.OpError) as error:
-                raise GeneratorError(f"{model_dir}: {_first_line(error)}") from None
+                raise GeneratorError(_first_line(error), model_dir) from None
         self._name = model_dir
         self._require("generate_pixels")
         self.conditional = int(self._call([0], [ANY_DIGIT])["digit"][0]) != ANY_DIGIT
@@ -85,7 +86,7 @@ class Generator:
             images.append(self._call(seeds, digits)["image"])
             if len(images[-1]) != len(digits):
                 raise GeneratorError(
-                    f"{self._name}: requested {len(digits)} images, got {len(images[-1])}"
+                    f"requested {len(digits)} images, got {len(images[-1])}", self._name
                 )
         return Samples(np.concatenate(images), labels if self.conditional else None)
 
@@ -111,11 +112,12 @@ class Generator:
             images = self._interpolate(latent, seed, rows, columns)
         except (LookupError, TypeError, ValueError, tf.errors.OpError) as error:
             raise GeneratorError(
-                f"{self._name}: the signature from_latent is not that of docs/serving-contract.md: "
-                f"{type(error).__name__}: {_first_line(error)}"
+                "the signature from_latent is not that of docs/serving-contract.md: "
+                f"{type(error).__name__}: {_first_line(error)}",
+                self._name,
             ) from None
         if not np.isfinite(images).all():
-            raise GeneratorError(f"{self._name}: from_latent gives NaN or infinite pixels")
+            raise GeneratorError("from_latent gives NaN or infinite pixels", self._name)
         return np.clip(np.round((images + 1) * 127.5), 0, 255).astype(np.uint8)
 
     def _interpolate(self, latent: str, seed: int, rows: int, columns: int) -> np.ndarray:
@@ -140,10 +142,12 @@ class Generator:
         found = sorted(self._model.signatures)
         if signature not in found:
             raise GeneratorError(
-                f"{self._name}: the signature {signature} is missing; found: "
-                f"{', '.join(found) or 'none'}. Expected serving_default, generate_pixels and "
-                "from_latent (docs/serving-contract.md): export the model with export_generator of "
-                "models/gan/export.py, or add that signature"
+                f"the signature {signature} is missing; found: {', '.join(found) or 'none'}, "
+                "expected serving_default, generate_pixels and from_latent "
+                "(docs/serving-contract.md)",
+                self._name,
+                "export the model with export_generator of models/gan/export.py, or add that "
+                "signature",
             )
 
     def _call(self, seeds: Any, digits: Any) -> dict[str, np.ndarray]:
@@ -154,9 +158,9 @@ class Generator:
             found = {name: output[name].numpy() for name in ("image", "digit")}
             require_images("generate_pixels", found["image"])
         except KeyError as error:
-            raise GeneratorError(f"{self._name}: generate_pixels has no output {error}") from None
+            raise GeneratorError(f"generate_pixels has no output {error}", self._name) from None
         except (TypeError, ValueError, tf.errors.OpError) as error:
-            raise GeneratorError(f"{self._name}: {_first_line(error)}") from None
+            raise GeneratorError(_first_line(error), self._name) from None
         return found
 
 

@@ -63,8 +63,9 @@ def read_digits(paths: Sequence[str], fingerprint: str = "") -> tuple[Digits, ..
     found = join_digests(paths, [digest.hexdigest() for digest in digests])
     if fingerprint and found != fingerprint:
         raise SpanError(
-            f"{paths[0]!r} or a file that belongs to it was changed while the run read it. "
-            "Expected files that stay as they are. Run again when they are complete."
+            "this file or one that belongs to it was changed while the run read it",
+            paths[0],
+            "run again when the files are complete",
         )
     return tuple(pairs)
 

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 import storage
+from errors import UserError
 from mnist import files
 
 Uint8Array = npt.NDArray[np.uint8]
@@ -38,14 +39,11 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _DEFLATE_MAX_RATIO = 1032  # zlib's technical notes, https://zlib.net/zlib_tech.html
 _UINT8_CODE = 8
 _CHUNK_BYTES = 1 << 20
-_FETCH_AGAIN = "Replace it with a complete copy of the original file."
+_FETCH_AGAIN = "replace it with a complete copy of the original file"
 
 
-class IdxError(ValueError):
-    """A file cannot be used as IDX.
-
-    The message says which file, what is wrong with it, what was expected, and what to do.
-    """
+class IdxError(UserError):
+    """A file cannot be used as IDX; `where` is its path."""
 
 
 class _Layout(NamedTuple):
@@ -128,7 +126,7 @@ def read_labels(path: str, watch: Watch | None = None) -> Uint8Array:
             f"label {labels[row]} in row {row} (rows count from 0) is not a digit",
             f"every label in 0..{MAX_LABEL}",
             f"{int(above.sum()):,} of {len(labels):,} labels are too large: correct or remove "
-            "those rows, here and in the file of images.",
+            "those rows, here and in the file of images",
         )
     return labels
 
@@ -162,7 +160,7 @@ def read_pair(
             images_path,
             f"{len(images):,} images, but {len(labels):,} labels in {labels_path}",
             "one label for each image",
-            "Take both files from the same data set and the same split.",
+            "take both files from the same data set and the same split",
         )
     return images, labels
 
@@ -193,7 +191,7 @@ def write_labels(path: str, labels: Uint8Array) -> None:
         OSError: The file cannot be written.
     """
     if labels.size and labels.max() > MAX_LABEL:
-        _fail(path, f"a label is {labels.max()}", f"0..{MAX_LABEL}", "Nothing was written.")
+        _fail(path, f"a label is {labels.max()}", f"0..{MAX_LABEL}", "nothing was written")
     _write(path, labels, _LABELS)
 
 
@@ -217,7 +215,7 @@ def open_binary(path: str) -> Iterator[tuple[BinaryIO, int]]:
 
 
 def _error(path: str, wrong: str, expected: str, remedy: str) -> IdxError:
-    return IdxError(f"{path!r}: {wrong}. Expected {expected}. {remedy}")
+    return IdxError(f"{wrong}, expected {expected}", path, remedy)
 
 
 def _fail(path: str, wrong: str, expected: str, remedy: str) -> NoReturn:
@@ -228,13 +226,13 @@ def _explain(error: OSError) -> tuple[str, str]:
     """What an error of the file system means, and what to do about it."""
     match error:
         case FileNotFoundError() | NotADirectoryError():
-            return "there is no such file", "Check the path and that the copy is complete."
+            return "there is no such file", "check the path and that the copy is complete"
         case IsADirectoryError():
-            return "it is a folder, not a file", "Move the file itself there."
+            return "it is a folder, not a file", "move the file itself there"
         case PermissionError():
-            return "this user may not read it", "Give this user read permission (chmod a+r)."
+            return "this user may not read it", "give this user read permission (chmod a+r)"
         case _:
-            return f"it cannot be read ({error})", "Check the path and the storage it lies on."
+            return f"it cannot be read ({error})", "check the path and the storage it lies on"
 
 
 def _read(path: str, layout: _Layout, watch: Watch | None) -> Uint8Array:
@@ -289,14 +287,14 @@ def _read_count(stream: _Readable, path: str, layout: _Layout) -> int:
     count, *item_shape = struct.unpack(f">{1 + len(layout.item_shape)}I", header[4:])
     if tuple(item_shape) != layout.item_shape:
         found, expected = ("x".join(map(str, shape)) for shape in (item_shape, layout.item_shape))
-        remedy = "Only images in MNIST's own size are supported: resize them first."
+        remedy = "resize the images: only MNIST's own size is supported"
         _fail(path, f"its images are {found} pixels", f"{expected} pixels", remedy)
     if count == 0:
         _fail(
             path, f"it holds no {layout.noun}", f"at least one of the {layout.noun}", _FETCH_AGAIN
         )
     if count > MAX_ITEMS:
-        remedy = "Split the data into spans, or replace the file if it should be smaller."
+        remedy = "split the data into spans, or replace the file if it should be smaller"
         _fail(path, f"its header claims {count:,} {layout.noun}", f"at most {MAX_ITEMS:,}", remedy)
     return int(count)
 
@@ -308,16 +306,16 @@ def _check_magic(magic: bytes, path: str, layout: _Layout) -> None:
         _fail(path, "it is empty", expected, _FETCH_AGAIN)
     if magic[:2] != b"\0\0"[: len(magic)]:
         wrong = f"it is not an IDX file: it starts with {magic.hex(' ')} (wrong magic number)"
-        _fail(path, wrong, expected, "Check that this is the file you meant, then fetch it again.")
+        _fail(path, wrong, expected, "check that this is the file you meant, then fetch it again")
     if len(magic) < 4:
         wrong = f"it ends inside its header, after {len(magic)} bytes: the file was cut short"
         _fail(path, wrong, expected, _FETCH_AGAIN)
     if magic[2] != _UINT8_CODE:
         wrong = f"its values have the IDX type code {magic[2]:02x}"
-        _fail(path, wrong, f"{_UINT8_CODE:02x} (unsigned bytes)", "Convert the values to uint8.")
+        _fail(path, wrong, f"{_UINT8_CODE:02x} (unsigned bytes)", "convert the values to uint8")
     if magic[3] != dimensions:
         wrong = f"its values have {magic[3]} dimension(s), which {layout.noun} do not"
-        _fail(path, wrong, str(dimensions), "Check that images and labels are not swapped.")
+        _fail(path, wrong, str(dimensions), "check that images and labels are not swapped")
 
 
 def _allocate(path: str, size: int) -> Uint8Array:
@@ -325,7 +323,7 @@ def _allocate(path: str, size: int) -> Uint8Array:
         return np.empty(size, np.uint8)
     except MemoryError as error:
         wrong = f"its values need {size:,} bytes of memory, which cannot be had"
-        raise _error(path, wrong, "enough memory", "Split the data into spans.") from error
+        raise _error(path, wrong, "enough memory", "split the data into spans") from error
 
 
 def _fill(stream: _Readable, values: Uint8Array) -> int:
@@ -346,7 +344,7 @@ def _write(path: str, values: Uint8Array, layout: _Layout) -> None:
     if values.dtype != np.uint8 or values.shape != expected_shape or not values.size:
         wrong = f"cannot write {values.dtype} {list(values.shape)} as {layout.noun}"
         expected = f"uint8, one or more {layout.noun}, each of shape {list(layout.item_shape)}"
-        _fail(path, wrong, expected, "Nothing was written.")
+        _fail(path, wrong, expected, "nothing was written")
     header = struct.pack(f">4B{values.ndim}I", 0, 0, _UINT8_CODE, values.ndim, *values.shape)
     with storage.atomic_file(path) as stream:
         stream.write(header)

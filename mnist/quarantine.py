@@ -17,11 +17,12 @@ from dataclasses import asdict, dataclass, replace
 from pydantic import TypeAdapter, ValidationError
 
 import storage
+from errors import UserError
 
 FILE_NAME = "quarantine.json"
 
 
-class QuarantineError(ValueError):
+class QuarantineError(UserError):
     """The record of quarantined spans cannot be used, or names no such span."""
 
 
@@ -59,8 +60,9 @@ def read_quarantine(address: str) -> dict[int, Entry]:
         return {}
     except (OSError, ValueError) as error:
         raise QuarantineError(
-            f"{address!r} cannot be read ({_reason(error)}). Expected what the pipeline wrote: "
-            "repair it, or delete it to release every span."
+            f"cannot be read ({_reason(error)}), expected what the pipeline wrote",
+            address,
+            "repair it, or delete it to release every span",
         ) from error
 
 
@@ -85,7 +87,9 @@ def release(address: str, span: int) -> Entry:
     entries = read_quarantine(address)
     if span not in entries or entries[span].released:
         held = ", ".join(str(s) for s, entry in sorted(entries.items()) if not entry.released)
-        raise QuarantineError(f"span {span} is not quarantined; quarantined are: {held or 'none'}")
+        raise QuarantineError(
+            f"span {span} is not quarantined; quarantined are: {held or 'none'}", address
+        )
     entries[span] = replace(entries[span], released=True)
     _write(address, entries)
     return entries[span]

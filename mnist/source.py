@@ -17,6 +17,7 @@ import filelock
 import numpy as np
 import platformdirs
 
+from errors import UserError
 from mnist import idx
 from mnist.mirrors import MNIST_FILES, Download, MirrorsError, RemoteFile
 from mnist.spans import SpanError, list_spans
@@ -33,7 +34,7 @@ _OTHER_SOURCE = "name a folder that holds MNIST with --data-dir or MNIST_DATA_DI
 _log = logging.getLogger(__name__)
 
 
-class DataSourceError(Exception):
+class DataSourceError(UserError):
     """No data could be had in the way asked for; the message says what was tried and what to do."""
 
 

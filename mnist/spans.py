@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from errors import UserError
 from mnist import files, idx
 
 MARKER = "_SUCCESS"
@@ -32,12 +33,12 @@ _LISTED_NAMES = 12
 _CHUNK_BYTES = 1 << 20
 _GZIP_TRAILER_BYTES = 8
 _EXPECTED_FILES = (
-    "Expected train-images-idx3-ubyte and train-labels-idx1-ubyte, and optionally "
+    "train-images-idx3-ubyte and train-labels-idx1-ubyte, and optionally "
     "t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, each plain or as .gz"
 )
 
 
-class SpanError(ValueError):
+class SpanError(UserError):
     """A data folder does not hold the span asked for; the message says what it does hold."""
 
 
@@ -99,9 +100,10 @@ def open_folder(data_dir: str) -> DataFolder:
     folders = sorted(name for name in entries if entries[name] and _number(name) is not None)
     if training and folders:
         raise SpanError(
-            f"{data_dir!r} holds both training files ({_some(training)}) and span folders "
-            f"({_some(folders)}), so which are meant is unclear. Move the files into a span folder "
-            "of their own."
+            f"holds both training files ({_some(training)}) and span folders ({_some(folders)}), "
+            "so which are meant is unclear",
+            data_dir,
+            "move the files into a span folder of their own",
         )
     if flat and not folders:
         return DataFolder({1: data_dir}, is_flat=True)
@@ -109,8 +111,10 @@ def open_folder(data_dir: str) -> DataFolder:
         inner = _inner_folder(data_dir, entries)
         if inner is None:
             raise SpanError(
-                f"{data_dir!r} holds no MNIST data. {_EXPECTED_FILES}; or folders named span-<N>, "
-                f"N a whole number, with such files. Found: {_some(sorted(entries))}."
+                f"holds no MNIST data; found: {_some(sorted(entries))}",
+                data_dir,
+                f"put there {_EXPECTED_FILES}; or folders named span-<N>, N a whole number, with "
+                "such files",
             )
         return DataFolder({1: inner}, is_flat=True)
     misnamed = {name for name in entries if name.lower().startswith("span")} - set(folders)
@@ -155,7 +159,7 @@ def resolve_span(data_dir: str, span: int | None) -> SpanFiles:
     number = max(spans) if span is None else span
     if number not in spans:
         raise SpanError(
-            f"{data_dir!r} has no span {number}. Expected one of: {_some(list(map(str, spans)))}."
+            f"has no span {number}", data_dir, f"choose one of {_some(list(map(str, spans)))}"
         )
     return find_files(number, spans[number])
 
@@ -244,8 +248,9 @@ def _entries(directory: str) -> dict[str, bool]:
         return files.entries(directory, _matters)
     except OSError as error:
         raise SpanError(
-            f"{directory!r} cannot be listed ({error.strerror or error}). Expected a folder with "
-            "MNIST's files. Check the path and who may read it."
+            f"cannot be listed ({error.strerror or error}), expected a folder with MNIST's files",
+            directory,
+            "check the path and who may read it",
         ) from error
 
 
@@ -278,8 +283,9 @@ def _by_number(data_dir: str, folders: Sequence[str]) -> dict[int, str]:
     for number, name in sorted((_number(name) or 0, name) for name in folders):
         if number in spans:
             raise SpanError(
-                f"{data_dir!r} has two folders for span {number}: "
-                f"{os.path.basename(spans[number])} and {name}. Expected one: rename the other."
+                f"has two folders for span {number}: {os.path.basename(spans[number])} and {name}",
+                data_dir,
+                "rename one of them",
             )
         spans[number] = os.path.join(data_dir, name)
     return spans
@@ -304,8 +310,10 @@ def _find(directory: str, entries: dict[str, bool], role: str) -> str | None:
         return paths[0]
     if len(present) > 1:
         raise SpanError(
-            f"{directory!r} holds the {role} more than once, and not as a .gz and what it holds: "
-            f"{_some(present)}. Expected one: remove the others."
+            f"holds the {role} more than once, and not as a .gz and what it holds: "
+            f"{_some(present)}",
+            directory,
+            "remove all but one",
         )
     return paths[0] if paths else None
 
@@ -327,8 +335,9 @@ def _is_unpacked(plain: str, archive: str) -> bool:
 
 def _missing(directory: str, entries: dict[str, bool], role: str) -> SpanError:
     return SpanError(
-        f"{directory!r} lacks {_names(role)[0]}, plain or as .gz. {_EXPECTED_FILES} (both of a "
-        f"pair or neither). Found: {_some(sorted(entries))}."
+        f"lacks {_names(role)[0]}, plain or as .gz; found: {_some(sorted(entries))}",
+        directory,
+        f"put there {_EXPECTED_FILES} (both of a pair or neither)",
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from errors import UserError
 from mnist.digits import Digits, read_digits
 from mnist.spans import SpanFiles
 from mnist.windows import Window
@@ -17,16 +18,14 @@ NEAR_EMPTY_SHARE = 0.01
 """A class with a smaller share of a span's digits is near-empty; MNIST's rarest has 0.09."""
 
 
-class SplitError(ValueError):
+class SplitError(UserError):
     """A split would be empty.
 
     Attributes:
         span: The span at fault; None where it may be another.
     """
 
-    def __init__(self, message: str, span: int | None = None) -> None:
-        super().__init__(message)
-        self.span = span
+    span: int | None = None
 
 
 @dataclass(frozen=True)
@@ -105,11 +104,12 @@ def join_spans(window: Window, eval_share: float) -> Joined:
         )
     splits = {TRAIN: _concatenate(kept)} | splits
     if not len(splits[TRAIN]):
-        raise SplitError(
-            "no digit is left to train on: each is in an eval or test split too. Check that the "
-            "t10k- files are not copies of the train- files.",
-            None if window.test else window.newest,
+        error = SplitError(
+            "no digit is left to train on: each is in an eval or test split too",
+            fix="check that the t10k- files are not copies of the train- files",
         )
+        error.span = None if window.test else window.newest
+        raise error
     return Joined(splits, tuple(counts))
 
 
@@ -137,12 +137,14 @@ def load_splits(files: SpanFiles, eval_share: float, fingerprint: str = "") -> d
         return {TRAIN: train, EVAL: held_out_files[0]}
     held_out = image_keys(train.images) / 2.0**64 < eval_share
     if held_out.all() or not held_out.any():
-        raise SplitError(
-            f"span {files.span} in {files.directory} has {len(train)} digits and no t10k- files; "
-            f"holding out {eval_share:.0%} of them leaves a split empty. Add the t10k- files or "
-            "change data.eval_share.",
-            files.span,
+        error = SplitError(
+            f"span {files.span} has {len(train)} digits and no t10k- files, and holding out "
+            f"{eval_share:.0%} of the digits leaves a split empty",
+            files.directory,
+            "add the t10k- files or change data.eval_share",
         )
+        error.span = files.span
+        raise error
     return {
         TRAIN: Digits(train.images[~held_out], train.labels[~held_out]),
         EVAL: Digits(train.images[held_out], train.labels[held_out]),

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from errors import UserError
 from mnist.completeness import SpanState, examine
 from mnist.idx import IdxError
 from mnist.quarantine import Entry
@@ -22,12 +23,11 @@ from mnist.spans import (
 
 SYNTAX = "latest, rolling:N (the newest N), all, or static:A-B (also static:1,4-6)"
 _RANGE = "[0-9]{1,19}(-[0-9]{1,19})?"
-_LISTED_SPANS = 3
 _RELEASE = "`python local_runner.py release {span}` lets it through"
 
 
-class WindowError(ValueError):
-    """A window is not written as it should be."""
+class WindowError(UserError, ValueError):
+    """A window is not written as it should be; a ValueError, which a pydantic validator needs."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def parse_window(text: str) -> Request:
         named = tuple((int(first), int(last or first)) for first, _, last in ends)
         if all(first <= last <= MAX_SPAN for first, last in named):
             return Request(named=named)
-    raise WindowError(f"{text!r} is no window of spans. Expected {SYNTAX}")
+    raise WindowError(f"{text!r} is no window of spans, expected {SYNTAX}")
 
 
 class FixedTest(NamedTuple):
@@ -146,7 +146,7 @@ def resolve_window(
             test split cannot be read.
     """
     if span is not None and window != "latest":
-        raise WindowError(f"span {span} and window {window!r} are both given. Expected one of them")
+        raise WindowError(f"span {span} and window {window!r} are both given, expected one of them")
     request = Request(named=((span, span),)) if span is not None else parse_window(window)
     folder = open_folder(data_dir)
     named = _named(data_dir, request, list(folder.spans))
@@ -169,10 +169,12 @@ def resolve_window(
         if len(chosen) == request.newest:
             break
     if not chosen:
-        lines = [f"  - span {state.span} is {state.state}: {state.why}" for state in refused]
-        more = f"  and {len(lines) - _LISTED_SPANS} more: `python local_runner.py data` lists all"
-        shown = [*lines[:_LISTED_SPANS], *([more] if len(lines) > _LISTED_SPANS else [])]
-        raise SpanError("\n".join([f"{data_dir!r} has no span that can be used:", *shown]))
+        raise SpanError(
+            "has no span that can be used",
+            data_dir,
+            "`python local_runner.py data` shows the state of each",
+            [f"span {state.span} is {state.state}: {state.why}" for state in refused],
+        )
     return Window(
         tuple(reversed(chosen)),
         _find_test(data_dir),
@@ -204,8 +206,10 @@ def reopen_window(data_dir: str, name: str, content: str) -> Window:
         fingerprints.append(last)
     if last.startswith("test:") != (test is not None) or len(numbers) != len(fingerprints):
         raise SpanError(
-            f"{data_dir!r} no longer holds the spans with which the run began. Expected {name}, "
-            "and the test split as it was. Run again."
+            f"no longer holds the spans with which the run began: {name}, and the test split as "
+            "it was",
+            data_dir,
+            "run again",
         )
     return Window(
         tuple(
@@ -229,7 +233,7 @@ def _named(data_dir: str, request: Request, known: list[int]) -> list[int]:
         if not inside:
             wanted = f"span {first}" if first == last else f"span from {first} to {last}"
             there = ", ".join(map(str, known[-12:]))
-            raise SpanError(f"{data_dir!r} has no {wanted}. Expected one of: {there}.")
+            raise SpanError(f"has no {wanted}", data_dir, f"choose one of {there}")
         found |= inside
     return sorted(found)
 
@@ -240,4 +244,4 @@ def _unusable(state: SpanState) -> Exception:
     if state.state == "incomplete":
         return SpanError(f"span {state.span} is not complete: {state.why}")
     remedy = _RELEASE.format(span=state.span)
-    return SpanError(f"span {state.span} is quarantined: {state.why}. {remedy}.")
+    return SpanError(f"span {state.span} is quarantined: {state.why}", fix=remedy)

@@ -1,7 +1,9 @@
 """Errors about versions."""
 
+from errors import UserError
 
-class RegistryError(RuntimeError):
+
+class RegistryError(UserError):
     """A version cannot be found, made or removed."""
 
 

@@ -43,8 +43,9 @@ def locked(base: _Base) -> Iterator[None]:
         lock.acquire()
     except filelock.Timeout:
         raise RegistryError(
-            f"another process has been changing the versions in {base} for {_LOCK_SECONDS:g} s. "
-            f"See which one holds {lock.lock_file} (`fuser`), and end it if it hangs."
+            f"another process has been changing the versions here for {_LOCK_SECONDS:g} s",
+            str(base),
+            f"see which one holds {lock.lock_file} (`fuser`), and end it if it hangs",
         ) from None
     try:
         for path in leftovers(base):
@@ -148,4 +149,4 @@ def _write(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     if path.read_bytes() != content:
-        raise RegistryError(f"{path} differs from what was written to it; check the disk")
+        raise RegistryError("differs from what was written to it", str(path), "check the disk")

@@ -45,7 +45,7 @@ def add_to_store(base: str, contents: Mapping[str, bytes], model: str) -> int:
         address = os.path.join(version_address(base, version), path)
         storage.write(address, uploaded[path])
         if storage.read(address) != uploaded[path]:
-            raise RegistryError(f"{address} differs from what was uploaded; push again")
+            raise RegistryError("differs from what was uploaded", address, "push again")
     return version
 
 
@@ -64,7 +64,7 @@ def _claim(base: str) -> int:
             return version
         storage.remove(claim)
         version += 1 + uuid.uuid4().int % 10
-    raise RegistryError(f"no version in {base} could be claimed in {_TRIES} tries; push again")
+    raise RegistryError(f"no version could be claimed in {_TRIES} tries", base, "push again")
 
 
 def _remove_abandoned(base: str) -> None:

@@ -39,7 +39,7 @@ def push(
     """
     contents, address = read_files(model_dir), os.fspath(base)
     if SAVED_MODEL not in contents:
-        raise RegistryError(f"{model_dir} holds no {SAVED_MODEL}. Expected a SavedModel.")
+        raise RegistryError(f"holds no {SAVED_MODEL}, expected a SavedModel", str(model_dir))
     model, contents = fingerprint(contents), contents | dict(extra_files or {})
     if not storage.is_local(address):
         return _serving(address, model) or add_to_store(address, contents, model)
@@ -85,6 +85,6 @@ def _refuse_rolled_back(base: str, model: str) -> None:
     if event is not None:
         raise RolledBackError(
             f"this model was version {event.version}, which was rolled back from on "
-            f"{event.at:%Y-%m-%d %H:%M}: {event.reason}. Train another, or serve it again with "
-            f"`local_runner.py rollback {event.version}`."
+            f"{event.at:%Y-%m-%d %H:%M}: {event.reason}",
+            fix=f"train another, or serve it again with `local_runner.py rollback {event.version}`",
         )

@@ -35,8 +35,9 @@ def roll_back(base: _Base, version: int | None, reason: str) -> Event:
         folder = version_dir(base, target)
         if not is_intact(folder):
             raise RegistryError(
-                f"the files in {folder} are not those that were pushed. Choose another version: "
-                "`local_runner.py models` lists them."
+                "the files are not those that were pushed",
+                str(folder),
+                "choose another version: `local_runner.py models` lists them",
             )
         left, served = model_of(version_dir(base, newest)), model_of(folder)
         made = add_version(base, read_files(folder), served, copy_of=target, reason=reason)
@@ -70,8 +71,8 @@ def retire(base: _Base, version: int, reason: str) -> None:
         _require(base, version)
         if version == list_versions(base)[-1]:
             raise RegistryError(
-                f"version {version} is the newest and is served. Roll back first "
-                "(`local_runner.py rollback`), or push another."
+                f"version {version} is the newest and is served",
+                fix="roll back first (`local_runner.py rollback`), or push another",
             )
         add_event(base, Event(event="retire", at=now(), version=version, reason=reason))
         remove_version(base, version)
@@ -87,17 +88,17 @@ def _version_before(base: _Base) -> int:
         if model != served and left_by_rollback(base, model) is None and is_intact(folder):
             return version
     raise RegistryError(
-        f"there is no version before {newest} in {base} to roll back to, other than those rolled "
-        "back from"
+        f"there is no version before {newest} to roll back to, other than those rolled back from"
         if older
-        else f"version {newest} is the only one in {base}: there is none to roll back to"
+        else f"version {newest} is the only one: there is none to roll back to",
+        str(base),
     )
 
 
 def _require_versions(base: _Base) -> list[int]:
     versions = list_versions(base)
     if not versions:
-        raise RegistryError(f"there is no version in {base}")
+        raise RegistryError("there is no version", str(base))
     return versions
 
 
@@ -105,4 +106,4 @@ def _require(base: _Base, version: int) -> None:
     versions = _require_versions(base)
     if version not in versions:
         known = ", ".join(map(str, versions))
-        raise RegistryError(f"there is no version {version} in {base}; there are {known}")
+        raise RegistryError(f"there is no version {version}; there are {known}", str(base))

@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from errors import UserError
 from registry.layout import list_versions
 from serving import log
 from serving.app import create_app
@@ -40,7 +41,7 @@ _MAX_RPCS = 4096  # an open call whose message does not come counts, and has no 
 _M_ARENA_MAX = -8  # malloc.h
 
 
-class ServeError(Exception):
+class ServeError(UserError):
     """The server cannot start; the message says why."""
 
 
@@ -179,12 +180,13 @@ def _require_version(base: Path) -> None:
     try:
         versions = list_versions(base)
     except OSError as error:
-        raise ServeError(f"{base} cannot be listed: {error.strerror}.") from None
+        raise ServeError(f"cannot be listed: {error.strerror}", str(base)) from None
     if not versions:
         raise ServeError(
-            f"{base} holds no version of a model. Expected folders named by numbers, as a run of "
-            "the pipeline pushes them: `python local_runner.py run`, or name the folder of "
-            "another output with --output-dir."
+            "holds no version of a model, expected folders named by numbers",
+            str(base),
+            "push one with `python local_runner.py run`, or name another output folder with "
+            "--output-dir",
         )
 
 
@@ -200,7 +202,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ServeError(
-            f"cannot listen on {host}, port {port}: {reason}. Choose another with --port or --host."
+            f"cannot listen: {reason}", f"{host}, port {port}", "choose another --port or --host"
         ) from None
     return listening
 
@@ -213,8 +215,9 @@ def _bind_grpc(server: grpc.aio.Server, host: str, port: int) -> str:
         bound = 0
     if not bound:
         raise ServeError(
-            f"cannot listen on {host}, port {port}, for gRPC: it is in use or not allowed. Choose "
-            "another with --grpc-port."
+            "cannot listen for gRPC: the port is in use or not allowed",
+            f"{host}, port {port}",
+            "choose another --grpc-port",
         )
     return f"{shown}:{bound}"
 

@@ -20,6 +20,7 @@ from components.data_gate.judge import Verdict, judge_span
 from components.data_gate.served import Served, find_served
 from components.data_gate.settings import GateSettings
 from components.data_gate.statistics import DataStatistics, Digits, class_means, describe, join
+from errors import UserError
 from mnist.quarantine import quarantine, read_quarantine
 from mnist.records import read_spans
 
@@ -28,8 +29,8 @@ _LONGEST_REASON = 1000
 _progress_log = logging.getLogger("mnist_gan.progress")
 
 
-class DataRejectedError(ValueError):
-    """The data is not fit to train on."""
+class DataRejectedError(UserError):
+    """The data is not fit to train on; `findings` has each anomaly and fault."""
 
 
 class Executor(base_executor.BaseExecutor):
@@ -55,8 +56,8 @@ class Executor(base_executor.BaseExecutor):
             URI of the record, "" for none.
 
         Raises:
-          DataRejectedError: when a split has an anomaly or a span is at fault; the message names
-            span or split, feature, what was seen, what was expected, and what to do.
+          DataRejectedError: when a split has an anomaly or a span is at fault; a finding names
+            span or split, feature, what was seen and what was expected.
         """
         artifacts = {
             name: artifact_utils.get_single_instance(found)
@@ -76,7 +77,7 @@ class Executor(base_executor.BaseExecutor):
         _let_released_through(verdicts, spans, address)
         if found or any(verdict.anomalies or verdict.faults for verdict in verdicts):
             run = self._context.pipeline_run_id if self._context else None
-            raise DataRejectedError(_reject(found, verdicts, spans, artifacts, address, run or ""))
+            raise _reject(found, verdicts, spans, artifacts, address, run or "")
         for line in (line for verdict in verdicts for line in verdict.warnings):
             _progress_log.warning(line)
         digits = join([part for by_split in parts.values() for part in by_split.values()])
@@ -126,7 +127,7 @@ def _reject(
     artifacts: Mapping[str, Any],
     address: str,
     run: str,
-) -> str:
+) -> DataRejectedError:
     """Quarantines the spans at fault and says what is wrong."""
     faults = {each.span: each.anomalies + each.faults for each in verdicts}
     in_spans = [line for line in found if not line.startswith("test: ")]
@@ -140,23 +141,22 @@ def _reject(
         span: (fingerprints[span], "; ".join(each)[:_LONGEST_REASON])
         for span, each in sorted(faults.items())
     }
-    said = "\n".join(f"  - {line}" for line in lines)
-    parts = [
-        "the data is not fit to train on; the run stops before it does.",
-        said,
-        f"To look closer: tfdv.visualize_statistics on the statistics in "
-        f"{artifacts['statistics'].uri}, tfdv.display_anomalies on {artifacts['anomalies'].uri}.",
-    ]
-    if found:
-        parts.append("If the data is right, change pipeline/schema/schema.pbtxt.")
+    fixes = []
     if address and held:
         quarantine(address, held, run)
-        names = ", ".join(map(str, held))
-        parts.append(
-            f"Quarantined: span {names}, in {address}; later runs leave it out. If it is right, "
-            "let it through with `python local_runner.py release SPAN`."
+        fixes.append(
+            f"span {', '.join(map(str, held))} is quarantined, and later runs leave it out; if it "
+            "is right, let it through with `python local_runner.py release SPAN`"
         )
-    return "\n".join(parts)
+    if found:
+        fixes.append("if the data is right, change pipeline/schema/schema.pbtxt")
+    return DataRejectedError(
+        "the data is not fit to train on",
+        f"{artifacts['statistics'].uri} (tfdv.visualize_statistics), "
+        f"{artifacts['anomalies'].uri} (tfdv.display_anomalies)",
+        "; ".join(fixes),
+        lines,
+    )
 
 
 def _document(

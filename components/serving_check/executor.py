@@ -14,20 +14,23 @@ from tfx.types import artifact_utils
 from tfx.utils import path_utils
 
 import storage
+from errors import UserError
 
 _PROBE = os.path.join(os.path.dirname(__file__), "probe.py")
 _POLL_SECONDS = 0.1
 
 
-class NotServableError(RuntimeError):
+class NotServableError(UserError):
     """The exported model does not load or does not keep to the serving contract."""
 
-    def __init__(self, model_dir: str, reason: str) -> None:
-        super().__init__(
-            f"the model in {model_dir} cannot be served: {reason}\n"
-            "Nothing is pushed. The contract is docs/serving-contract.md, and export_generator of "
-            "models/gan/export.py keeps to it."
-        )
+
+def _not_servable(model_dir: str, reason: str) -> NotServableError:
+    return NotServableError(
+        f"the model cannot be served, and is not pushed: {reason}",
+        model_dir,
+        "export it with export_generator of models/gan/export.py, which keeps to the contract in "
+        "docs/serving-contract.md",
+    )
 
 
 class Executor(base_executor.BaseExecutor):
@@ -64,7 +67,7 @@ class Executor(base_executor.BaseExecutor):
         )
         allowed = exec_properties["max_latency_ms"]
         if measured["latency_ms"] > allowed:
-            raise NotServableError(
+            raise _not_servable(
                 model_dir,
                 f"serving_default takes {measured['latency_ms']:.0f} ms for one image, and "
                 f"{allowed:g} are allowed (serving_check.max_latency_ms)",
@@ -106,7 +109,7 @@ def probe(model_dir: str, timeout_seconds: float, memory_gib: float) -> dict[str
     found = json.loads(printed[-1]) if printed else {}
     if process.returncode:
         last = logged[-1] if logged else f"exit status {process.returncode}"
-        raise NotServableError(model_dir, found.get("error", last))
+        raise _not_servable(model_dir, found.get("error", last))
     return found | {"peak_gib": peak}
 
 
@@ -123,13 +126,13 @@ def _watch(
     while process.poll() is None:
         peak = max(peak, watched.memory_info().rss / 2**30)
         if peak > memory_gib:
-            raise NotServableError(
+            raise _not_servable(
                 model_dir,
                 f"it took {peak:.1f} GiB when it was loaded and called, and {memory_gib:g} are "
                 "allowed (serving_check.memory_gib)",
             )
         if time.monotonic() > end:
-            raise NotServableError(
+            raise _not_servable(
                 model_dir,
                 f"it was not loaded and called within {timeout_seconds:g} s "
                 "(serving_check.timeout_seconds)",

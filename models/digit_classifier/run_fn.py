@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 import storage
+from errors import UserError
 from mnist.records import load_split
 from models.digit_classifier.settings import ClassifierSettings
 from models.digit_classifier.training import ClassifierTrainer, accuracy
@@ -19,7 +20,7 @@ _REPORT_SECONDS = 5.0
 _progress_log = logging.getLogger("mnist_gan.progress")
 
 
-class ClassifierTooWeakError(RuntimeError):
+class ClassifierTooWeakError(UserError):
     """The classifier's features would not measure anything."""
 
 
@@ -42,8 +43,9 @@ def run_fn(fn_args: Any) -> None:
     if seen < settings.min_accuracy:
         raise ClassifierTooWeakError(
             f"the digit classifier is right on {seen:.2%} of the eval split, expected at least "
-            f"{settings.min_accuracy:.2%} (classifier.min_accuracy). Raise classifier.steps, or "
-            f"look at the data: {len(labels)} training digits."
+            f"{settings.min_accuracy:.2%}",
+            "classifier.min_accuracy",
+            f"raise classifier.steps, or look at the data: {len(labels)} training digits",
         )
     _progress_log.info(f"accuracy on the eval split {seen:.2%}")
     text = json.dumps({"accuracy": seen, **settings.model_dump()}, indent=2)

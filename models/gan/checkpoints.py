@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 import storage
+from errors import UserError
 
 _FORMAT = 3
 _STATE = "state"
@@ -33,8 +34,10 @@ _CHUNK_BYTES = 1 << 20
 _log = logging.getLogger("mnist_gan.progress")
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be saved or restored; the message says why."""
+class CheckpointError(UserError):
+    """A checkpoint cannot be saved or restored."""
+
+    exit_status = 1
 
 
 class BrokenStateError(Exception):
@@ -123,9 +126,10 @@ class Checkpoints:
             self._write(f"{self.directory}/{new}", step, extra)
         except (OSError, tf.errors.OpError) as error:
             raise CheckpointError(
-                f"cannot save the checkpoint of step {step} in {self.directory}: {_reason(error)}. "
-                "Free some space or check the permissions, and start the same run again: it "
-                "resumes from the newest checkpoint."
+                f"cannot save the checkpoint of step {step}: {_reason(error)}",
+                self.directory,
+                "free some space or check the permissions, and start the same run again: it "
+                "resumes from the newest checkpoint",
             ) from error
         for name in [*complete, new][: -self._keep]:
             _remove(f"{self.directory}/{name}")
@@ -154,8 +158,9 @@ class Checkpoints:
                 continue
             except OSError as error:
                 raise CheckpointError(
-                    f"cannot read the checkpoint {folder}: {_reason(error)}. Once it can be read, "
-                    "start the same run again: it resumes from there."
+                    f"cannot read the checkpoint: {_reason(error)}",
+                    folder,
+                    "make it readable and start the same run again: it resumes from there",
                 ) from error
             self._check(folder, values)
             for variable_name, variable in self._variables.items():
@@ -182,8 +187,9 @@ class Checkpoints:
             return self._folders()
         except (OSError, tf.errors.OpError) as error:
             raise CheckpointError(
-                f"cannot list the checkpoints in {self.directory}: {_reason(error)}. "
-                "It must be a readable folder."
+                f"cannot list the checkpoints: {_reason(error)}",
+                self.directory,
+                "make it a readable folder",
             ) from error
 
     def _is_complete(self, name: str) -> bool:
@@ -203,8 +209,9 @@ class Checkpoints:
         mismatch = find_mismatch(values, self._variables)
         if mismatch:
             raise CheckpointError(
-                f"the checkpoint {folder} holds {mismatch}. Remove {self.directory} to train from "
-                "the start."
+                f"the checkpoint holds {mismatch}",
+                folder,
+                f"remove {self.directory} to train from the start",
             )
 
 

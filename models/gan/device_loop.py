@@ -5,14 +5,17 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from errors import UserError
 from models.gan.batches import TrainingData
 from models.gan.devices import choose_xla
 from models.gan.state import GanState
 from models.gan.update import SCALARS, update_networks
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(UserError):
     """Training diverged: a loss or a logit is NaN or infinite."""
+
+    exit_status = 1
 
 
 class DeviceLoop:
@@ -74,9 +77,9 @@ class DeviceLoop:
         if not np.isfinite(means).all():
             values = ", ".join(f"{name} {value:g}" for name, value in scalars.items())
             raise NonFiniteLossError(
-                f"training diverged before step {int(self._gan.step.numpy())}: {values}. Lower "
-                "train.generator_learning_rate and train.discriminator_learning_rate, raise "
-                "train.r1_weight, or choose another train.loss."
+                f"training diverged before step {int(self._gan.step.numpy())}: {values}",
+                fix="lower train.generator_learning_rate and train.discriminator_learning_rate, "
+                "raise train.r1_weight, or choose another train.loss",
             )
         return scalars
 

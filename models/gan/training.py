@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from errors import UserError
 from models.gan.averaged import AveragedGenerator
 from models.gan.batches import TrainingData
 from models.gan.budget import Budget, Interval
@@ -21,8 +22,10 @@ from models.gan.validation import Validation, ValidationMetrics, ValidationSet
 from models.gan.warm_start import TrainingLineage, WarmStart
 
 
-class InterruptedTrainingError(RuntimeError):
-    """A training was asked to stop, and stopped with its state in a checkpoint."""
+class InterruptedTrainingError(UserError):
+    """SIGTERM stopped the training, with its state in a checkpoint."""
+
+    exit_status = 143
 
 
 @dataclass(frozen=True)
@@ -251,8 +254,9 @@ def _restore(training: Training, checkpoints: Checkpoints | None) -> float:
     [step] = training.workers.agree(float(training.step))
     if step != training.step:
         raise CheckpointError(
-            f"this worker resumes the training at step {training.step}, and other workers at "
-            f"another step: {checkpoints.directory} must be a folder that all workers share"
+            f"this worker resumes the training at step {training.step}, and others at another step",
+            checkpoints.directory,
+            "name a folder that all workers share",
         )
     if not found:
         return 0.0

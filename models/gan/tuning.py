@@ -35,6 +35,7 @@ from pydantic import ValidationError
 from tfx import v1 as tfx
 
 import storage
+from errors import UserError
 from mnist.records import load_split
 from models.digit_classifier.features import FeatureExtractor
 from models.gan.checkpoints import Checkpoints, checkpoint_key
@@ -61,7 +62,7 @@ _FILE = "search.json"
 _progress_log = logging.getLogger("mnist_gan.progress")
 
 
-class SearchError(RuntimeError):
+class SearchError(UserError):
     """The search has no result, or its state cannot be saved."""
 
 
@@ -307,9 +308,10 @@ class _GanTuner(BaseTuner):
             storage.write(f"{self._state_dir}/{_FILE}", json.dumps(content).encode())
         except (OSError, tf.errors.OpError) as error:
             raise SearchError(
-                f"cannot save the search in {self._state_dir}: {error}. Free some space or check "
-                "the permissions, and start the same run again: it resumes from the last saved "
-                "trial."
+                f"cannot save the search: {error}",
+                self._state_dir,
+                "free some space or check the permissions, and start the same run again: it "
+                "resumes from the last saved trial",
             ) from error
 
     def _restore(self) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 import storage
+from errors import UserError
 from models.gan.checkpoints import (
     MANIFEST,
     BrokenStateError,
@@ -28,7 +29,7 @@ Mode = Literal["none", "served", "auto"]
 _log = logging.getLogger("mnist_gan.progress")
 
 
-class WarmStartError(RuntimeError):
+class WarmStartError(UserError):
     """`train.warm_start` is `served`, and the served version has no state to start from."""
 
 
@@ -197,9 +198,10 @@ def find_warm_start_state(
             _log.warning(f"cold start, because version {version} allows no warm start: {error}")
             return None
         raise WarmStartError(
-            f"train.warm_start=served, and version {version} in {folder} allows no warm "
-            f"start: {error}. Train with the settings in that version's model card, or set "
-            "train.warm_start to auto, which falls back to a cold start, or to none."
+            f"train.warm_start is served, and version {version} allows no warm start: {error}",
+            folder,
+            "train with the settings in that version's model card, or set train.warm_start to "
+            "auto, which falls back to a cold start, or to none",
         ) from None
 
 

@@ -1,36 +1,40 @@
-"""The spans of a data folder on the terminal, and letting a quarantined one through."""
+"""`local_runner.py data` and `release`: the spans of a data folder."""
 
-import numpy as np
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from typing import TYPE_CHECKING, Annotated
 
-from mnist.completeness import SpanState, examine
-from mnist.digits import forget_digits, read_digits
-from mnist.idx import IdxError, read_labels
-from mnist.quarantine import Entry, QuarantineError, read_quarantine, release
-from mnist.spans import SpanError, find_test_files, open_folder
-from pipeline.local import history
-from pipeline.local.paths import Places, UsageError
-from pipeline.local.window import find_data, quarantine_file
-from pipeline.settings.resolution import Resolved
+import typer
+
+from pipeline.cli.options import DataDir, OutputDir, resolve_options
+
+if TYPE_CHECKING:
+    from mnist.completeness import SpanState
+    from pipeline.local.paths import Places
 
 _RUNS, _WIDTH = 1000, 100
 _COLORS = {"complete": "green", "incomplete": "yellow", "damaged": "red", "quarantined": "red"}
 
 
-def show_data(resolved: Resolved) -> None:
-    """Prints a table of the spans, newest first: counts, shares of digits, state, when used.
+def data(data_dir: DataDir = None, output_dir: OutputDir = None) -> None:
+    """Show the spans of the data: counts, digits, state, last use.
 
-    Raises:
-      DataSourceError, SpanError: when there is no data to show.
-      UsageError: when the quarantine cannot be read.
+    Example: python local_runner.py data --data-dir /data/mnist
     """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from mnist.completeness import examine
+    from mnist.quarantine import read_quarantine
+    from mnist.spans import find_test_files, open_folder
+    from pipeline.local.paths import Places
+    from pipeline.local.window import find_data, quarantine_file
+
+    resolved = resolve_options(output_dir=output_dir, data_dir=data_dir)
     # Where there is less room the terminal breaks the lines, and no column is.
     console, source = Console(width=max(Console().width, _WIDTH)), find_data(resolved)
     console.print(escape(source.description), soft_wrap=True, highlight=False)
     places = Places.of(resolved.settings)
-    used, held = _used(places), _quarantine(places)
+    used, held = _used(places), read_quarantine(quarantine_file(places))
     folder = open_folder(source.directory)
     settle = 0.0 if folder.is_flat else resolved.settings.data.settle_seconds
     headings = ("span", "train", "eval", "% of 0 to 9", "fingerprint", "state", "last used")
@@ -47,50 +51,41 @@ def show_data(resolved: Resolved) -> None:
         console.print(f"[red]✗[/] {escape(line)}", soft_wrap=True, highlight=False)
     test = find_test_files(source.directory)
     if test:
-        console.print(f"Fixed test split: {_test_count(test[1])}", soft_wrap=True, highlight=False)
+        text = f"Fixed test split: {escape(_test_count(test[1]))}"
+        console.print(text, soft_wrap=True, highlight=False)
 
 
-def release_span(resolved: Resolved, span: int) -> None:
-    """Lets a quarantined span through and says what it was held for.
+def release(
+    span: Annotated[int, typer.Argument(min=0)],
+    output_dir: OutputDir = None,
+) -> None:
+    """Let later runs train on a quarantined span after all.
 
-    Raises:
-      UsageError: when it is not quarantined.
+    This holds as long as the span's files stay as they are.
+
+    Example: python local_runner.py release 12
     """
-    places = Places.of(resolved.settings)
-    try:
-        entry = release(quarantine_file(places), span)
-    except (QuarantineError, OSError) as error:
-        raise UsageError(str(error)) from error
-    print(f"Released span {span}, held since {entry.when} for: {entry.reason}")
+    from mnist.quarantine import release as release_span
+    from pipeline.local.paths import Places
+    from pipeline.local.window import quarantine_file
+
+    places = Places.of(resolve_options(output_dir=output_dir).settings)
+    entry = release_span(quarantine_file(places), span)
+    typer.echo(f"Released span {span}, held since {entry.when} for: {entry.reason}")
 
 
-def quarantine_lines(places: Places) -> list[str]:
-    """A line per span that is held, ascending.
-
-    Raises:
-      UsageError: when the quarantine cannot be read.
-    """
-    return [
-        f"span {span} is quarantined since {entry.when}: {entry.reason}"
-        for span, entry in sorted(_quarantine(places).items())
-        if not entry.released
-    ]
-
-
-def _quarantine(places: Places) -> dict[int, Entry]:
-    try:
-        return read_quarantine(quarantine_file(places))
-    except QuarantineError as error:
-        raise UsageError(str(error)) from error
-
-
-def _counts(state: SpanState) -> list[str]:
+def _counts(state: "SpanState") -> list[str]:
     """Train, eval, shares of digits and fingerprint, as far as the files can be read."""
+    import numpy as np
+
+    from errors import UserError
+    from mnist.digits import forget_digits, read_digits
+
     if state.files is None:
         return ["", "", "", ""]
     try:
         train, *held_out = read_digits(state.files.paths, state.fingerprint)
-    except (IdxError, SpanError):
+    except UserError:
         return ["", "", "", state.fingerprint[:12]]
     finally:
         forget_digits()
@@ -105,14 +100,18 @@ def _counts(state: SpanState) -> list[str]:
 
 
 def _test_count(path: str) -> str:
+    from mnist.idx import IdxError, read_labels
+
     try:
         return f"{len(read_labels(path)):,} digits beside the span folders"
     except IdxError as error:
-        return escape(str(error))
+        return str(error)
 
 
-def _used(places: Places) -> dict[str, str]:
+def _used(places: "Places") -> dict[str, str]:
     """When each span was last used by a run, by its fingerprint."""
+    from pipeline.local import history
+
     if not places.database.exists():
         return {}
     return {

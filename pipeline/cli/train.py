@@ -6,25 +6,25 @@ command line. Where `TF_CONFIG` names several workers they train together, on th
 
 import logging
 import os
-import signal
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from errors import UserError
+from pipeline.cli.errors import Command
+from pipeline.cli.options import Assignments, Preset, resolve_options
 
 if TYPE_CHECKING:
     from mnist.digits import Digits
     from pipeline.settings.sections import Settings
 
-FAILED, BAD_USAGE = 1, 2
-STOPPED = 128 + signal.SIGTERM
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@app.command()
+@app.command(cls=Command)
 def train(
     data_dir: Annotated[
         str, typer.Option(metavar="DIR", help="Folder or gs:// with the digits, seen by all.")
@@ -32,18 +32,8 @@ def train(
     output_dir: Annotated[
         str, typer.Option(metavar="DIR", help="Receives model/, run/, checkpoints/; seen by all.")
     ],
-    preset: Annotated[
-        str,
-        typer.Option(
-            help="Settings to start from: default, smoke, few_digits, best, gpu or classic."
-        ),
-    ] = "default",
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="SECTION.KEY=VALUE", help="Change one setting; may be repeated."
-        ),
-    ] = None,
+    preset: Preset = "default",
+    assignments: Assignments = None,
     classifier: Annotated[
         str | None,
         typer.Option(metavar="DIR", help="SavedModel that finds the best moment.  [default: none]"),
@@ -51,18 +41,14 @@ def train(
 ) -> None:
     """Train the GAN on the train split of a data folder, together with $TF_CONFIG's workers.
 
-    Exit status: 0 trained, 1 failed, 2 bad usage, 143 stopped by a signal with a checkpoint, from
-    which the same command goes on.
+    Exit status: 0 trained, 1 failed, 2 the command could not start as it was called, 143 stopped by
+    SIGTERM with a checkpoint: the same command resumes.
     """
-    from pipeline.settings.resolution import ConfigError, resolve
-
-    options = {"data.dir": (data_dir, "--data-dir"), "output_dir": (output_dir, "--output-dir")}
-    try:
-        settings = resolve(preset, assignments=assignments or (), options=options).settings
-    except ConfigError as error:
-        _fail(str(error), BAD_USAGE)
+    settings = resolve_options(preset, assignments, output_dir, data_dir).settings
     if settings.train.warm_start != "none":
-        _fail("train.warm_start: nothing is served here to begin with; set it to none", BAD_USAGE)
+        raise UserError(
+            "no version is served here to start from", "train.warm_start", "set it to none"
+        )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     with tempfile.TemporaryDirectory() as folder:
         records = Path(folder) / "train.gz"
@@ -71,15 +57,11 @@ def train(
 
 
 def _digits(settings: "Settings") -> "Digits":
-    from mnist.idx import IdxError
-    from mnist.spans import SpanError, resolve_span
-    from mnist.splits import TRAIN, SplitError, load_splits
+    from mnist.spans import resolve_span
+    from mnist.splits import TRAIN, load_splits
 
-    try:
-        files = resolve_span(settings.data.dir or "", settings.data.span)
-        return load_splits(files, settings.data.eval_share)[TRAIN]
-    except (SpanError, IdxError, SplitError) as error:
-        _fail(str(error), BAD_USAGE)
+    files = resolve_span(settings.data.dir or "", settings.data.span)
+    return load_splits(files, settings.data.eval_share)[TRAIN]
 
 
 def _write_records(digits: "Digits", path: Path) -> None:
@@ -94,10 +76,7 @@ def _write_records(digits: "Digits", path: Path) -> None:
 
 
 def _train(settings: "Settings", records: str, classifier: str | None) -> None:
-    from models.gan.checkpoints import CheckpointError
-    from models.gan.device_loop import NonFiniteLossError
     from models.gan.run_fn import run_fn
-    from models.gan.training import InterruptedTrainingError
 
     output_dir = settings.output_dir
     arguments = SimpleNamespace(
@@ -110,17 +89,7 @@ def _train(settings: "Settings", records: str, classifier: str | None) -> None:
             "checkpoints": os.path.join(output_dir, "checkpoints"),
         },
     )
-    try:
-        run_fn(arguments)
-    except InterruptedTrainingError as error:
-        _fail(str(error), STOPPED)
-    except (CheckpointError, NonFiniteLossError) as error:
-        _fail(str(error), FAILED)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(code)
+    run_fn(arguments)
 
 
 if __name__ == "__main__":

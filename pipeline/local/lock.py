@@ -34,7 +34,7 @@ def locked(places: Places) -> Iterator[None]:
     else is in them.
 
     Raises:
-      LockedError: when another holds it; the message says who, where and since when.
+      LockedError: when another holds it; it says who, where and since when.
       UsageError: when the folder cannot be written to.
     """
     path, owner = places.root / _LOCK, places.root / _OWNER
@@ -45,11 +45,16 @@ def locked(places: Places) -> Iterator[None]:
         lock.acquire()
     except filelock.Timeout:
         raise LockedError(
-            f"{_describe(owner)} is using {places.root}. Wait for it to end, or choose another "
-            "folder with --output-dir."
+            f"{_describe(owner)} is using this output folder",
+            str(places.root),
+            "wait for it to end, or choose another folder with --output-dir",
         ) from None
     except OSError as error:
-        raise UsageError(f"cannot write to the output folder {places.root}: {error}") from None
+        raise UsageError(
+            f"cannot write to the output folder: {error.strerror or error}",
+            str(places.root),
+            "choose another with --output-dir, or make room and give this user access",
+        ) from None
     try:
         with _described(owner):
             yield

@@ -23,7 +23,7 @@ _TRIES = 3
 
 
 class DatabaseError(UsageError):
-    """The metadata store cannot be used; the message names it and says what to do."""
+    """The metadata store cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -89,23 +89,24 @@ class Database:
         try:
             return PatientStore(self)
         except errors.StatusError as error:
-            raise DatabaseError(self.explain(error)) from error
+            raise self.unusable(error) from error
 
     @property
     def patience(self) -> float:
         """Seconds for which to try again; 0 for SQLite, which is there or is not."""
         return 0.0 if self.url is None else self.retry_seconds
 
-    def explain(self, error: Exception) -> str:
-        """Says in one message what is wrong with it."""
+    def unusable(self, error: Exception) -> DatabaseError:
+        """Says what is wrong with it."""
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if self.url is None:
-            return f"the metadata store {self} cannot be used: {said}"
-        return (
-            f"the metadata store {self} cannot be used: {said}. Is the server up, does the "
-            f"database exist, and is the password in ${PASSWORD_VARIABLE} (or the file that "
-            f"${PASSWORD_FILE_VARIABLE} names) right? The next run goes on from here."
+        fix = (
+            ""
+            if self.url is None
+            else "check that the server is up, that the database exists, and the password in "
+            f"${PASSWORD_VARIABLE} (or the file that ${PASSWORD_FILE_VARIABLE} names); the next "
+            "run resumes where this one ended"
         )
+        return DatabaseError(f"the metadata store cannot be used: {said}", str(self), fix)
 
 
 class PatientStore(ml_metadata.MetadataStore):
@@ -137,7 +138,7 @@ class PatientStore(ml_metadata.MetadataStore):
             retrying(super().__init__, config)
         except RuntimeError as error:
             self._patience = 0.0  # what comes now is only to end cleanly
-            raise DatabaseError(self._database.explain(error)) from error
+            raise self._database.unusable(error) from error
         self._is_lost = False
 
     def _call_method(self, method_name: str, request: Any, response: Any) -> None:
@@ -166,4 +167,4 @@ def read_password() -> str:
     try:
         return Path(path).read_text().strip()
     except OSError as error:
-        raise DatabaseError(f"${PASSWORD_FILE_VARIABLE}: {error}") from None
+        raise DatabaseError(str(error), f"${PASSWORD_FILE_VARIABLE}") from None

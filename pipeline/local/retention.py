@@ -120,8 +120,10 @@ def _check(database: Path) -> None:
         said = "it is empty"
     if said != "ok":
         raise UsageError(
-            f"the database {database} is damaged ({said}), so what is needed cannot be told and "
-            "nothing is removed. The next run sets it aside."
+            f"the database is damaged ({said}), so what is needed is not known, and nothing is "
+            "removed",
+            str(database),
+            "run the pipeline, which sets the database aside",
         )
 
 
@@ -267,3 +269,31 @@ def _changed(path: Path) -> float:
 def _is_inside(root: Path, path: Path) -> bool:
     """Whether a path lies in the output folder with no link on the way out of it."""
     return path.parent.resolve().is_relative_to(root.resolve())
+
+
+def collect_after_run(settings: Settings, places: Places) -> str:
+    """Removes what the settings do not keep; by whoever holds the lock. Returns one line or ""."""
+    removals = plan(settings, places)
+    # TFX leaves temporary files after each run: not worth a line.
+    told = [each for each in removals if each.kind != "temporary"]
+    remove(places, removals)
+    return f"retention removed {describe(told)}" if told else ""
+
+
+def describe(removals: list[Removal]) -> str:
+    """How many, and how much."""
+    if not removals:
+        return "nothing"
+    count = len(removals)
+    things = "file or folder" if count == 1 else "files and folders"
+    return f"{count} {things}, {in_units(sum(each.size for each in removals))}"
+
+
+def in_units(size: int) -> str:
+    """Bytes in words, for example `1.5 MiB`."""
+    value, unit = float(size), "bytes"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"

@@ -14,22 +14,23 @@ from ml_metadata.errors import StatusError
 from rich.console import Console
 from rich.markup import escape
 
+from errors import UserError
 from evaluation.metric_table import METRICS
-from pipeline.cli.gc import collect_after_run
 from pipeline.local import history
 from pipeline.local.console import RunConsole, quiet_terminal
+from pipeline.local.errors import RunFailedError, RunStoppedError
 from pipeline.local.imports import quick_tfx_import
 from pipeline.local.json_log import JsonLog
 from pipeline.local.lock import locked
 from pipeline.local.paths import Places, UsageError
 from pipeline.local.recovery import repair_damage
 from pipeline.local.reports import keep_report
+from pipeline.local.retention import collect_after_run
 from pipeline.local.window import RunData, find_run_data
 from pipeline.nodes import node_names
 from pipeline.retraining.records import NOTHING_TO_DO
 from pipeline.retraining.textfile import export_metrics
 from pipeline.settings.resolution import Resolved
-from registry.errors import RegistryError
 from registry.layout import newest_version, version_dir
 
 _FULL_DISK = re.compile("disk is full|No space left on device")
@@ -52,13 +53,13 @@ class Ended(NamedTuple):
     Attributes:
       outcome: how it ended.
       run_id: its id; None where TFX's command line only compiles the pipeline.
-      error: the node that failed and why; "" where none did.
+      error: what failed; None where nothing did.
       is_new: whether it made a version, and did not find its model served already.
     """
 
     outcome: Outcome
     run_id: str | None
-    error: str = ""
+    error: RunFailedError | None = None
     is_new: bool = False
 
 
@@ -83,12 +84,14 @@ def run(
       How it ended.
 
     Raises:
-      UsageError: when the output folder cannot be used, or there is no node `from_node`.
-      DataSourceError, SpanError, IdxError: when the data asked for cannot be had.
+      UserError: when the run cannot start: the output folder cannot be used, there is no node
+        `from_node`, or the data cannot be read.
     """
     nodes = node_names(resolved.settings)
     if from_node is not None and from_node not in nodes:
-        raise UsageError(f"there is no node {from_node!r}; nodes are {', '.join(nodes)}")
+        raise UsageError(
+            f"there is no node {from_node!r}", "--from", f"name one of {', '.join(nodes)}"
+        )
     places = Places.of(resolved.settings)
     with locked(places):
         ended = _run_alone(resolved, places, from_node, use_cache, verbose, data)
@@ -109,13 +112,8 @@ def _run_alone(
     as_json = resolved.settings.log.format == "json"
     screen = Console(quiet=as_json)
     source, window = data or find_run_data(resolved, places, screen)
-    try:
-        repaired = repair_damage(places)
-        log_file = None if verbose else _new_log(places.logs)
-    except OSError as error:
-        raise UsageError(f"cannot write to the output folder {places.root}: {error}") from None
-    except RegistryError as error:
-        raise UsageError(str(error)) from None
+    repaired = repair_damage(places)
+    log_file = None if verbose else _new_log(places.logs)
     spans = ", ".join(str(state.span) for state in window.spans)
     screen.print(f"[bold]MNIST GAN[/]  preset {resolved.preset}, span {spans}")
     screen.print(f"  data    {escape(source.description)}", soft_wrap=True, highlight=False)
@@ -132,7 +130,7 @@ def _run_alone(
         say = listener.say if isinstance(listener, JsonLog) else _say_nothing
         with console.status("loading TensorFlow and TFX"), quick_tfx_import():
             # Only here, since it takes seconds.
-            from pipeline.local.session import NodeFailedError, Session
+            from pipeline.local.session import Session
         session = Session(
             resolved,
             source=source,
@@ -148,12 +146,15 @@ def _run_alone(
                 for line in repaired:
                     say("repaired", line, "warning")
                 run_id = session.run()
-        except NodeFailedError as error:
+        except UserError:
+            raise
+        except Exception as error:
             with contextlib.suppress(OSError):  # the disk with the log may be full
                 traceback.print_exception(error)
-            say("run failed", f"{error}: {error.__cause__}", "error", log=log_file)
-            _show_failure(console, error, log_file)
-            return Ended(_outcome_of(error), error.run_id, f"{error}: {_reason(error)}")
+            failed = _explain(error)
+            failed.log = _short(log_file) if log_file else ""
+            say("run failed", str(failed), "error", log=log_file)
+            return Ended(Outcome(failed.exit_status), session.run_id, failed)
         if run_id is None:
             return Ended(Outcome.PUSHED, run_id)
         record = history.read_run(places.database, run_id)
@@ -169,18 +170,11 @@ def _say_nothing(event: str, message: str, level: str = "info", **more: object) 
     """In place of `JsonLog.say` where the terminal's lines are for people."""
 
 
-def _outcome_of(error: Exception) -> Outcome:
-    from models.gan.training import InterruptedTrainingError
-
-    stopped = isinstance(error.__cause__, InterruptedTrainingError)
-    return Outcome.STOPPED if stopped else Outcome.FAILED
-
-
 def _clean_up(resolved: Resolved, places: Places) -> None:
     """Removes what retention does not keep; what goes wrong with that fails no run."""
     try:
         done = collect_after_run(resolved.settings, places)
-    except (UsageError, OSError, StatusError) as error:
+    except (UserError, OSError, StatusError) as error:
         done = f"retention removed nothing or not all: {error}"
     if done and resolved.settings.log.format == "text":
         Console().print(f"  {escape(done)}", soft_wrap=True, highlight=False)
@@ -202,22 +196,32 @@ def _short(path: Path) -> str:
         return str(path)
 
 
-def _show_failure(console: Console, error: Exception, log_file: Path | None) -> None:
-    console.print()
-    console.print(f"[bold red]Failed[/] {escape(str(error))}", soft_wrap=True)
-    console.print(f"  {escape(_reason(error))}", soft_wrap=True, highlight=False)
-    if log_file:
-        console.print(f"  The whole log is in {escape(_short(log_file))}", soft_wrap=True)
+def _explain(error: Exception) -> RunFailedError:
+    """Says why a run failed; a full disk shows in many ways, and hides others."""
+    from models.gan.training import InterruptedTrainingError
+    from pipeline.local.runner import NodeFailedError
+
+    is_node = isinstance(error, NodeFailedError)
+    at = str(error) if is_node else f"unexpected {type(error).__name__}"
+    cause = error.__cause__ if is_node else error
+    where, fix = "", ""
+    findings: tuple[str, ...] = ()
+    if _is_full_disk(cause):
+        what, fix = "the disk is full", "free some space; the next run resumes where this one ended"
+    elif isinstance(cause, UserError):
+        what, where, fix, findings = cause.what, cause.where, cause.fix, cause.findings
+    else:
+        what = str(cause).strip().partition("\n")[0] or type(cause).__name__
+    kind = RunStoppedError if isinstance(cause, InterruptedTrainingError) else RunFailedError
+    return kind(f"{at}: {what}", where, fix, findings)
 
 
-def _reason(error: Exception) -> str:
-    """Why a node failed; a full disk shows in many ways, and hides others."""
-    cause: BaseException | None = error.__cause__
-    while cause is not None:
-        if getattr(cause, "errno", None) == errno.ENOSPC or _FULL_DISK.search(str(cause)):
-            return "the disk is full. Free some of it; the next run goes on from here."
-        cause = cause.__cause__ or cause.__context__
-    return str(error.__cause__)
+def _is_full_disk(error: BaseException | None) -> bool:
+    while error is not None:
+        if getattr(error, "errno", None) == errno.ENOSPC or _FULL_DISK.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def in_words(outcome: Outcome) -> str:

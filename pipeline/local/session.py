@@ -10,13 +10,11 @@ from mnist.windows import Window
 from pipeline.local import history
 from pipeline.local.paths import Places
 from pipeline.local.recovery import lost_push
-from pipeline.local.runner import NodeFailedError, NodeListener, ReportingRunner
+from pipeline.local.runner import NodeListener, ReportingRunner
 from pipeline.local.warm_start import training_start
 from pipeline.pipeline import create_pipeline
 from pipeline.settings.resolution import Resolved
 from registry.baselines import data_baseline, model_baseline
-
-__all__ = ["NodeFailedError", "Session"]
 
 
 class Session:

@@ -10,13 +10,13 @@ from ml_metadata.errors import StatusError
 from rich.console import Console
 
 from mnist.mirrors import Download
-from mnist.quarantine import FILE_NAME, QuarantineError, quarantine, read_quarantine
+from mnist.quarantine import FILE_NAME, quarantine, read_quarantine
 from mnist.source import DataSource, default_cache_dir, locate
 from mnist.windows import Window, resolve_window
 from pipeline.local import history
 from pipeline.local.console import DownloadLine
 from pipeline.local.metadata import DatabaseError
-from pipeline.local.paths import Places, UsageError
+from pipeline.local.paths import Places
 from pipeline.settings.resolution import Resolved
 
 
@@ -59,22 +59,20 @@ def find_window(resolved: Resolved, places: Places, directory: str) -> Window:
 
     Raises:
       SpanError, IdxError: as `resolve_window` does.
-      UsageError: the quarantine cannot be read or written.
+      QuarantineError: the quarantine cannot be read.
+      OSError: the quarantine cannot be written.
     """
     data, address = resolved.settings.data, quarantine_file(places)
-    try:
-        found = resolve_window(
-            directory,
-            span=data.span,
-            window=data.window,
-            settle_seconds=data.settle_seconds,
-            quarantine=read_quarantine(address),
-            known=_last_ingested(places),
-        )
-        if found.damaged:
-            quarantine(address, found.damaged, run="")
-    except (QuarantineError, OSError) as error:
-        raise UsageError(str(error)) from error
+    found = resolve_window(
+        directory,
+        span=data.span,
+        window=data.window,
+        settle_seconds=data.settle_seconds,
+        quarantine=read_quarantine(address),
+        known=_last_ingested(places),
+    )
+    if found.damaged:
+        quarantine(address, found.damaged, run="")
     return found
 
 

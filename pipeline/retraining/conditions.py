@@ -42,7 +42,7 @@ def read_conditions(text: str) -> Check:
     Raises:
       UsageError: when one is none of them.
     """
-    checks = [_read(name, text) for name in text.split(",")]
+    checks = [_read(name) for name in text.split(",")]
 
     def check(facts: Facts) -> tuple[bool, str]:
         reasons = []
@@ -62,13 +62,13 @@ def read_duration(text: str) -> datetime.timedelta | None:
     return datetime.timedelta(**{_UNITS[found[2]]: int(found[1])}) if found else None
 
 
-def _read(name: str, text: str) -> Check:
+def _read(name: str) -> Check:
     age = read_duration(name.removeprefix("age:")) if name.startswith("age:") else None
     if age is not None:
         return lambda facts: _is_older(facts, age)
     if name in _NAMED:
         return _NAMED[name]
-    raise UsageError(f"--if {text}: {name!r} is no reason; expected {CONDITIONS}")
+    raise UsageError(f"{name!r} is no reason, expected {CONDITIONS}", "--if")
 
 
 def _has_new_data(facts: Facts) -> tuple[bool, str]:

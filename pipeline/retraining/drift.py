@@ -76,8 +76,10 @@ def _read_served(
         return known, found.datasets[0]
     except (DecodeError, ValueError) as error:
         raise UsageError(
-            f"the data statistics in {version} cannot be read ({error}). Expected what was pushed "
-            "with it: take another condition than drift, or roll back to an intact version."
+            f"the data statistics cannot be read ({error}), expected what was pushed with the "
+            "version",
+            str(version),
+            "take another condition than drift, or roll back to an intact version",
         ) from error
 
 

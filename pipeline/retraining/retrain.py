@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from mnist.idx import IdxError
+from errors import FileError, UserError
 from mnist.quarantine import QuarantineError, read_quarantine
-from mnist.source import DataSourceError
-from mnist.spans import SpanError
 from pipeline.local import history
+from pipeline.local.errors import RunFailedError
 from pipeline.local.metadata import DatabaseError
-from pipeline.local.paths import Places, UsageError
+from pipeline.local.paths import Places
 from pipeline.local.recovery import find_damage
 from pipeline.local.run import Outcome, in_words, run
 from pipeline.local.window import find_run_data, quarantine_file
@@ -35,7 +34,9 @@ class _TerminatedError(BaseException):
     """SIGTERM came; no `Exception`, so that nothing takes it for a failure of its own."""
 
 
-def retrain(resolved: Resolved, condition: str, *, verbose: bool) -> tuple[Outcome, RunReport]:
+def retrain(
+    resolved: Resolved, condition: str, *, verbose: bool
+) -> tuple[Outcome, RunReport, UserError | None]:
     """Makes one pass: runs the pipeline if there is a reason to, and writes down what came of it.
 
     Args:
@@ -45,8 +46,9 @@ def retrain(resolved: Resolved, condition: str, *, verbose: bool) -> tuple[Outco
 
     Returns:
       The exit status, which is that of a run, PUSHED where there was nothing to do, and BAD_USAGE
-      where the run could not start; and what came of it, which is also posted to the address in
-      `RETRAIN_WEBHOOK_URL`, if there is one and there was something to do, or to quarantine.
+      where the run could not start; what came of it, which is also posted to the address in
+      `RETRAIN_WEBHOOK_URL`, if there is one and there was something to do, or to quarantine; and
+      the error, if there was one.
 
     Raises:
       UsageError: when the condition is none.
@@ -55,15 +57,17 @@ def retrain(resolved: Resolved, condition: str, *, verbose: bool) -> tuple[Outco
     started, at = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
     places = Places.of(resolved.settings)
     held = _quarantined(places)
+    error: UserError | None = None
     try:
         with _heeding_sigterm():
-            outcome, report = _make_pass(resolved, places, check, verbose=verbose)
-    except (UsageError, DataSourceError, SpanError, IdxError) as error:
-        outcome, report = Outcome.BAD_USAGE, RunReport(NOT_STARTED, str(error))
-    except Exception as error:  # nobody foresaw it, and nobody may be there to see it
+            outcome, report, error = _make_pass(resolved, places, check, verbose=verbose)
+    except (UserError, OSError) as refused:
+        error = FileError.of(refused) if isinstance(refused, OSError) else refused
+        outcome, report = Outcome.BAD_USAGE, RunReport(NOT_STARTED, _located(error))
+    except Exception as unforeseen:  # nobody may be there to see it
         traceback.print_exc()
-        outcome = Outcome.FAILED
-        report = RunReport("failed", "", error=f"{type(error).__name__}: {error}")
+        error = RunFailedError(f"unexpected {type(unforeseen).__name__}: {unforeseen}")
+        outcome, report = Outcome.FAILED, RunReport("failed", "", error=error.what)
     except _TerminatedError:
         outcome, report = Outcome.STOPPED, RunReport(STOPPED, "SIGTERM")
     report = dataclasses.replace(
@@ -76,33 +80,39 @@ def retrain(resolved: Resolved, condition: str, *, verbose: bool) -> tuple[Outco
     export_metrics(resolved.settings)
     if report.outcome != NOTHING_TO_DO or report.quarantined:
         notify(os.environ, report)
-    return outcome, report
+    return outcome, report, error
+
+
+def _located(error: UserError) -> str:
+    """One line for the record and the webhook."""
+    return f"{error.where}: {error.summary}" if error.where else error.summary
 
 
 def _make_pass(
     resolved: Resolved, places: Places, check: Check, *, verbose: bool
-) -> tuple[Outcome, RunReport]:
+) -> tuple[Outcome, RunReport, RunFailedError | None]:
     data = find_run_data(resolved, places)
     span = data.window.newest
     damage = find_damage(places)
     facts = Facts(resolved.settings, places, data.window)
     found, reason = (True, damage) if damage else check(facts)
     if not found:
-        return Outcome.PUSHED, RunReport(NOTHING_TO_DO, reason, span=span)
+        return Outcome.PUSHED, RunReport(NOTHING_TO_DO, reason, span=span), None
     ended = run(resolved, from_node=None, use_cache=True, verbose=verbose, data=data)
     record = _read_run(places, ended.run_id) if ended.run_id else None
     named = in_words(ended.outcome)
     if ended.outcome == Outcome.PUSHED and not (ended.is_new or damage):
         named, reason = NOTHING_TO_DO, f"{reason}, but what came of it is served already"
-    return ended.outcome, RunReport(
+    report = RunReport(
         outcome=named,
         reason=reason,
         span=span,
         run=record.run_id if record else None,
         fid=record.metrics.get("fid") if record else None,
         failed=record.failed_metrics if record else [],
-        error=ended.error,
+        error=_located(ended.error) if ended.error else "",
     )
+    return ended.outcome, report, ended.error
 
 
 def _read_run(places: Places, run_id: str) -> history.RunRecord | None:

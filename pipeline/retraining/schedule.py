@@ -228,17 +228,19 @@ def read_cron(cron: str, time_zone: str | None) -> OrTrigger:
         zone = ZoneInfo(time_zone) if time_zone else None
     except (OSError, ValueError, LookupError) as error:
         raise UsageError(
-            f"--time-zone {time_zone}: there is no such time zone; expected one like Europe/Berlin"
+            f"there is no time zone {time_zone}, expected one like Europe/Berlin", "--time-zone"
         ) from error
     try:
         found = [CronTrigger.from_crontab(each, timezone=zone) for each in _in_words(cron)]
     except ValueError as error:
         raise UsageError(
-            f"--cron {cron!r}: {error}. Expected minute, hour, day of month, month and day of "
-            "week, such as '0 3 * * *' for every night at three"
+            f"{cron!r}: {error}",
+            "--cron",
+            "give minute, hour, day of month, month and day of week, such as '0 3 * * *' for every "
+            "night at three",
         ) from error
     if not any(each.get_next_fire_time(None, _now()) for each in found):
-        raise UsageError(f"--cron {cron!r}: no such day ever comes")
+        raise UsageError(f"{cron!r}: no such day ever comes", "--cron")
     return OrTrigger(found)
 
 
@@ -280,7 +282,9 @@ def read_grace(text: str | None) -> datetime.timedelta | None:
     """Reads `--misfire-grace`; raises UsageError where it is none."""
     found = None if text is None else read_duration(text)
     if text is not None and not found:
-        raise UsageError(f"--misfire-grace {text}: expected a time such as 7d, 12h or 30m")
+        raise UsageError(
+            f"{text} is no time, expected one such as 7d, 12h or 30m", "--misfire-grace"
+        )
     return found
 
 

@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from errors import UserError
 from pipeline.settings.sections import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE, Settings
 
 PRESETS_DIR = Path(__file__).parents[1] / "presets"
@@ -36,8 +37,8 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-class ConfigError(ValueError):
-    """A setting that cannot be used; the message names the key, the value and what is allowed."""
+class ConfigError(UserError):
+    """Settings that cannot be used; each finding names the key, the value and what is allowed."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def resolve(
     try:
         return Resolved(Settings.model_validate(values), preset, origins)
     except ValidationError as error:
-        raise ConfigError(_explain(error, origins)) from None
+        raise _explain(error, origins) from None
 
 
 def known_keys() -> dict[str, FieldInfo]:
@@ -151,7 +152,7 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]
 def _preset_layer(preset: str) -> list[tuple[str, Any, str]]:
     if preset not in preset_names():
         known = ", ".join(preset_names())
-        raise ConfigError(f"there is no preset {preset!r}; presets are {known}")
+        raise ConfigError(f"there is no preset {preset!r}", "--preset", f"choose one of {known}")
     content = yaml.load((PRESETS_DIR / f"{preset}.yaml").read_text(), _Loader) or {}
     return [(key, value, f"preset {preset}") for key, value in _flatten(content, "")]
 
@@ -180,7 +181,9 @@ def _parse_assignment(text: str) -> tuple[str, Any, str]:
     key, equals, value = text.partition("=")
     if not equals:
         raise ConfigError(
-            f"--set {text}: expected section.key=value, for example --set train.max_seconds=60"
+            f"{text!r} has no '=', expected section.key=value",
+            "--set",
+            "for example --set train.max_seconds=60",
         )
     return key.strip(), _parse_value(key, value), "--set"
 
@@ -189,7 +192,7 @@ def _parse_value(key: str, text: str) -> Any:
     try:
         return yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
-        raise ConfigError(f"{key}: {text!r} is not YAML: {error}") from None
+        raise ConfigError(f"{text!r} is not YAML: {' '.join(str(error).split())}", key) from None
 
 
 def _set_nested(values: dict[str, Any], key: str, value: Any) -> None:
@@ -205,15 +208,18 @@ def _require_known(key: str, value: Any, origin: str) -> None:
         return
     if any(name.startswith(f"{key}.") for name in known):
         inside = ", ".join(name for name in known if name.startswith(f"{key}."))
-        raise ConfigError(f"{key} (from {origin}) is a section; set one of its keys: {inside}")
+        raise ConfigError(
+            f"{key} (from {origin}) is a section, not a setting",
+            fix=f"set one of its keys: {inside}",
+        )
     candidates = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
     raise ConfigError(
-        f"there is no setting {key} (value {value!r}, from {origin}); "
-        f"the nearest is {candidates[0]}; `local_runner.py config` lists them all"
+        f"there is no setting {key} (value {value!r}, from {origin})",
+        fix=f"the nearest is {candidates[0]}; `local_runner.py config` lists them all",
     )
 
 
-def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
+def _explain(error: ValidationError, origins: Mapping[str, str]) -> ConfigError:
     known = known_keys()
     lines = []
     for problem in error.errors():
@@ -230,7 +236,9 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
             )
         else:
             lines.append(_name_keys(key, reason, origins) if key else reason)
-    return "\n".join(lines)
+    if len(lines) == 1:
+        return ConfigError(lines[0])
+    return ConfigError(f"{len(lines)} settings cannot be used", findings=lines)
 
 
 def _masked(value: Any) -> Any:

@@ -204,8 +204,8 @@ def _leave_uris_to_beam(
     if not (settings.kubeflow.pipeline_root or "").startswith("gs://"):
         raise SpecError(
             f"beam.runner={settings.beam.runner} has workers that do not see a container's disk, "
-            "and TensorFlow reads no store but gs://; set kubeflow.pipeline_root to gs://..., or "
-            "beam.runner to direct"
+            "and TensorFlow reads no store but gs://",
+            fix="set kubeflow.pipeline_root to gs://..., or beam.runner to direct",
         )
     for node in pipeline.components:
         if isinstance(node.executor_spec, executor_spec.BeamExecutorSpec):

@@ -13,6 +13,8 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from errors import UserError
+
 SCHEMA_VERSION = "2.1.0"
 # compiler/argocompiler/argo.go, templateName: ids become Argo's names as they are.
 NODE_ID = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]{0,127}")
@@ -29,14 +31,14 @@ _OF_A_RUN = {
 }
 
 
-class SpecError(ValueError):
+class SpecError(UserError):
     """A pipeline, a spec, a parameter or a pipeline root that the backend does not take."""
 
 
 def raise_for(problems: Sequence[str]) -> None:
     """Raises SpecError where there are problems."""
     if problems:
-        raise SpecError("\n".join(["Kubeflow Pipelines would not run this:", *problems]))
+        raise SpecError("Kubeflow Pipelines would not run this", findings=problems)
 
 
 def check_spec(spec: dict[str, Any]) -> None:

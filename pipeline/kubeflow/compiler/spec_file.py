@@ -78,7 +78,7 @@ def _read_yaml(path: Path) -> list[Any]:
         return [each for each in yaml.safe_load_all(path.read_text("utf-8")) if each is not None]
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise SpecError(f"cannot read {path}: {reason}") from None
+        raise SpecError(f"cannot be read: {reason}", str(path)) from None
     except yaml.YAMLError as error:
         raise _no_spec(path, f"it is not YAML: {' '.join(str(error).split())}") from None
 
@@ -93,7 +93,7 @@ def _check_against_schema(path: str | Path, spec: Any, platform: Any) -> None:
 
 def _no_spec(path: str | Path, reason: str) -> SpecError:
     return SpecError(
-        f"{path} is no compiled pipeline: {reason}. Expected the YAML file that `compile` writes"
+        f"is no compiled pipeline: {reason}", str(path), "name the YAML file that `compile` writes"
     )
 
 
@@ -113,8 +113,9 @@ def pipeline_root(pipeline: PipelineFile, option: str | None) -> str | None:
     if scheme not in ROOT_SCHEMES or not rest.split("/")[0]:
         schemes = ", ".join(f"{known}://" for known in ROOT_SCHEMES)
         raise SpecError(
-            f"pipeline root {root!r} is not on a store that Kubeflow uses: expected a bucket "
-            f"after one of {schemes}"
+            f"{root!r} is not on a store that Kubeflow uses, expected a bucket after one of "
+            f"{schemes}",
+            "pipeline root",
         )
     return root
 
@@ -133,7 +134,7 @@ def run_parameters(pipeline: PipelineFile, assignments: Iterable[str]) -> dict[s
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
-            raise SpecError(f"--param {assignment!r} has no '='; expected name=value")
+            raise SpecError(f"{assignment!r} has no '=', expected name=value", "--param")
         if name in values:
             raise SpecError(f"parameter {name} is given twice")
         if name not in pipeline.parameters:
@@ -148,8 +149,8 @@ def run_parameters(pipeline: PipelineFile, assignments: Iterable[str]) -> dict[s
     ]
     if missing:
         raise SpecError(
-            f"no value for {', '.join(missing)}, which {pipeline.name} has no default for: "
-            f"pass --param {missing[0]}=..."
+            f"no value for {', '.join(missing)}, which {pipeline.name} has no default for",
+            fix=f"pass --param {missing[0]}=...",
         )
     return values
 

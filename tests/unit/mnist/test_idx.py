@@ -132,10 +132,10 @@ BAD_IMAGES = {
     "cut in the pixels": (images_bytes()[:-1], "2,352 bytes, but a file of its size can hold"),
     "wrong magic": (b"\x89PNG\r\n\x1a\n" + bytes(99), "starts with 89 50 4e 47 .wrong magic"),
     "a web page": (b"<!doctype html><html>", "wrong magic number"),
-    "floats": (b"\0\0\x0d\x03" + images_bytes()[4:], "type code 0d. Expected 08"),
+    "floats": (b"\0\0\x0d\x03" + images_bytes()[4:], "type code 0d, expected 08"),
     "labels": (labels_bytes(), r"have 1 dimension\(s\).*swapped"),
-    "32x32": (images_bytes(2, 32, 32), "images are 32x32 pixels. Expected 28x28"),
-    "28x0": (images_bytes(2, 28, 0), "images are 28x0 pixels. Expected 28x28"),
+    "32x32": (images_bytes(2, 32, 32), "images are 32x32 pixels, expected 28x28"),
+    "28x0": (images_bytes(2, 28, 0), "images are 28x0 pixels, expected 28x28"),
     "none": (images_bytes(0), "holds no images"),
     "trailing": (images_bytes() + b"\0", "more bytes follow"),
     "lying": (
@@ -144,7 +144,7 @@ BAD_IMAGES = {
     ),
     "absurd": (
         struct.pack(">4B3I", 0, 0, 8, 3, 2**32 - 1, 28, 28) + bytes(784),
-        "claims 4,294,967,295 images. Expected at most 10,000,000",
+        "claims 4,294,967,295 images, expected at most 10,000,000",
     ),
 }
 
@@ -395,11 +395,10 @@ def assert_array_or_idx_error(path: str) -> None:
 
 
 def assert_helpful(error: IdxError, path: str) -> None:
-    """Whether a message names the file, says what was expected, and what to do."""
-    message = str(error)
-    assert repr(path) in message
-    assert "Expected" in message
-    assert message.endswith(".")
+    """Whether an error names the file, says what was expected, and what to do."""
+    assert error.where == path
+    assert ", expected " in error.what
+    assert error.fix
 
 
 @contextmanager

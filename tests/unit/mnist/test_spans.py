@@ -138,14 +138,14 @@ def test_the_eval_pair_is_optional(tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", [*TRAIN, *EVAL])
 def test_a_missing_file_is_named_with_what_was_found(tmp_path: Path, missing: str) -> None:
     fill(tmp_path, *(name for name in (*TRAIN, *EVAL) if name != missing), "other.txt")
-    with pytest.raises(SpanError, match=f"lacks {missing}, plain.*Found: other.txt, t"):
+    with pytest.raises(SpanError, match=f"lacks {missing}, plain.*found: other.txt, t"):
         spans.resolve_span(str(tmp_path), None)
 
 
 def test_an_incomplete_latest_span_is_an_error(tmp_path: Path) -> None:
     fill(tmp_path / "span-1", *TRAIN)
     fill(tmp_path / "span-2", TRAIN[0])
-    with pytest.raises(SpanError, match=r"span-2' lacks train-labels.*Found: train-images"):
+    with pytest.raises(SpanError, match=r"span-2: lacks train-labels.*found: train-images"):
         spans.resolve_span(str(tmp_path), None)
     assert spans.resolve_span(str(tmp_path), 1).span == 1
 
@@ -153,16 +153,16 @@ def test_an_incomplete_latest_span_is_an_error(tmp_path: Path) -> None:
 def test_no_such_span(tmp_path: Path) -> None:
     for number in range(1, 16):
         fill(tmp_path / f"span-{number}", *TRAIN)
-    with pytest.raises(SpanError, match=r"no span 99. Expected one of: 1, 2, .*12 and 3 more\."):
+    with pytest.raises(SpanError, match=r"no span 99; choose one of 1, 2, .*12 and 3 more"):
         spans.resolve_span(str(tmp_path), 99)
 
 
 def test_a_folder_without_data(tmp_path: Path) -> None:
-    with pytest.raises(SpanError, match=r"holds no MNIST data.*Found: nothing"):
+    with pytest.raises(SpanError, match=r"holds no MNIST data; found: nothing"):
         spans.list_spans(str(tmp_path))
     fill(tmp_path, "photo.jpg")
     fill(tmp_path / "span-x")
-    with pytest.raises(SpanError, match=r"span-<N>.*Found: photo.jpg, span-x\."):
+    with pytest.raises(SpanError, match=r"found: photo.jpg, span-x;.*span-<N>"):
         spans.list_spans(str(tmp_path))
 
 

@@ -127,7 +127,7 @@ def test_windows_with_a_gap_in_the_numbers(spans, set_clock, window, expected):
 
 @pytest.mark.parametrize("window", ["static:3", "static:1,3", "static:6-9"])
 def test_a_named_span_that_is_not_there(spans, window):
-    with pytest.raises(SpanError, match=r"has no span .*Expected one of: 1, 2, 5"):
+    with pytest.raises(SpanError, match=r"has no span .*choose one of 1, 2, 5"):
         resolve_window(str(spans), window=window)
 
 
@@ -207,13 +207,8 @@ def test_none_that_can_be_used(spans):
         (spans / f"span-{number}" / IMAGES).unlink()
     with pytest.raises(SpanError, match="no span that can be used") as failure:
         resolve_window(str(spans), window="all")
-    assert str(failure.value).count("is incomplete: ") == 3
-    for number in range(10, 40):
-        (spans / f"span-{number}").mkdir()
-    with pytest.raises(SpanError) as failure:
-        resolve_window(str(spans), window="all")
-    assert "span 39" in str(failure.value)
-    assert str(failure.value).count("\n") == 4
+    assert failure.value.where == str(spans)
+    assert [finding[:6] for finding in failure.value.findings] == ["span 5", "span 2", "span 1"]
 
 
 def test_a_quarantined_span_is_passed_over_until_released_or_changed(spans, tmp_path):

@@ -75,7 +75,7 @@ def test_what_is_no_model_is_not_pushed(base, model):
 def test_a_model_that_was_rolled_back_from_is_not_pushed_again_unasked(base, another):
     _, second, third = (push(another(graph), base) for graph in "abc")
     made = roll_back(base, None, "blurred").made
-    with pytest.raises(RolledBackError, match=f"was version {third}, .*: blurred. Train another"):
+    with pytest.raises(RolledBackError, match=f"was version {third}, .*: blurred; train another"):
         push(another("c"), base)
     assert list_versions(base)[-1] == made
     roll_back(base, third, "it was not that bad")

@@ -57,14 +57,14 @@ def test_rolling_back_twice_goes_back_twice(base, versions):
 
 
 def test_what_cannot_be_rolled_back_to(base, another):
-    with pytest.raises(RegistryError, match="there is no version in"):
+    with pytest.raises(RegistryError, match="there is no version"):
         roll_back(base, None, "")
     first = push(another("a"), base)
     with pytest.raises(RegistryError, match=f"version {first} is the only one"):
         roll_back(base, None, "")
     with pytest.raises(RegistryError, match=f"version {first} is the newest"):
         roll_back(base, first, "")
-    with pytest.raises(RegistryError, match=f"no version 7 in .*; there are {first}"):
+    with pytest.raises(RegistryError, match=f"no version 7; there are {first}"):
         roll_back(base, 7, "")
     assert list_versions(base) == [first]
 
@@ -83,7 +83,7 @@ def test_retiring_removes_any_version_but_the_newest(base, versions):
     first, second, third = versions
     retire(base, first, "old")
     assert list_versions(base) == [second, third]
-    with pytest.raises(RegistryError, match=r"is served\. Roll back first"):
+    with pytest.raises(RegistryError, match=r"is served; roll back first"):
         retire(base, third, "bad")
     with pytest.raises(RegistryError, match=f"no version {first}"):
         retire(base, first, "again")

@@ -72,7 +72,7 @@ def test_an_error_leaves_what_was_there_or_was_put_there(tmp_path):
 
     def fail() -> None:
         places.serving.mkdir()
-        raise UsageError
+        raise UsageError("")
 
     with pytest.raises(UsageError), locked(places):
         fail()
@@ -80,7 +80,7 @@ def test_an_error_leaves_what_was_there_or_was_put_there(tmp_path):
     with locked(places):
         pass
     with pytest.raises(UsageError), locked(places):
-        raise UsageError
+        raise UsageError("")
     assert {path.name for path in places.root.iterdir()} == {"serving", ".lock"}
 
 
@@ -96,7 +96,7 @@ while time.monotonic() < until:
             began = time.monotonic_ns()
             time.sleep(0.001)
             ended = time.monotonic_ns()
-            raise UsageError
+            raise UsageError("")
     except UsageError:
         if "ended" in globals():
             print(began, ended)

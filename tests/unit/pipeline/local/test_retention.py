@@ -10,9 +10,9 @@ import pytest
 from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from pipeline.cli import gc as collect
+from pipeline.cli.reports import NoReportError, find_report
 from pipeline.local import history
 from pipeline.local.paths import Places, UsageError
-from pipeline.local.reports import show_report
 from pipeline.local.retention import plan, remove
 from pipeline.settings.resolution import resolve
 from pipeline.settings.sections import Settings
@@ -274,5 +274,5 @@ def test_a_report_that_was_removed_is_said_to_be(folder):
     newest.mkdir(parents=True)
     (newest / "report.html").touch()
     [record] = history.read_runs(folder.places.database, 1)
-    with pytest.raises(UsageError, match=r"was removed by retention"):
-        show_report(settings(folder), record.run_id, open_it=False)
+    with pytest.raises(NoReportError, match=r"was removed by retention"):
+        find_report(settings(folder), record.run_id)

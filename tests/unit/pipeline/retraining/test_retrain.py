@@ -9,8 +9,9 @@ import ml_metadata
 import pytest
 from recorder import COMPLETE, Recorder
 
+from pipeline.local.errors import RunFailedError, UsageError
 from pipeline.local.metadata import Database
-from pipeline.local.paths import Places, UsageError
+from pipeline.local.paths import Places
 from pipeline.local.run import Ended, Outcome
 from pipeline.local.window import find_window
 from pipeline.retraining.conditions import Facts, read_conditions
@@ -46,7 +47,7 @@ def _model(tmp_path: Path) -> Path:
 
 
 def test_a_young_model_is_no_reason(settings, served, tmp_path):
-    outcome, done = retrain(settings, "age:1h", verbose=False)
+    outcome, done, _ = retrain(settings, "age:1h", verbose=False)
     assert outcome == Outcome.PUSHED
     assert dataclasses.replace(done, reason="", seconds=0.0) == RunReport(
         "nothing to do", "", 1, None, served, None, [], 0.0
@@ -89,8 +90,9 @@ def test_a_run_that_pushed_nothing_new_is_none_to_tell_of(
     monkeypatch.setattr("pipeline.retraining.retrain.run", lambda *_, **__: ended)
     httpserver.expect_request("/hook").respond_with_data("ok")
     monkeypatch.setenv(ADDRESS_VARIABLE, httpserver.url_for("/hook"))
-    status, done = retrain(settings, "always", verbose=False)
+    status, done, error = retrain(settings, "always", verbose=False)
     assert (status, done.outcome, done.run) == (Outcome.PUSHED, outcome, ended.run_id)
+    assert error is None
     assert [each.report for each in read_passes(tmp_path / "out")] == [done]
     assert len(httpserver.log) == is_new
 
@@ -101,25 +103,27 @@ def test_a_run_that_failed_before_it_was_recorded_is_told_all_the_same(
 ):
     """As on a disk that was full at the start, or where the database has gone meanwhile."""
     database = tmp_path / "out" / "metadata.sqlite"
+    failed = RunFailedError("ImportSchemaGen: the disk is full")
 
     def fail(*_, **__):
         database.parent.mkdir()
         if not is_lost:
             ml_metadata.MetadataStore(Database(database).connection(create=True))
-        return Ended(Outcome.FAILED, "2026-11-23T09:00:00", "ImportSchemaGen: the disk is full")
+        return Ended(Outcome.FAILED, "2026-11-23T09:00:00", failed)
 
     monkeypatch.setattr("pipeline.retraining.retrain.run", fail)
-    status, done = retrain(settings, "always", verbose=False)
-    assert (status, done.outcome, done.run) == (Outcome.FAILED, "failed", None)
+    status, done, error = retrain(settings, "always", verbose=False)
+    assert (status, done.outcome, done.run, error) == (Outcome.FAILED, "failed", None, failed)
     assert (done.reason, done.error) == ("asked for", "ImportSchemaGen: the disk is full")
     assert [each.report for each in read_passes(tmp_path / "out")] == [done]
 
 
 def test_a_fault_of_the_program_s_own_is_told_and_written_down(settings, tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.retraining.retrain.run", lambda *_, **__: 1 / 0)
-    status, done = retrain(settings, "always", verbose=False)
+    status, done, error = retrain(settings, "always", verbose=False)
     assert (status, done.outcome) == (Outcome.FAILED, "failed")
-    assert done.error == "ZeroDivisionError: division by zero"
+    assert done.error == "unexpected ZeroDivisionError: division by zero"
+    assert isinstance(error, RunFailedError)
     assert [each.report for each in read_passes(tmp_path / "out")] == [done]
 
 
@@ -128,7 +132,7 @@ def test_a_pass_that_cannot_start_is_told_and_written_down(settings, tmp_path, h
     (tmp_path / "data" / "train-labels-idx1-ubyte").unlink()
     with pytest.MonkeyPatch.context() as environ:
         environ.setenv(ADDRESS_VARIABLE, httpserver.url_for("/hook"))
-        outcome, done = retrain(settings, "new-data", verbose=False)
+        outcome, done, _ = retrain(settings, "new-data", verbose=False)
     assert outcome == Outcome.BAD_USAGE
     assert done.outcome == "not started"
     assert "train-labels" in done.reason
@@ -139,9 +143,11 @@ def test_a_pass_that_cannot_start_is_told_and_written_down(settings, tmp_path, h
 
 def test_an_output_folder_that_is_a_file_is_said_to_be_one(settings, tmp_path, capsys):
     (tmp_path / "out").touch()
-    outcome, done = retrain(settings, "always", verbose=False)
+    outcome, done, error = retrain(settings, "always", verbose=False)
     assert outcome == Outcome.BAD_USAGE
-    assert done.reason.startswith(f"cannot write to the output folder {tmp_path / 'out'}")
+    assert isinstance(error, UsageError)
+    assert error.where == str(tmp_path / "out")
+    assert error.where in done.reason
     assert "could not be written down" in capsys.readouterr().err
 
 
@@ -158,9 +164,9 @@ def test_a_span_that_the_pass_quarantines_is_named(settings, tmp_path, span_dir,
     }
     spans = resolve("smoke", environ={}, options=options)
     push(_model(tmp_path), tmp_path / "out" / "serving" / "mnist_gan")
-    _, done = retrain(spans, "age:1h", verbose=False)
+    _, done, _ = retrain(spans, "age:1h", verbose=False)
     assert (done.outcome, done.span, done.quarantined) == ("nothing to do", 1, [2])
-    _, done = retrain(spans, "age:1h", verbose=False)
+    _, done, _ = retrain(spans, "age:1h", verbose=False)
     assert done.quarantined == []
     text = "MNIST GAN: nothing to do (why), quarantined span 2"
     httpserver.expect_request("/hook").respond_with_data("ok")

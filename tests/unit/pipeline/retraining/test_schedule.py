@@ -84,7 +84,7 @@ def test_a_night_that_has_the_hour_twice_has_its_pass_once():
 @pytest.mark.parametrize(
     ("cron", "zone", "said"),
     [
-        ("61 * * * *", None, "--cron '61 \\* \\* \\* \\*'.*minute, hour"),
+        ("61 * * * *", None, "--cron: '61 \\* \\* \\* \\*'.*minute, hour"),
         ("0 3 * *", None, "minute, hour"),
         ("", None, "minute, hour"),
         ("every night", None, "minute, hour"),
@@ -93,8 +93,8 @@ def test_a_night_that_has_the_hour_twice_has_its_pass_once():
         ("0 3 * * 1#2", None, "'1#2' is no day of the week"),
         ("0 3 * * 1,", None, "'' is no day of the week"),
         ("0 3 30 2 *", None, "no such day ever comes"),
-        ("0 3 * * *", "Mars/Olympus", "no such time zone"),
-        ("0 3 * * *", "../etc", "no such time zone"),
+        ("0 3 * * *", "Mars/Olympus", "there is no time zone"),
+        ("0 3 * * *", "../etc", "there is no time zone"),
     ],
 )
 def test_what_is_no_time_is_refused(cron, zone, said):
@@ -104,7 +104,7 @@ def test_what_is_no_time_is_refused(cron, zone, said):
 
 @pytest.mark.parametrize("text", ["7", "1w", "0h", "", "-1h"])
 def test_a_grace_that_is_no_time_is_refused(text):
-    with pytest.raises(UsageError, match="expected a time such as"):
+    with pytest.raises(UsageError, match="is no time"):
         read_grace(text)
 
 

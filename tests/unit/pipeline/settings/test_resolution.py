@@ -1,7 +1,5 @@
 """Where settings come from, what they refuse, and what they say about it."""
 
-import contextlib
-import io
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from pipeline.cli.status import show_settings
+from pipeline.cli.config import settings_lines
 from pipeline.settings.resolution import (
     PRESETS_DIR,
     ConfigError,
@@ -90,7 +88,7 @@ REFUSALS: dict[str, tuple[str, list[str]]] = {
     "impossible date": ("output_dir=2024-13-45", ["output_dir: '2024-13-45'", "not YAML"]),
     "no equals sign": (
         "train.seed",
-        ["--set train.seed: expected section.key=value", "for example --set train."],
+        ["--set: 'train.seed' has no '='", "for example --set train."],
     ),
     "no budget": ("train.max_seconds=null", ["train.max_seconds and train.max_steps"]),
     "no channels": ("train.generator_channels=[4, 0, 4]", ["train.generator_channels and train."]),
@@ -247,8 +245,10 @@ def test_a_refusal_names_the_variable() -> None:
 
 
 def test_all_refusals_at_once() -> None:
-    message = refusal("train.seed=-1", "data.shards=0", "classifier.learning_rate=2")
-    assert [line.split(" = ")[0] for line in message.splitlines()] == [
+    assignments = ["train.seed=-1", "data.shards=0", "classifier.learning_rate=2"]
+    with pytest.raises(ConfigError) as caught:
+        resolve(environ={}, assignments=assignments)
+    assert [finding.split(" = ")[0] for finding in caught.value.findings] == [
         "data.shards",
         "classifier.learning_rate",
         "train.seed",
@@ -303,7 +303,7 @@ def test_every_key_has_a_meaning_and_a_default_within_its_range() -> None:
 
 @pytest.mark.parametrize("preset", preset_names())
 def test_the_settings_shown_are_yaml_of_the_settings(
-    preset: str, capsys: pytest.CaptureFixture[str]
+    preset: str,
 ) -> None:
     resolved = resolve(
         preset,
@@ -315,8 +315,7 @@ def test_the_settings_shown_are_yaml_of_the_settings(
         ],
         options={"output_dir": ("007", "--output-dir")},
     )
-    show_settings(resolved)
-    text = capsys.readouterr().out
+    text = "\n".join(settings_lines(resolved))
     assert Settings.model_validate(yaml.safe_load(text)) == resolved.settings
     assert re.search(r"^output_dir: '007'  # --output-dir$", text, re.MULTILINE)
     assert re.search(r"^  span: 0  # --set$", text, re.MULTILINE)
@@ -335,9 +334,8 @@ def test_any_text_and_number_survives_being_shown(
         "data.eval_share": (share, "--share"),
     }
     resolved = resolve(environ={}, options=options)
-    with contextlib.redirect_stdout(io.StringIO()) as shown:
-        show_settings(resolved)
-    assert Settings.model_validate(yaml.safe_load(shown.getvalue())) == resolved.settings
+    shown = yaml.safe_load("\n".join(settings_lines(resolved)))
+    assert Settings.model_validate(shown) == resolved.settings
 
 
 def test_an_unconditional_generator_has_no_conditional_accuracy():

@@ -320,11 +320,11 @@ def test_without_a_file_it_is_the_one_that_compile_writes(
     [
         (["submit", "FILE", "--param", "spam=1"], "unknown parameter 'spam', did you mean span"),
         (["submit", "FILE", "--pipeline-root", ROOT], "no value for data"),
-        (["submit", "none.yaml"], "cannot read none.yaml: No such file"),
+        (["submit", "none.yaml"], "none.yaml: cannot be read: No such file"),
         (["schedule", "FILE", "--cron", "0 25 * * *"], "cron field hour is '25'"),
         (["schedule", "FILE", "--cron", "daily"], "has 1 fields"),
         (["schedule", "FILE", "--cron", "@daily", "--param", "data=x", "--pipeline-root", "/d"],
-         "pipeline root '/d' is not on a store"),
+         "pipeline root: '/d' is not on a store"),
         (["status", "--host", "http://a:b@c"], "the host holds a name or password"),
         (["status", "none"], "answered 404 Not Found: ResourceNotFoundError: none not found"),
     ],

@@ -9,7 +9,7 @@ from recorder import COMPLETE, Recorder
 from evaluation import document
 from evaluation.decision import Check
 from metrics.resampling import Interval
-from pipeline.cli import status
+from pipeline.cli import reports
 from pipeline.local import history
 from pipeline.settings.resolution import resolve
 
@@ -53,7 +53,7 @@ def show(record, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(history, "read_runs", lambda database, limit: [changed])
         assignments = [f"output_dir={tmp_path}"]
         settings = resolve(environ={}, assignments=assignments).settings
-        status.show_runs(settings, 10, why=why)
+        reports.show_runs(settings, 10, why=why)
         return capsys.readouterr().out.splitlines()
 
     return shown
