@@ -110,7 +110,7 @@ def _make_pass(
         run=record.run_id if record else None,
         fid=record.metrics.get("fid") if record else None,
         failed=record.failed_metrics if record else [],
-        error=_located(ended.error) if ended.error else "",
+        error=ended.error.summary if ended.error else "",
     )
     return ended.outcome, report, ended.error
 

@@ -225,10 +225,10 @@ def test_help_says_what_is_taken_where_nothing_is_given(command, defaults, monke
         (["compile", "--set", "kubeflow.serving_root=minio://b/x"], "kubeflow.serving_root"),
         (["compile", "-o", "pipeline.json"], "the backend takes YAML only"),
         (["compile", "-o", "nowhere/pipeline.yaml"], "there is no folder"),
-        (["rehearse", "nowhere.yaml"], "cannot read nowhere.yaml: No such file"),
+        (["rehearse", "nowhere.yaml"], "cannot be read: No such file"),
         (["rehearse", "README.md"], "README.md"),
         (["rehearse", "--store", "ftp"], "--store ftp: expected one of minio, gs, s3"),
-        (["rehearse", "SPEC", "--param", "span"], "has no '='; expected name=value"),
+        (["rehearse", "SPEC", "--param", "span"], "has no '=', expected name=value"),
         (["rehearse", "SPEC"], "no value for data_dir"),
         (["rehearse", "SPEC", "--param", "data_dir=/d", "--param", "x=1"], "unknown parameter 'x'"),
         (

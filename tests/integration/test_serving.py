@@ -258,7 +258,7 @@ def test_versions_come_go_and_break_while_requests_are_answered(tmp_path, add_ve
     ("arguments", "told"),
     [
         (["--models-dir", "nowhere"], "holds no version of a model"),
-        (["--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid"),
+        (["--host", "no.such.host.invalid"], "where: no.such.host.invalid"),
         (["--port", "0", "--grpc-port", "{taken}"], "--grpc-port"),
         (["--set", "serve.max_rows=0"], "serve.max_rows"),
     ],

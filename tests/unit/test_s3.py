@@ -209,7 +209,7 @@ def test_a_store_that_cannot_be_reached_ends_the_training(monkeypatch):
         monkeypatch.setenv(f"FSSPEC_S3_{name}", value)
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(CheckpointError, match="cannot list the checkpoints in s3://bucket"):
+    with pytest.raises(CheckpointError, match=r"s3://bucket.*: cannot list the checkpoints"):
         restored("s3://bucket/checkpoints")
-    with pytest.raises(CheckpointError, match="cannot save the checkpoint of step 1 in s3://"):
+    with pytest.raises(CheckpointError, match=r"s3://.*: cannot save the checkpoint of step 1"):
         save("s3://bucket/checkpoints", 1)

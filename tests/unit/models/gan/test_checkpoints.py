@@ -323,9 +323,9 @@ def test_folder_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / KEY).touch()
     for root in (tmp_path, tmp_path / "file"):
-        with pytest.raises(CheckpointError, match=f"step 2 in {root}/{KEY}: "):
+        with pytest.raises(CheckpointError, match=f"{root}/{KEY}: .*step 2"):
             save(root, 2)
-    with pytest.raises(CheckpointError, match=f"list the checkpoints in {tmp_path}/{KEY}: "):
+    with pytest.raises(CheckpointError, match=f"{tmp_path}/{KEY}: cannot list"):
         restored(tmp_path)
 
 
@@ -349,10 +349,9 @@ def test_full_disk(tmp_path: Path, limit: int, extra: dict, file: str) -> None:
     save(tmp_path, 1)
     before = folders(tmp_path)
     message = in_child(save_on_a_full_disk, str(tmp_path), limit, extra)
-    place, _, reason = message.partition(f" {tmp_path}/{KEY}: ")
-    assert place == "cannot save the checkpoint of step 2 in"
-    assert file in reason
-    assert "; File too large. Free some space" in reason
+    assert message.startswith(f"{tmp_path}/{KEY}: ")
+    assert file in message
+    assert "; File too large; free some space" in message
     assert folders(tmp_path) == before
     assert restored(tmp_path) == 1
     save(tmp_path, 2)
@@ -364,7 +363,7 @@ def test_folder_of_someone_else(tmp_path: Path) -> None:
     (tmp_path / KEY).chmod(0o500)
     message = in_child(save_as_nobody, str(tmp_path))
     (tmp_path / KEY).chmod(0o700)
-    assert f"step 2 in {tmp_path}/{KEY}: " in message
+    assert message.startswith(f"{tmp_path}/{KEY}: ")
     assert "ermission denied" in message
     assert restored(tmp_path) == 1
 

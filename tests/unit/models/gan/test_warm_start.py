@@ -215,7 +215,7 @@ def test_a_damaged_state_is_an_error_or_a_cold_start(
 ) -> None:
     damage(Path(state[1]))
     variables = make().gan.warm_start_variables()
-    with pytest.raises(WarmStartError, match=r"version 5 .* allows no warm start") as raised:
+    with pytest.raises(WarmStartError, match=r"version 5 allows no warm start") as raised:
         find_warm_start_state("served", state, variables)
     assert reason in str(raised.value)
     assert "train.warm_start to auto" in str(raised.value)
