@@ -31,9 +31,9 @@ def by_loops(generated: np.ndarray, real: np.ndarray) -> tuple[float, float, flo
         others = [np.linalg.norm(points[index] - x) for j, x in enumerate(points) if j != index]
         return sorted(others)[order - 1]
 
-    def within(point: np.ndarray, centres: np.ndarray, radii: list[float]) -> int:
-        pairs = zip(centres, radii, strict=True)
-        return sum(bool(np.linalg.norm(point - centre) < r) for centre, r in pairs)
+    def within(point: np.ndarray, centers: np.ndarray, radii: list[float]) -> int:
+        pairs = zip(centers, radii, strict=True)
+        return sum(bool(np.linalg.norm(point - center) < r) for center, r in pairs)
 
     real_3, real_5 = ([radius(real, i, k) for i in range(len(real))] for k in (3, 5))
     fake_3 = [radius(generated, j, 3) for j in range(len(generated))]

@@ -46,8 +46,8 @@ def test_the_interval_by_hand() -> None:
 
 def sets(random: np.random.Generator, count: int) -> list[np.ndarray]:
     """Sets of 500 rows in two clusters, as many rows of each, as of labels that are given."""
-    centres = np.repeat([[0.0, 0, 0], [6.0, 0, 0]], 250, axis=0)
-    return [centres + random.normal(1.0, 1.5, size=(500, 3)) for _ in range(count)]
+    centers = np.repeat([[0.0, 0, 0], [6.0, 0, 0]], 250, axis=0)
+    return [centers + random.normal(1.0, 1.5, size=(500, 3)) for _ in range(count)]
 
 
 def test_an_interval_has_the_width_of_fresh_draws() -> None:
