@@ -105,9 +105,9 @@ def locate(
     data_dir: str | None,
     cache_dir: Path,
     mirrors: Sequence[str],
-    download_seconds: float,
     progress: Progress,
     files: Mapping[str, str] = MNIST_FILES,
+    download_seconds: float = 900.0,
 ) -> DataSource:
     """Finds the data, and downloads them if necessary and allowed.
 
@@ -118,11 +118,11 @@ def locate(
         data_dir: The user's data folder, or None. A folder without data is an error.
         cache_dir: Where downloads are kept; created if necessary.
         mirrors: Addresses to which file names are added, in order of preference.
-        download_seconds: Limit of a whole download, > 0. A mirror has its share of what is left,
-            so that a slow one does not keep the next from being tried.
         progress: Called with file name, bytes so far, and bytes in all (0: unknown) as they come. A
             new attempt starts again from 0.
         files: What a complete download holds: SHA-256 of the content by name without .gz.
+        download_seconds: Limit of a whole download, > 0. A mirror has its share of what is left,
+            so that a slow one does not keep the next from being tried.
 
     Returns:
         The data's folder and where it came from.

@@ -41,7 +41,6 @@ def find_data(resolved: Resolved, screen: Console | None = None) -> DataSource:
         data_dir=os.path.abspath(data.dir) if data.dir and is_local else data.dir,
         cache_dir=Path(data.cache_dir) if data.cache_dir else default_cache_dir(),
         mirrors=data.mirrors,
-        download_seconds=data.download_seconds,
         progress=DownloadLine(screen or Console()),
     )
 

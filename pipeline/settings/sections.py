@@ -51,9 +51,6 @@ class DataSettings(_Section):
         DEFAULT_MIRRORS,
         description="addresses to download from, tried in order",
     )
-    download_seconds: float = Field(
-        600.0, gt=0, le=86_400, description="limit of a whole download, seconds"
-    )
     span: int | None = Field(None, ge=0, description="span to ingest; null: the latest")
     window: Annotated[str, AfterValidator(_as_window)] = Field(
         "latest", description=f"spans to ingest where data.span is null: {SYNTAX}"

@@ -432,7 +432,7 @@ def test_two_processes_download_once(tmp_path: Path, mirror: Mirror) -> None:
         "from pathlib import Path\n"
         "from mnist.source import locate\n"
         "found = locate(source='auto', data_dir=None, cache_dir=Path(sys.argv[1]),\n"
-        "    mirrors=[sys.argv[2]], download_seconds=60, progress=lambda *_: None,\n"
+        "    mirrors=[sys.argv[2]], progress=lambda *_: None,\n"
         "    files=json.loads(sys.argv[3]))\n"
         "print(found.origin)\n"
     )

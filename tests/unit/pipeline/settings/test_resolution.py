@@ -285,7 +285,7 @@ def test_any_assignment_is_taken_or_refused(key: str, value: str) -> None:
         ("train.generator_channels", "a list"),
         ("data.span", "an integer, >= 0 or null"),
         ("data.dir", "text, length >= 1 or null"),
-        ("data.download_seconds", "a number, > 0, <= 86400"),
+        ("data.settle_seconds", "a number, >= 0, <= 86400"),
         ("evaluation.thresholds.fid", "a number, >= 0 or null"),
         ("pipeline_name", "text, matching ^[a-z0-9][a-z0-9-]*$"),
     ],
