@@ -20,7 +20,7 @@ _progress_log = logging.getLogger("mnist_gan.progress")
 
 
 class ClassifierTooWeakError(RuntimeError):
-    """The classifier's features would not measure anything."""
+    """The classifier is not accurate enough to measure a generator with its features."""
 
 
 def run_fn(fn_args: Any) -> None:
@@ -33,20 +33,20 @@ def run_fn(fn_args: Any) -> None:
         [n, 10]; `model_run_dir` receives `metrics.json`.
 
     Raises:
-      ClassifierTooWeakError: when it misses `min_accuracy` on the eval split.
+      ClassifierTooWeakError: if the accuracy on the eval split is below `min_accuracy`.
     """
     settings = ClassifierSettings.model_validate(fn_args.custom_config["classifier"])
     images, labels = load_split(fn_args.train_files)
     model = ClassifierTrainer(settings, images, labels).fit(_reporter(settings.steps))
-    seen = accuracy(model, *load_split(fn_args.eval_files))
-    if seen < settings.min_accuracy:
+    eval_accuracy = accuracy(model, *load_split(fn_args.eval_files))
+    if eval_accuracy < settings.min_accuracy:
         raise ClassifierTooWeakError(
-            f"the digit classifier is right on {seen:.2%} of the eval split, expected at least "
-            f"{settings.min_accuracy:.2%} (classifier.min_accuracy). Raise classifier.steps, or "
-            f"look at the data: {len(labels)} training digits."
+            f"the digit classifier's accuracy on the eval split is {eval_accuracy:.2%}, expected "
+            f"at least {settings.min_accuracy:.2%} (classifier.min_accuracy). Raise "
+            f"classifier.steps, or look at the data: {len(labels)} training digits."
         )
-    _progress_log.info(f"accuracy on the eval split {seen:.2%}")
-    text = json.dumps({"accuracy": seen, **settings.model_dump()}, indent=2)
+    _progress_log.info(f"accuracy on the eval split {eval_accuracy:.2%}")
+    text = json.dumps({"accuracy": eval_accuracy, **settings.model_dump()}, indent=2)
     storage.write(os.path.join(fn_args.model_run_dir, "metrics.json"), text.encode())
     export_classifier(model, fn_args.serving_model_dir)
 

@@ -86,7 +86,7 @@ class _Builder:
         )
 
     def activate(self, x: Any, *, normalize: bool = True) -> Any:
-        """Normalises as the settings say, then applies the activation."""
+        """Normalizes as the settings say, then applies the activation."""
         if normalize and self._normalization == "batch":
             x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=self._dtype)(x)
         if self._activation == "leaky_relu":

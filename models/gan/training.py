@@ -22,7 +22,7 @@ from models.gan.warm_start import TrainingLineage, WarmStart
 
 
 class InterruptedTrainingError(RuntimeError):
-    """A training was asked to stop, and stopped with its state in a checkpoint."""
+    """A training stopped on request; its state is in a checkpoint if there is a folder for them."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from ml_metadata.errors import StatusError
 from rich.console import Console
 
-from mnist.mirrors import Download
 from mnist.quarantine import FILE_NAME, QuarantineError, quarantine, read_quarantine
 from mnist.source import DataSource, default_cache_dir, locate
 from mnist.windows import Window, resolve_window
@@ -41,9 +40,8 @@ def find_data(resolved: Resolved, screen: Console | None = None) -> DataSource:
         source=data.source,
         data_dir=os.path.abspath(data.dir) if data.dir and is_local else data.dir,
         cache_dir=Path(data.cache_dir) if data.cache_dir else default_cache_dir(),
-        download=Download(
-            data.mirrors, data.timeout_seconds, data.attempts, DownloadLine(screen or Console())
-        ),
+        mirrors=data.mirrors,
+        progress=DownloadLine(screen or Console()),
     )
 
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from components.data_gate.settings import GateSettings
 from evaluation.metric_table import METRICS
 from evaluation.settings import EvaluationSettings
-from mnist.mirrors import DEFAULT_MIRRORS
+from mnist.source import DEFAULT_MIRRORS
 from mnist.windows import SYNTAX, parse_window
 from models.digit_classifier.settings import ClassifierSettings
 from models.gan.settings import TrainSettings
@@ -51,10 +51,6 @@ class DataSettings(_Section):
         DEFAULT_MIRRORS,
         description="addresses to download from, tried in order",
     )
-    timeout_seconds: float = Field(
-        20.0, gt=0, le=3600, description="longest silence of a mirror, seconds"
-    )
-    attempts: int = Field(3, ge=1, le=100, description="tries per file and mirror")
     span: int | None = Field(None, ge=0, description="span to ingest; null: the latest")
     window: Annotated[str, AfterValidator(_as_window)] = Field(
         "latest", description=f"spans to ingest where data.span is null: {SYNTAX}"

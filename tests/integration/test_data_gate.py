@@ -1,6 +1,5 @@
 """The gate on real digits and on spoilt spans: what it stops, warns of and lets through."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -290,15 +289,6 @@ def test_a_version_without_statistics_says_so(place, pool, tmp_path):
     assert content["compared"] == (
         f"Version {version} has no statistics of its data to compare with."
     )
-
-
-def test_the_record_says_when_and_why(place, pool):
-    place.add(7, noise(*other(pool)))
-    with pytest.raises(DataRejectedError):
-        place.judge()
-    [entry] = json.loads(Path(place.record).read_text()).values()
-    assert set(entry) == {"fingerprint", "reason", "when", "run", "released"}
-    assert "box_height" in entry["reason"]
 
 
 def test_a_release_does_not_change_the_schema(place, pool):
