@@ -7,6 +7,7 @@ the output of `local_runner.py` and `docs/metrics.md` are made from the rows; th
 """
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -370,21 +371,20 @@ def as_markdown() -> str:
         "",
         "Reference, generated: `python -m evaluation.metric_table > docs/metrics.md`.",
         "",
-        "↓: lower is better, ↑: higher is better. Threshold and tolerance are the defaults of",
-        "`evaluation.thresholds` and `evaluation.tolerances`; see [evaluation.md](evaluation.md).",
+        "↓: lower is better, ↑: higher is better. Thresholds and tolerances are defaults:",
+        "[evaluation.md](evaluation.md#the-decision).",
         "",
-        "| metric | better | threshold | tolerance | what it is | unit |",
-        "| --- | --- | --- | --- | --- | --- |",
     ]
     for metric in METRICS.values():
         threshold = "" if metric.threshold is None else f"{metric.threshold:g}"
         tolerance = "" if metric.tolerance is None else f"{metric.tolerance:g}"
         tolerance += " of the value" if tolerance and metric.relative_tolerance else ""
         needs = f" (needs: {', '.join(metric.requires)})" if metric.requires else ""
-        lines.append(
-            f"| `{metric.name}` | {signs[metric.direction]} | {threshold} | {tolerance} | "
-            f"{metric.description}{needs} | {metric.unit} |"
-        )
+        bounds = f" Threshold {threshold}." if threshold else ""
+        bounds += f" Tolerance {tolerance}." if tolerance else ""
+        entry = f"- `{metric.name}` {signs[metric.direction]} {metric.description}{needs}."
+        entry += f" Unit: {metric.unit}.{bounds}"
+        lines += textwrap.wrap(" ".join(entry.split()), 118, subsequent_indent="  ")
     return "\n".join(lines) + "\n"
 
 

@@ -1,6 +1,6 @@
 """Compiles the pipeline to a spec that open-source Kubeflow Pipelines v2 runs.
 
-TFX compiles; what the backend wants otherwise is patched here. `docs/kubeflow.md` says why of each.
+TFX compiles; what the backend wants otherwise is patched here. `docs/kubeflow-backend.md` says why.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
