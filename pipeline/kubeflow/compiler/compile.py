@@ -22,6 +22,7 @@ from pipeline.kubeflow.compiler.spec_checks import SpecError, check_spec
 from pipeline.kubeflow.compiler.vertex import trains_elsewhere, vertex_trainer
 from pipeline.kubeflow.container.ui_outputs import add_page_outputs
 from pipeline.pipeline import create_pipeline, nodes_reading_outside
+from pipeline.settings.beam import check_flags
 from pipeline.settings.kubeflow import KubeflowSettings, NodeResources
 from pipeline.settings.sections import Settings
 
@@ -45,6 +46,7 @@ def compile_settings(settings: Settings) -> list[dict[str, Any]]:
 def kubeflow_pipeline(settings: Settings) -> tfx.dsl.Pipeline:
     """The one DAG, with places and runtime parameters for a cluster."""
     kubeflow = settings.kubeflow
+    check_flags(settings.beam)
     return create_pipeline(
         settings,
         data_dir=RuntimeParameter(
@@ -203,9 +205,8 @@ def _leave_uris_to_beam(
         return
     if not (settings.kubeflow.pipeline_root or "").startswith("gs://"):
         raise SpecError(
-            f"beam.runner={settings.beam.runner} has workers that do not see a container's disk, "
-            "and TensorFlow reads no store but gs://; set kubeflow.pipeline_root to gs://..., or "
-            "beam.runner to direct"
+            "the workers of beam.pipeline_args do not see a container's disk, and TensorFlow reads "
+            "no store but gs://; set kubeflow.pipeline_root to gs://..., or beam.pipeline_args=[]"
         )
     for node in pipeline.components:
         if isinstance(node.executor_spec, executor_spec.BeamExecutorSpec):
