@@ -29,7 +29,6 @@ SETTINGS = (
     "push.keep_versions=5",
     "retention.runs=6",
     "retention.reports=20",
-    "retention.logs=20",
     "classifier.steps=100",
     "evaluation.deep=false",
     "evaluation.samples=500",

@@ -149,40 +149,17 @@ class MetadataSettings(_Section):
 
 
 class RetentionSettings(_Section):
-    """What is kept of old runs; never less than what is served or can be gone on from needs."""
+    """What is kept of old runs. What a served version or a resumed training needs always stays."""
 
-    automatic: bool = Field(True, description="clean up after each run, as `gc` does")
+    automatic: bool = Field(True, description="whether to clean up after each run, as `gc` does")
     runs: int | None = Field(
         30, ge=1, le=100_000, description="last runs whose artifacts are kept; null: all"
     )
-    days: float | None = Field(
-        None, gt=0, le=36_500, description="age up to which they are, days; null: any"
-    )
     gib: float | None = Field(
-        None, gt=0, le=1e6, description="size up to which they are, newest first, GiB; null: any"
+        None, gt=0, le=1e6, description="size of the artifacts that are kept, newest first, GiB"
     )
-    checkpoints: int | None = Field(
-        None, ge=1, le=100_000, description="last trainings that were cut off; null: all"
-    )
-    checkpoint_days: float | None = Field(
-        7.0, gt=0, le=36_500, description="age up to which they are kept, days; null: any"
-    )
-    checkpoint_gib: float | None = Field(
-        None, gt=0, le=1e6, description="size up to which they are, newest first, GiB; null: any"
-    )
-    reports: int | None = Field(365, ge=1, le=100_000, description="last reports; null: all")
-    report_days: float | None = Field(
-        None, gt=0, le=36_500, description="age up to which they are kept, days; null: any"
-    )
-    report_gib: float | None = Field(
-        None, gt=0, le=1e6, description="size up to which they are, newest first, GiB; null: any"
-    )
-    logs: int | None = Field(365, ge=1, le=100_000, description="last logs; null: all")
-    log_days: float | None = Field(
-        None, gt=0, le=36_500, description="age up to which they are kept, days; null: any"
-    )
-    log_gib: float | None = Field(
-        None, gt=0, le=1e6, description="size up to which they are, newest first, GiB; null: any"
+    reports: int | None = Field(
+        365, ge=1, le=100_000, description="last reports and last logs that are kept; null: all"
     )
 
 
