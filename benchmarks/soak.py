@@ -32,7 +32,6 @@ SETTINGS = (
     "classifier.steps=100",
     "evaluation.deep=false",
     "evaluation.samples=500",
-    "evaluation.resamples=5",
 )
 KILLED_NODES = (
     *("MnistExampleGen", "StatisticsGen", "DataGate", "DigitClassifier", "Trainer", "Trainer"),

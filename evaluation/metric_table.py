@@ -38,7 +38,9 @@ class Metric:
         for which `deep.py` trains a network.
       threshold: default of `evaluation.thresholds`; None for no bound.
       tolerance: default of `evaluation.tolerances`; None for no bound.
-      relative_tolerance: whether the tolerance is a share of the served model's value.
+      in_feature_units: whether the value depends on the scale of the classifier's features. Such a
+        metric has no threshold, which would mean something else for each classifier, and its
+        tolerance is a share of the served model's value.
       limits: lowest and highest value that is possible.
       requires: what the metric needs besides images: `labels` (a conditional generator), a
         `test split`, or `deep` (the setting `evaluation.deep`).
@@ -54,10 +56,15 @@ class Metric:
     compute: Compute | None = None
     threshold: float | None = None
     tolerance: float | None = None
-    relative_tolerance: bool = False
+    in_feature_units: bool = False
     limits: tuple[float, float] = (0, math.inf)
     requires: tuple[Requirement, ...] = ()
     uses_all_samples: bool = False
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the metric has a setting in `evaluation.thresholds`."""
+        return self.direction is not None and not self.in_feature_units
 
     @property
     def is_comparable(self) -> bool:
@@ -126,7 +133,7 @@ _ROWS = (
         direction="lower",
         compute=lambda images, real, rows: _fid(images, real.gaussian, rows),
         tolerance=0.03,
-        relative_tolerance=True,
+        in_feature_units=True,
         uses_all_samples=True,
     ),
     Metric(
@@ -146,7 +153,7 @@ _ROWS = (
         direction="lower",
         compute=_test_fid,
         tolerance=0.2,
-        relative_tolerance=True,
+        in_feature_units=True,
         requires=("test split",),
         uses_all_samples=True,
     ),
@@ -164,6 +171,7 @@ _ROWS = (
         description="FID extrapolated to infinitely many samples (Chong and Forsyth 2020)",
         unit="squared feature units",
         direction="lower",
+        in_feature_units=True,
         limits=_ANY,
     ),
     Metric(
@@ -174,7 +182,7 @@ _ROWS = (
         unit="kernel units",
         direction="lower",
         compute=lambda images, real, rows: float(images.kernel.influence[rows].mean()),
-        relative_tolerance=True,
+        in_feature_units=True,
         limits=_ANY,
     ),
     Metric(
@@ -379,7 +387,7 @@ def as_markdown() -> str:
     for metric in METRICS.values():
         threshold = "" if metric.threshold is None else f"{metric.threshold:g}"
         tolerance = "" if metric.tolerance is None else f"{metric.tolerance:g}"
-        tolerance += " of the value" if tolerance and metric.relative_tolerance else ""
+        tolerance += " of the value" if tolerance and metric.in_feature_units else ""
         needs = f" (needs: {', '.join(metric.requires)})" if metric.requires else ""
         lines.append(
             f"| `{metric.name}` | {signs[metric.direction]} | {threshold} | {tolerance} | "

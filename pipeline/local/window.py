@@ -19,6 +19,9 @@ from pipeline.local.metadata import DatabaseError
 from pipeline.local.paths import Places, UsageError
 from pipeline.settings.resolution import Resolved
 
+_MIRROR_SILENCE_SECONDS = 20.0
+_MIRROR_ATTEMPTS = 3
+
 
 class RunData(NamedTuple):
     """What a run reads: found once, and handed on to all that need it."""
@@ -42,7 +45,10 @@ def find_data(resolved: Resolved, screen: Console | None = None) -> DataSource:
         data_dir=os.path.abspath(data.dir) if data.dir and is_local else data.dir,
         cache_dir=Path(data.cache_dir) if data.cache_dir else default_cache_dir(),
         download=Download(
-            data.mirrors, data.timeout_seconds, data.attempts, DownloadLine(screen or Console())
+            data.mirrors,
+            _MIRROR_SILENCE_SECONDS,
+            _MIRROR_ATTEMPTS,
+            DownloadLine(screen or Console()),
         ),
     )
 

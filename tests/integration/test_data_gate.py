@@ -211,9 +211,9 @@ def faint_noise(images: np.ndarray, labels: np.ndarray) -> Pictures:
     [
         (noise, "box_height"),
         (shifted, "center_x: jensen shannon distance"),
-        (permuted, "labels of train do not fit the pictures"),
-        (renamed, "labels of train do not fit the pictures"),
-        (swapped, "the labels 5 of train do not fit the pictures"),
+        (permuted, "labels of train do not fit the images"),
+        (renamed, "labels of train do not fit the images"),
+        (swapped, "the labels 5 of train do not fit the images"),
         (faint_noise, "box_height: jensen shannon distance"),
     ],
 )

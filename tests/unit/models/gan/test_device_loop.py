@@ -29,7 +29,7 @@ def test_learning_rates_and_noise_follow_the_fraction(digits, eagerly: None) -> 
         digits,
         lambda gan, data, noise_std: tf.stack([noise_std, 2.0, 3.0, 4.0]),
         **rates,
-        final_learning_rate=0.25,
+        final_learning_rate_factor=0.25,
         instance_noise=0.8,
     )
     for fraction, factor in ((0.0, 1), (0.5, 1), (0.625, 1 - 0.75 / 4), (1.0, 0.25)):
@@ -46,7 +46,7 @@ def test_learning_rates_and_noise_follow_the_fraction(digits, eagerly: None) -> 
 
 def test_the_loop_is_updates_in_turn(digits) -> None:
     """A graph of three updates, the same graph for two, and no graph."""
-    changed = SGD | {"final_learning_rate": 1.0, "penalty_interval": 2}
+    changed = SGD | {"final_learning_rate_factor": 1.0, "penalty_interval": 2}
     loop, gan = make_loop(digits, **changed)
     update = make_update(digits, **changed)
     loop.run(3, 0.0)
