@@ -126,8 +126,8 @@ class KubeflowSettings(BaseModel):
         "that is told how a run ended; null: none is",
     )
     retries: int = Field(2, ge=0, le=20, description="times that a failed node is tried again")
-    resources: dict[Annotated[str, Field(pattern=r"^[a-zA-Z0-9][-a-zA-Z0-9]*$")], NodeResources] = (
-        Field(default_factory=_default_resources, description="by node; default: of all others")
+    resources: dict[str, NodeResources] = Field(
+        default_factory=_default_resources, description="by node; default: of all others"
     )
     vertex: VertexSettings = VertexSettings()
 
@@ -161,8 +161,8 @@ class KubeflowSettings(BaseModel):
         training = self.resources_of("Trainer")
         if training.gpu and not re.fullmatch(r"[A-Z0-9_]+", training.gpu_type):
             raise ValueError(
-                f"resources.Trainer.gpu_type={training.gpu_type} is no accelerator of Vertex AI, "
-                "whose names are such as NVIDIA_TESLA_T4"
+                f"kubeflow.resources.Trainer.gpu_type={training.gpu_type} is no accelerator of "
+                "Vertex AI, whose names are such as NVIDIA_TESLA_T4"
             )
         if not self.vertex.machine_type:
             machine_type(training.cpu, training.memory_gib)

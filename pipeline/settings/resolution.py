@@ -180,10 +180,6 @@ def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         yield prefix, value
 
 
-def _default_keys() -> list[str]:
-    return [key for key, _ in _leaves(Settings(), "")]
-
-
 def _preset_layer(preset: str) -> list[tuple[str, Any, str]]:
     if preset not in preset_names():
         known = ", ".join(preset_names())
@@ -204,11 +200,13 @@ def _environment_layer(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]
     layer = []
     if environ.get(DATA_DIR_VARIABLE):
         layer.append(("data.dir", environ[DATA_DIR_VARIABLE], f"environment {DATA_DIR_VARIABLE}"))
+    # A variable is in capitals; the name of a node in `kubeflow.resources` is not in small letters.
+    spelled = {key.lower(): key for key, _ in _leaves(Settings(), "")}
     for name in sorted(environ):
         is_secret = name in (PASSWORD_VARIABLE, PASSWORD_FILE_VARIABLE)
         if name.startswith(ENVIRONMENT_PREFIX) and not is_secret:
             key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
-            key = next((known for known in _default_keys() if known.lower() == key), key)
+            key = spelled.get(key, key)
             layer.append((key, _parse_value(key, environ[name]), f"environment {name}"))
     return layer
 
@@ -239,7 +237,7 @@ def _set_nested(values: dict[str, Any], key: str, value: Any) -> None:
 def _require_known(key: str, value: Any, origin: str) -> None:
     if find_field(key):
         return
-    known = _default_keys()
+    known = known_keys()
     if any(name.startswith(f"{key}.") for name in known):
         inside = ", ".join(name for name in known if name.startswith(f"{key}."))
         raise ConfigError(f"{key} (from {origin}) is a section; set one of its keys: {inside}")
@@ -277,7 +275,7 @@ def _masked(value: Any) -> Any:
 def _name_keys(section: str, reason: str, origins: Mapping[str, str]) -> str:
     """The reason for which settings of a section do not go together, each by its whole key."""
     prefix = f"{section}."
-    names = {key.removeprefix(prefix) for key in _default_keys() if key.startswith(prefix)}
+    names = {key.removeprefix(prefix) for key in known_keys() if key.startswith(prefix)}
     words = re.compile(r"\b(" + "|".join(sorted(names, key=len, reverse=True)) + r")\b")
     keys = dict.fromkeys(f"{section}.{name}" for name in words.findall(reason))
     places = ", ".join(f"{key} from {origins.get(key, 'default')}" for key in keys)
@@ -285,4 +283,4 @@ def _name_keys(section: str, reason: str, origins: Mapping[str, str]) -> str:
 
 
 def _is_section(key: str) -> bool:
-    return any(name.startswith(f"{key}.") for name in _default_keys())
+    return any(name.startswith(f"{key}.") for name in known_keys())

@@ -97,7 +97,7 @@ REFUSALS: dict[str, tuple[str, list[str]]] = {
     "no budget": ("train.max_seconds=null", ["train.max_seconds and train.max_steps"]),
     "below a row": (
         "kubeflow.resources.Trainer.gpus=1",
-        ["no setting kubeflow.resources.Trainer.gpus", "nearest is kubeflow.resources.Trainer.gpu"],
+        ["no setting kubeflow.resources.Trainer.gpus", "nearest is kubeflow.resources.<name>.gpu"],
     ),
     "a row's range": (
         "kubeflow.resources.Pusher.cpu=0",
