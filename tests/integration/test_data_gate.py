@@ -24,6 +24,7 @@ from components.data_gate.statistics import describe, join
 from components.mnist_example_gen.executor import Executor as ExampleGen
 from mnist import quarantine
 from mnist.records import read_spans
+from mnist.settings import DataSettings
 from pipeline.pipeline import SCHEMA_FILE
 from registry.push import push
 from registry.records import statistics_files
@@ -63,8 +64,7 @@ class Place:
                 "data_dir": str(self.data),
                 "window": window,
                 "quarantine": self.record,
-                "eval_share": 0.1,
-                "shards": 2,
+                "settings": DataSettings(settle_seconds=0).model_dump_json(),
                 "source": "a test",
             },
         )
