@@ -42,7 +42,7 @@ NODES = (
 # As little as every link of the chain can be real with; every generator is good enough.
 SETTINGS = (
     *("classifier.min_accuracy=0", "classifier.steps=20", "train.max_steps=20"),
-    *("evaluation.samples=200", "evaluation.resamples=2", "evaluation.deep=false"),
+    *("evaluation.samples=200", "evaluation.deep=false"),
     "evaluation.tolerances.fid=null",
 )
 DISK = "size=512m"

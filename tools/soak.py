@@ -30,11 +30,9 @@ SETTINGS = (
     "push.keep_versions=5",
     "retention.runs=6",
     "retention.reports=20",
-    "retention.logs=20",
     "classifier.steps=100",
     "evaluation.deep=false",
     "evaluation.samples=500",
-    "evaluation.resamples=5",
 )
 KILLED_NODES = (
     *("MnistExampleGen", "StatisticsGen", "DataGate", "DigitClassifier", "Trainer", "Trainer"),

@@ -27,7 +27,7 @@ def run_fn(fn_args: Any) -> None:
     """Trains the classifier on the train split and exports it.
 
     Args:
-      fn_args: TFX's FnArgs. `custom_config["classifier"]` holds the fields of
+      fn_args: TFX's FnArgs. `custom_config["settings"]` holds the fields of
         `ClassifierSettings`; `serving_model_dir` receives the SavedModel, whose signature takes
         `image` uint8 [n, 28, 28, 1] and gives `features` float32 [n, 96] and `logits` float32
         [n, 10]; `model_run_dir` receives `metrics.json`.
@@ -35,9 +35,10 @@ def run_fn(fn_args: Any) -> None:
     Raises:
       ClassifierTooWeakError: if the accuracy on the eval split is below `min_accuracy`.
     """
-    settings = ClassifierSettings.model_validate(fn_args.custom_config["classifier"])
+    settings = ClassifierSettings.model_validate(fn_args.custom_config["settings"])
     images, labels = load_split(fn_args.train_files)
-    model = ClassifierTrainer(settings, images, labels).fit(_reporter(settings.steps))
+    trainer = ClassifierTrainer(images, labels, steps=settings.steps)
+    model = trainer.fit(_reporter(settings.steps))
     eval_accuracy = accuracy(model, *load_split(fn_args.eval_files))
     if eval_accuracy < settings.min_accuracy:
         raise ClassifierTooWeakError(

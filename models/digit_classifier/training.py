@@ -8,8 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from models.digit_classifier.network import build_classifier
-from models.digit_classifier.settings import ClassifierSettings
 
+_BATCH_SIZE = 128
+_LEARNING_RATE = 6e-3  # the highest
 _SHIFT = 2
 _SMOOTHING = 0.05
 _STEPS_PER_EXECUTION = 50
@@ -19,31 +20,32 @@ _WARM_UP = 0.15
 class ClassifierTrainer:
     """Trains a classifier; every random draw follows from the seed and the step."""
 
-    def __init__(self, settings: ClassifierSettings, images: np.ndarray, labels: np.ndarray):
+    def __init__(self, images: np.ndarray, labels: np.ndarray, *, steps: int, seed: int = 0):
         """Puts the data on the device.
 
         Args:
-          settings: the recipe.
           images: uint8 [n, 28, 28, 1].
-          labels: int [n], 0 to 9.
+          labels: int [n], 0..9.
+          steps: updates of the classifier, 1 or more.
+          seed: seed of weights, batches and shifts.
         """
-        self._settings = settings
+        self._steps, self._seed = steps, seed
         self._images = tf.constant(images)
         self._labels = tf.constant(labels, tf.int32)
-        self.model = build_classifier(settings.seed)
-        self._optimizer = keras.optimizers.Adam(settings.learning_rate, beta_2=0.99, epsilon=1e-5)
+        self.model = build_classifier(seed)
+        self._optimizer = keras.optimizers.Adam(_LEARNING_RATE, beta_2=0.99, epsilon=1e-5)
         self._optimizer.build(self.model.trainable_variables)
         self._step = tf.Variable(0, dtype=tf.int32, trainable=False)
 
     def fit(self, report: Callable[[int, float, float], None]) -> keras.Model:
-        """Trains for `settings.steps` updates.
+        """Trains for all its steps.
 
         Args:
           report: called after each call to the device with the step, the mean loss of the call and
             the seconds so far.
         """
         started = time.monotonic()
-        total = self._settings.steps
+        total = self._steps
         while (step := int(self._step)) < total:
             steps = min(_STEPS_PER_EXECUTION, total - step)
             loss = float(self._run_steps(tf.constant(steps)))
@@ -72,18 +74,18 @@ class ClassifierTrainer:
 
     def _learning_rate(self) -> tf.Tensor:
         """Rises over 15 % of the steps, then falls to 0 (one cycle; Smith and Topin 2017)."""
-        progress = tf.cast(self._step, tf.float32) / self._settings.steps
+        progress = tf.cast(self._step, tf.float32) / self._steps
         shape = tf.minimum(progress / _WARM_UP + 0.02, (1 - progress) / (1 - _WARM_UP))
-        return self._settings.learning_rate * tf.minimum(shape, 1.0)
+        return _LEARNING_RATE * tf.minimum(shape, 1.0)
 
     def _batch(self) -> tuple[tf.Tensor, tf.Tensor]:
         """Draws a random batch, each image shifted by up to two pixels each way."""
-        size, seed = self._settings.batch_size, self._settings.seed
+        seed = self._seed
         rows = tf.random.stateless_uniform(
-            [size], [seed, 2 * self._step], 0, self._images.shape[0], tf.int32
+            [_BATCH_SIZE], [seed, 2 * self._step], 0, self._images.shape[0], tf.int32
         )
         offsets = tf.random.stateless_uniform(
-            [size, 2], [seed, 2 * self._step + 1], -_SHIFT, _SHIFT + 1, tf.int32
+            [_BATCH_SIZE, 2], [seed, 2 * self._step + 1], -_SHIFT, _SHIFT + 1, tf.int32
         )
         return shift(tf.gather(self._images, rows), offsets), tf.gather(self._labels, rows)
 

@@ -18,6 +18,9 @@ from pipeline.local.metadata import DatabaseError
 from pipeline.local.paths import Places, UsageError
 from pipeline.settings.resolution import Resolved
 
+_MIRROR_SILENCE_SECONDS = 20.0
+_MIRROR_ATTEMPTS = 3
+
 
 class RunData(NamedTuple):
     """What a run reads: found once, and handed on to all that need it."""

@@ -269,16 +269,16 @@ def test_a_poisoned_span_stops_one_run_and_is_left_out_until_released(tmp_path, 
     (data / "span-2" / "_SUCCESS").touch()
     stopped = local_runner("retrain", "--preset", "smoke", *named)
     assert stopped.returncode == 1, stopped.stdout + stopped.stderr
-    assert "the labels of train do not fit the pictures" in stopped.stdout
+    assert "the labels of train do not fit the images" in stopped.stdout
     done = json.loads(stopped.stdout.splitlines()[-1])
     assert (done["outcome"], done["quarantined"]) == ("failed", [2])
     assert done["error"].startswith("DataGate: ")
-    assert "the labels of train do not fit the pictures" in done["error"]
+    assert "the labels of train do not fit the images" in done["error"]
     assert "Trainer" not in stopped.stdout
     for command in (["status", *place], ["data", *named]):
         said = local_runner(*command).stdout
         assert "span 2 is quarantined" in said
-        assert "do not fit the pictures" in said
+        assert "do not fit the images" in said
     again = local_runner("retrain", "--preset", "smoke", *named)
     assert again.returncode == 2
     assert "has no span that can be used" in again.stderr

@@ -23,6 +23,7 @@ from components.data_gate.statistics import describe, join
 from components.mnist_example_gen.executor import Executor as ExampleGen
 from mnist import quarantine
 from mnist.records import read_spans
+from mnist.settings import DataSettings
 from pipeline.pipeline import SCHEMA_FILE
 from registry.push import push
 from registry.records import statistics_files
@@ -62,8 +63,7 @@ class Place:
                 "data_dir": str(self.data),
                 "window": window,
                 "quarantine": self.record,
-                "eval_share": 0.1,
-                "shards": 2,
+                "settings": DataSettings(settle_seconds=0).model_dump_json(),
                 "source": "a test",
             },
         )
@@ -210,9 +210,9 @@ def faint_noise(images: np.ndarray, labels: np.ndarray) -> Pictures:
     [
         (noise, "box_height"),
         (shifted, "center_x: jensen shannon distance"),
-        (permuted, "labels of train do not fit the pictures"),
-        (renamed, "labels of train do not fit the pictures"),
-        (swapped, "the labels 5 of train do not fit the pictures"),
+        (permuted, "labels of train do not fit the images"),
+        (renamed, "labels of train do not fit the images"),
+        (swapped, "the labels 5 of train do not fit the images"),
         (faint_noise, "box_height: jensen shannon distance"),
     ],
 )

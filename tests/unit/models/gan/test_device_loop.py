@@ -29,7 +29,7 @@ def test_learning_rates_and_noise_follow_the_fraction(digits, eagerly: None) -> 
         digits,
         lambda gan, data, noise_std: tf.stack([noise_std, 2.0, 3.0, 4.0]),
         **rates,
-        final_learning_rate=0.25,
+        final_learning_rate_factor=0.25,
         instance_noise=0.8,
     )
     for fraction, factor in ((0.0, 1), (0.5, 1), (0.625, 1 - 0.75 / 4), (1.0, 0.25)):

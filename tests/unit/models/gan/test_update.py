@@ -192,7 +192,7 @@ RECIPES: list[dict[str, Any]] = [
     WGAN_GP,
     {"loss": "wasserstein", "discriminator_normalization": "spectral"},
     {"label_smoothing": 0.1},
-    {"generator_activation": "leaky_relu", "leaky_slope": 0.0},
+    {"generator_activation": "leaky_relu"},
     {"generator_activation": "elu"},
     {"generator_output": "tanh"},
     {"log_intensity_channels": True},

@@ -157,9 +157,9 @@ def test_a_warm_training_begins_at_its_share_of_both_rates(make, served) -> None
     for is_warm in (False, True):
         training = make(
             warm_start="served",
-            warm_learning_rate=0.25,
+            warm_start_learning_rate_factor=0.25,
             generator_learning_rate=1e-2,
-            final_learning_rate=0.1,
+            final_learning_rate_factor=0.1,
             evaluations=0,
         )
         if is_warm:
