@@ -178,9 +178,10 @@ def schedule(
 
     Exit status: 0 when told to end; with --once that of the pass, 0 where none was due.
     """
+    from errors import UserError
     from pipeline.local.paths import UsageError
     from pipeline.retraining.conditions import read_conditions
-    from pipeline.retraining.schedule import Times, keep_schedule, read_grace
+    from pipeline.retraining.schedule import keep_schedule, read_times
 
     resolved = _resolve(preset, assignments, output_dir, data_dir)
     settings = resolved.settings
@@ -191,14 +192,14 @@ def schedule(
     try:
         read_conditions(condition)
         status = keep_schedule(
-            Times(cron, time_zone, jitter, read_grace(grace)),
+            read_times(cron, time_zone, jitter, grace),
             arguments,
             root=Path(settings.output_dir).absolute(),
             now=now,
             once=once,
             as_json=settings.log.format == "json",
         )
-    except UsageError as error:
+    except (UserError, UsageError) as error:
         _fail(str(error), 2)
     raise typer.Exit(status)
 
