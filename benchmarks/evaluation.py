@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from evaluation.baseline import Baseline
 from evaluation.decision import check_baseline
-from evaluation.evaluate import evaluate
+from evaluation.evaluate import RESAMPLES, SEED, evaluate
 from evaluation.image_statistics import RealDigits
 from evaluation.sampling import Generator
 from evaluation.settings import EvaluationSettings, Tolerances
@@ -56,7 +56,7 @@ def show_evaluation(
     settings = EvaluationSettings()
     started = time.perf_counter()
     labels = labels_in_shares(count, real.class_shares)
-    candidate, served = (generator.sample(labels, seed) for seed in (settings.seed, OTHER_SEED))
+    candidate, served = (generator.sample(labels, seed) for seed in (SEED, OTHER_SEED))
     sampled = time.perf_counter() - started
     found = evaluate(candidate, Baseline("measured", "", samples=served), real, extractor, settings)
     total = time.perf_counter() - started
@@ -95,9 +95,8 @@ def worse_features(
 def is_rejected(
     candidate: np.ndarray, baseline: np.ndarray, labels: np.ndarray, real: Gaussian, seed: int
 ) -> bool:
-    settings = EvaluationSettings()
     values, draws = [], []
-    halves = half_samples(labels, settings.resamples, seed)
+    halves = half_samples(labels, RESAMPLES, seed)
     for features in (candidate, baseline):
         values.append(gaussian_distance(fit_gaussian(features), real))
         draws.append(

@@ -189,7 +189,7 @@ class Measures:
 
         self.settings = read_settings(arguments)
         self.train, self.test = load_digits(arguments.data_dir)
-        trainer = ClassifierTrainer(self.settings.classifier, *self.train)
+        trainer = ClassifierTrainer(*self.train, steps=self.settings.classifier.steps)
         self._classifier = trainer.fit(lambda *progress: None)
         self._reference = fit_gaussian(self._extract(self.test[0])[0])
         self._distance = lambda features: gaussian_distance(fit_gaussian(features), self._reference)

@@ -56,7 +56,9 @@ class Measure:
         from models.digit_classifier.training import ClassifierTrainer
         from models.gan.validation import ValidationSet
 
-        classifier = ClassifierTrainer(settings.classifier, *span).fit(lambda *progress: None)
+        classifier = ClassifierTrainer(*span, steps=settings.classifier.steps).fit(
+            lambda *progress: None
+        )
 
         def extract(images):
             return classifier.predict(images, batch_size=1000, verbose=0)
@@ -151,12 +153,12 @@ def compare(arguments) -> dict:
         start = state_of(served, folder)
     runs = {"cold": (budget, None, {})}
     for rate in arguments.rates:
-        share = {"warm_learning_rate": rate}
+        share = {"warm_start_learning_rate_factor": rate}
         runs[f"warm, rate {rate:g}"] = (budget, start, share)
         runs[f"warm, rate {rate:g}, a third"] = (budget / 3, start, share)
     if arguments.fresh_optimizers:
         other = with_fresh_optimizers(start, fresh)
-        share = {"warm_learning_rate": arguments.rates[0]}
+        share = {"warm_start_learning_rate_factor": arguments.rates[0]}
         runs[f"warm, rate {arguments.rates[0]:g}, a third, fresh optimizers"] = (
             budget / 3,
             other,

@@ -79,7 +79,7 @@ def check_baseline(
         metric = METRICS[name]
         value, interval = differences.get(name, (None, None))
         reference = baseline[name].value
-        allowed = tolerance * abs(reference) if metric.relative_tolerance else tolerance
+        allowed = tolerance * abs(reference) if metric.in_feature_units else tolerance
         higher = metric.direction == "higher"
         bound = f"at most {allowed:.3g} {'below' if higher else 'above'} the baseline's"
         checks.append(

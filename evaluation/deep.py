@@ -140,8 +140,7 @@ def classification_accuracy_score(
     ):
         require_images(f"{name}_images", images, _FEWEST_IMAGES)
         _require_labels(f"{name}_labels", labels, len(images))
-    settings = ClassifierSettings(steps=steps, seed=seed)
-    trainer = ClassifierTrainer(settings, train_images, train_labels)
+    trainer = ClassifierTrainer(train_images, train_labels, steps=steps, seed=seed)
     return accuracy(trainer.fit(lambda *progress: None), test_images, test_labels)
 
 

@@ -24,6 +24,9 @@ from evaluation.settings import EvaluationSettings
 from metrics.labels import labels_in_shares
 from metrics.resampling import Estimate, half_samples
 
+SEED = 0  # of the first sample
+RESAMPLES = 50  # half-samples per interval
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -58,7 +61,7 @@ def evaluate_model(
       serving_dir: folder or URI of the served versions; "" if nothing is served.
       real: real images.
       extractor: features and logits of the digit classifier.
-      settings: number of samples, seed and bounds.
+      settings: number of samples and bounds.
       latent: `normal` or `uniform`, the distribution of the candidate's latents.
 
     Returns:
@@ -73,12 +76,10 @@ def evaluate_model(
     count = max(settings.samples, settings.fid_samples)
     labels = labels_in_shares(count, real.class_shares)
     generator = Generator(model_dir)
-    candidate = generator.sample(labels, settings.seed)
-    interpolation = generator.interpolate(latent, settings.seed)
-    grid = generator.sample(GRID_LABELS, settings.seed)
-    baseline = find_baseline(
-        serving_dir, labels, candidate, settings.seed, settings.broken_baseline
-    )
+    candidate = generator.sample(labels, SEED)
+    interpolation = generator.interpolate(latent, SEED)
+    grid = generator.sample(GRID_LABELS, SEED)
+    baseline = find_baseline(serving_dir, labels, candidate, SEED, settings.broken_baseline)
     result = evaluate(candidate, baseline, real, extractor, settings)
     arrays = document.image_arrays(
         result.candidate, result.reference, grid, baseline, interpolation
@@ -109,7 +110,7 @@ def evaluate(
     measured = {name: with_ratios(each, measured["floor"]) for name, each in measured.items()}
     estimates: dict[str, dict[str, Estimate]] = {"baseline": {}}
     for name, each in measured.items():
-        deep = measure_deep(sets[name].samples, real, settings.seed) if settings.deep else {}
+        deep = measure_deep(sets[name].samples, real, SEED) if settings.deep else {}
         estimates[name] = each.estimates() | deep
     served = measured.get("baseline")
     differences = difference(measured["candidate"], served) if served else {}
@@ -127,7 +128,7 @@ def evaluate(
         "classes": document.classes_section(sets["candidate"], reference),
         "baseline": document.baseline_section(baseline),
         "samples": len(sets["candidate"].predicted),
-        "seed": settings.seed,
+        "seed": SEED,
     }
     return Evaluation(content, checks, sets["candidate"], reference)
 
@@ -140,7 +141,7 @@ def _all_statistics(
     settings: EvaluationSettings,
 ) -> dict[str, SampleStatistics]:
     """Returns the statistics of `candidate`, `floor` and, if it has samples, `baseline`."""
-    count, seed = settings.samples, settings.seed
+    count, seed = settings.samples, SEED
     samples = {"candidate": candidate}
     if baseline.samples is not None:
         samples["baseline"] = baseline.samples
@@ -155,4 +156,4 @@ def _all_statistics(
 def _halves(strata: np.ndarray, settings: EvaluationSettings) -> list[np.ndarray]:
     """Draws half of the first `samples` rows, and half of the rows that only FID uses."""
     only_fid = np.arange(len(strata)) >= settings.samples
-    return half_samples(strata + 100 * only_fid, settings.resamples, settings.seed)
+    return half_samples(strata + 100 * only_fid, RESAMPLES, SEED)

@@ -7,6 +7,7 @@ the output of `local_runner.py` and `docs/metrics.md` are made from the rows; th
 """
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -38,7 +39,9 @@ class Metric:
         for which `deep.py` trains a network.
       threshold: default of `evaluation.thresholds`; None for no bound.
       tolerance: default of `evaluation.tolerances`; None for no bound.
-      relative_tolerance: whether the tolerance is a share of the served model's value.
+      in_feature_units: whether the value depends on the scale of the classifier's features. Such a
+        metric has no threshold, which would mean something else for each classifier, and its
+        tolerance is a share of the served model's value.
       limits: lowest and highest value that is possible.
       requires: what the metric needs besides images: `labels` (a conditional generator), a
         `test split`, or `deep` (the setting `evaluation.deep`).
@@ -54,10 +57,15 @@ class Metric:
     compute: Compute | None = None
     threshold: float | None = None
     tolerance: float | None = None
-    relative_tolerance: bool = False
+    in_feature_units: bool = False
     limits: tuple[float, float] = (0, math.inf)
     requires: tuple[Requirement, ...] = ()
     uses_all_samples: bool = False
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the metric has a setting in `evaluation.thresholds`."""
+        return self.direction is not None and not self.in_feature_units
 
     @property
     def is_comparable(self) -> bool:
@@ -126,7 +134,7 @@ _ROWS = (
         direction="lower",
         compute=lambda images, real, rows: _fid(images, real.gaussian, rows),
         tolerance=0.03,
-        relative_tolerance=True,
+        in_feature_units=True,
         uses_all_samples=True,
     ),
     Metric(
@@ -146,7 +154,7 @@ _ROWS = (
         direction="lower",
         compute=_test_fid,
         tolerance=0.2,
-        relative_tolerance=True,
+        in_feature_units=True,
         requires=("test split",),
         uses_all_samples=True,
     ),
@@ -164,6 +172,7 @@ _ROWS = (
         description="FID extrapolated to infinitely many samples (Chong and Forsyth 2020)",
         unit="squared feature units",
         direction="lower",
+        in_feature_units=True,
         limits=_ANY,
     ),
     Metric(
@@ -174,7 +183,7 @@ _ROWS = (
         unit="kernel units",
         direction="lower",
         compute=lambda images, real, rows: float(images.kernel.influence[rows].mean()),
-        relative_tolerance=True,
+        in_feature_units=True,
         limits=_ANY,
     ),
     Metric(
@@ -370,21 +379,20 @@ def as_markdown() -> str:
         "",
         "Reference, generated: `python -m evaluation.metric_table > docs/metrics.md`.",
         "",
-        "↓: lower is better, ↑: higher is better. Threshold and tolerance are the defaults of",
-        "`evaluation.thresholds` and `evaluation.tolerances`; see [evaluation.md](evaluation.md).",
+        "↓: lower is better, ↑: higher is better. Thresholds and tolerances are defaults:",
+        "[evaluation.md](evaluation.md#the-decision).",
         "",
-        "| metric | better | threshold | tolerance | what it is | unit |",
-        "| --- | --- | --- | --- | --- | --- |",
     ]
     for metric in METRICS.values():
         threshold = "" if metric.threshold is None else f"{metric.threshold:g}"
         tolerance = "" if metric.tolerance is None else f"{metric.tolerance:g}"
-        tolerance += " of the value" if tolerance and metric.relative_tolerance else ""
+        tolerance += " of the value" if tolerance and metric.in_feature_units else ""
         needs = f" (needs: {', '.join(metric.requires)})" if metric.requires else ""
-        lines.append(
-            f"| `{metric.name}` | {signs[metric.direction]} | {threshold} | {tolerance} | "
-            f"{metric.description}{needs} | {metric.unit} |"
-        )
+        bounds = f" Threshold {threshold}." if threshold else ""
+        bounds += f" Tolerance {tolerance}." if tolerance else ""
+        entry = f"- `{metric.name}` {signs[metric.direction]} {metric.description}{needs}."
+        entry += f" Unit: {metric.unit}.{bounds}"
+        lines += textwrap.wrap(" ".join(entry.split()), 118, subsequent_indent="  ")
     return "\n".join(lines) + "\n"
 
 

@@ -26,13 +26,13 @@ def _threshold(metric: Metric) -> tuple[Any, Any]:
 
 
 def _tolerance(metric: Metric) -> tuple[Any, Any]:
-    unit = "share of the served model's value" if metric.relative_tolerance else metric.unit
+    unit = "share of the served model's value" if metric.in_feature_units else metric.unit
     description = f"{metric.title}, largest accepted loss against the served model ({unit})"
     return float | None, Field(metric.tolerance, ge=0, allow_inf_nan=False, description=description)
 
 
 _thresholds: dict[str, Any] = {
-    metric.name: _threshold(metric) for metric in METRICS.values() if metric.direction is not None
+    metric.name: _threshold(metric) for metric in METRICS.values() if metric.is_bounded
 }
 _tolerances: dict[str, Any] = {
     metric.name: _tolerance(metric) for metric in METRICS.values() if metric.is_comparable
@@ -43,7 +43,7 @@ _Tolerances: Any = create_model("_Tolerances", __base__=_Section, **_tolerances)
 
 
 class Thresholds(_Thresholds):
-    """The worst accepted value of each metric that has a direction; None for no bound."""
+    """The worst accepted value of each metric that `is_bounded`; None for no bound."""
 
 
 class Tolerances(_Tolerances):
@@ -57,8 +57,6 @@ class EvaluationSettings(_Section):
     fid_samples: int = Field(
         20_000, ge=100, le=1_000_000, description="generated images for the FID, if more"
     )
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of the first sample")
-    resamples: int = Field(50, ge=2, le=10_000, description="half-samples per interval")
     deep: bool = Field(
         False, description="also compute the metrics that train a network: minutes per generator"
     )

@@ -1,4 +1,4 @@
-"""Files of the data, asked more closely than `storage.py` does; every failure is an OSError."""
+"""Files of the data, checked more closely than by `storage.py`; every failure is an OSError."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ def entries(folder: str, is_wanted: Callable[[str], bool]) -> dict[str, bool]:
 
     Args:
         folder: A local folder or an address.
-        is_wanted: Whether a name matters. In a store no other name is asked whether it is a folder.
+        is_wanted: Whether a name matters. In a store other names are not checked for being folders.
 
     Returns:
         For each name in the folder, whether it is a folder. A link that leads to itself is none.
@@ -58,7 +58,7 @@ def times_of_change(path: str) -> tuple[float, ...]:
     original's was) and when the file system last saw a change of it. A store has one time.
 
     Raises:
-        OSError: The file is missing or cannot be asked.
+        OSError: The file is missing or its status cannot be read.
     """
     if storage.is_local(path):
         status = os.stat(path)

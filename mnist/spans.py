@@ -39,7 +39,7 @@ _EXPECTED_FILES = (
 
 
 class SpanError(UserError):
-    """A data folder does not hold the span asked for; the message says what it does hold."""
+    """A data folder does not hold the requested span; the message says what it does hold."""
 
 
 @dataclass(frozen=True)

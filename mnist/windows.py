@@ -32,7 +32,7 @@ class WindowError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for.
+    """A parsed window.
 
     Attributes:
         newest: Take so many of the newest; None: all.
@@ -226,7 +226,7 @@ def _find_test(data_dir: str) -> FixedTest | None:
 
 
 def _named(data_dir: str, request: Request, known: list[int]) -> list[int]:
-    """The spans that are asked for by number; a range may have gaps, a single number may not."""
+    """The spans that are requested by number; a range may have gaps, a single number may not."""
     found: set[int] = set()
     for first, last in request.named:
         inside = {number for number in known if first <= number <= last}

@@ -58,10 +58,9 @@ def create_data_nodes(
         span=(settings.data.span if window is None else None) if span is None else span,
         window=settings.data.window if window is None else window,
         content=content,
-        settle_seconds=settings.data.settle_seconds,
         quarantine=quarantine,
-        eval_share=settings.data.eval_share,
-        shards=settings.data.shards,
+        # Where the data lie is no setting of the node: a copy of them elsewhere is the same data.
+        settings=settings.data.model_dump_json(include={"settle_seconds", "eval_share", "shards"}),
         source=source,
     )
     # The pixels themselves say nothing to TFDV; the scalars derived from them do.
@@ -136,7 +135,7 @@ def create_pipeline(
     classifier = tfx.components.Trainer(
         run_fn="models.digit_classifier.run_fn.run_fn",
         examples=examples,
-        custom_config={"classifier": settings.classifier.model_dump(mode="json")},
+        custom_config={"settings": settings.classifier.model_dump(mode="json")},
     ).with_id("DigitClassifier")
     classifier.add_upstream_node(data.gate)
     # Many short trainings, so only where asked for; the Trainer takes the settings of the best.
@@ -160,7 +159,7 @@ def create_pipeline(
         base_model=classifier.outputs["model"],
         hyperparameters=tuner.outputs["best_hyperparameters"] if tuner else None,
         custom_config={
-            "train": settings.train.model_dump(mode="json"),
+            "settings": settings.train.model_dump(mode="json"),
             "checkpoints": checkpoint_root,
             # What a warm start goes on from; see `nodes_reading_outside`.
             **({"served": serving_dir} if is_warm else {}),
@@ -183,7 +182,7 @@ def create_pipeline(
     )
     serving_check = ServingCheck(
         model=trainer.outputs["model"],
-        **settings.serving_check.model_dump(),
+        settings=settings.serving_check.model_dump_json(),
     )
     pusher = AtomicPusher(
         model=trainer.outputs["model"],
@@ -193,7 +192,7 @@ def create_pipeline(
         push_destination=tfx.proto.PushDestination(
             filesystem=tfx.proto.PushDestination.Filesystem(base_directory=serving_dir)
         ),
-        custom_config={"keep_versions": settings.push.keep_versions},
+        custom_config={"settings": settings.push.model_dump(mode="json")},
     ).with_id("Pusher")
     return tfx.dsl.Pipeline(
         pipeline_name=settings.pipeline_name,

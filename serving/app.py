@@ -251,6 +251,7 @@ class _Routes:
             return parse_request(*arguments)
         if self._waiting_to_parse >= _MAX_WAITING_TO_PARSE:
             raise BusyError(f"{self._waiting_to_parse} long requests wait already; try again")
+        self._predictor.require_room(self._predictor.settings.max_rows)
         self._waiting_to_parse += 1
         try:
             loop = asyncio.get_running_loop()

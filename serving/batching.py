@@ -84,8 +84,8 @@ class Batcher:
           RequestError: the model refuses this request.
           BusyError: too many requests wait.
         """
+        self.require_room(request.rows)
         call = _Call(model, request, encode, asyncio.get_running_loop().create_future())
-        self._require_room(call)
         (self._long if call.is_long else self._short).append(call)
         self._start()
         return await call.done
@@ -94,15 +94,20 @@ class Batcher:
         """Takes no more requests; returns at once."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _require_room(self, call: _Call) -> None:
+    def require_room(self, rows: int) -> None:
+        """Checks that a request of so many rows may wait.
+
+        Raises:
+          BusyError: too many requests wait.
+        """
         self._forget_abandoned()
-        if not call.is_long:
+        if rows <= BATCH_ROWS:
             if len(self._short) >= MAX_WAITING:
                 raise BusyError(f"{len(self._short)} requests wait already; try again")
             return
-        rows = sum(each.request.rows - each.next_row for each in self._long)
-        if rows and rows + call.request.rows > MAX_WAITING_ROWS:
-            raise BusyError(f"{rows} rows wait already; try again, or ask for fewer rows")
+        waiting = sum(each.request.rows - each.next_row for each in self._long)
+        if waiting and waiting + rows > MAX_WAITING_ROWS:
+            raise BusyError(f"{waiting} rows wait already; try again, or ask for fewer rows")
 
     def _forget_abandoned(self) -> None:
         for waiting in (self._short, self._long):

@@ -109,7 +109,7 @@ class _PredictionService:
         try:
             with self._predictor.counted() as drawn:
                 model = _find(self._predictor, request.model_spec)
-                asked = _parse(request, model, self._predictor.settings.max_rows)
+                asked = _parse(request, model, self._predictor)
                 filtered = functools.partial(_filtered, names=request.output_filter)
                 parts = await self._predictor.draw(model, asked, filtered)
                 response = _response(request, model, asked, parts)
@@ -201,7 +201,7 @@ def _check_metadata_fields(fields: Iterable[str]) -> None:
 
 
 def _parse(
-    request: predict_pb2.PredictRequest, model: LoadedVersion, max_rows: int
+    request: predict_pb2.PredictRequest, model: LoadedVersion, predictor: Predictor
 ) -> PredictRequest:
     signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
     specs = find_signature(signature, model.signatures)
@@ -209,28 +209,31 @@ def _parse(
     unknown = set(request.output_filter) - set(model.signature_defs[signature].outputs)
     if unknown:
         raise RequestError(f"output tensor alias not found in signature: {min(unknown)[:100]}")
-    inputs = {
-        name: _array(name, request.inputs[name], spec, max_rows) for name, spec in specs.items()
-    }
+    for name, spec in specs.items():
+        _check_tensor(name, request.inputs[name], spec, predictor)
+    inputs = {name: _array(name, request.inputs[name]) for name in specs}
     return predict_request(signature, inputs)
 
 
-def _array(
-    name: str, tensor: tensor_pb2.TensorProto, spec: TensorSpec, max_rows: int
-) -> np.ndarray:
-    """Reads a tensor whose type and shape are checked first: a shape may claim any size."""
+def _check_tensor(
+    name: str, tensor: tensor_pb2.TensorProto, spec: TensorSpec, predictor: Predictor
+) -> None:
+    """Checks type and shape before an array is made: a shape may claim any size."""
     expected = tf.as_dtype(tf.string if spec.dtype.kind == "O" else spec.dtype)
     if tensor.dtype != expected.as_datatype_enum:
         raise RequestError(f"Input {name}: expected the type {expected.name}")
     shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
     if shape:
-        check_rows(shape[0], max_rows)
+        check_rows(shape[0], predictor.settings.max_rows)
+        predictor.require_room(shape[0])
     check_shape(name, shape, spec)
+
+
+def _array(name: str, tensor: tensor_pb2.TensorProto) -> np.ndarray:
     try:
-        array = tf.make_ndarray(tensor)
+        return tf.make_ndarray(tensor)
     except (ValueError, TypeError) as error:
         raise RequestError(f"Input {name}: {error}") from None
-    return array
 
 
 def _filtered(outputs: Arrays, *, names: Iterable[str]) -> Arrays:

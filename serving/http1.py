@@ -9,7 +9,9 @@ to arrive, nor answers that clients do not read, and they drop a client that clo
   a head, for a body, or for an answer to be taken.
 - Memory. Bodies that arrive and answers that clients have not taken count against a number of
   bytes; over it a body is refused, and the answer that has waited longest is dropped.
-- Time. Each wait for a client has a deadline.
+- Time. Each wait for a client has a deadline. Long bodies are read a few pieces per turn of the
+  event loop, and few requests that a client sent before their predecessor was answered run at once,
+  so that other clients have their turn between them.
 
 The application sees whole requests and gives whole answers: it is called once the body is there.
 """
@@ -30,7 +32,11 @@ from urllib.parse import unquote
 import h11
 
 _log = logging.getLogger(__name__)
-_READ_BYTES = 16 << 10
+_READ_BYTES = 256 << 10  # whatever has arrived
+_HEAD_READ_BYTES = 16 << 10  # h11 bounds a head only where it does not arrive in one piece
+_BUFFERED_BYTES = (
+    16 << 10
+)  # of a connection that nothing reads from; asyncio holds up to twice that
 _WRITE_BYTES = 64 << 10
 _SEND_BUFFER_BYTES = 128 << 10  # of the kernel, which would hold up to 4 MiB that nobody counts
 _HEAD_BYTES = 32 << 10
@@ -40,7 +46,10 @@ _BACKLOG = 128
 _ACCEPTED_IN_TURN = 8
 _LINGER_SECONDS = 2.0
 _ARRIVING_SECONDS = 0.2  # in which a head that was sent before the server stopped is read
+_RECEIVE_BUFFER_BYTES = 64 << 10  # of the kernel; one turn of the event loop reads all of it
 _SMALL_BODY_BYTES = 64 << 10  # for which there is always room
+_LONG_READS_IN_TURN = 4
+_PIPELINED_IN_TURN = 8
 
 Headers = list[tuple[bytes, bytes]]
 Application = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
@@ -61,7 +70,7 @@ class Limits:
 
     connections: int = 512
     body_bytes: int = 4 << 20
-    arriving_bytes: int = 64 << 20
+    arriving_bytes: int = 32 << 20
     unread_bytes: int = 128 << 20
     seconds: float = 20.0
     idle_seconds: float = 75.0
@@ -87,7 +96,15 @@ class _RefusedError(Exception):
 
 
 class HttpServer:
-    """Listens, and holds the connections to their limits."""
+    """Listens, and holds the connections to their limits.
+
+    Attributes:
+      stopping: no new request is answered.
+      arriving_bytes: of bodies that have not arrived whole.
+      unread_bytes: of answers that clients have not taken.
+      long_reads: turns to read a piece of a long body.
+      pipelined: turns to answer a request that was sent before its predecessor was answered.
+    """
 
     def __init__(
         self, app: Application, limits: Limits, on_refusal: Callable[[int], None] = lambda _: None
@@ -103,15 +120,19 @@ class HttpServer:
         self.limits = limits
         self.on_refusal = on_refusal
         self.stopping = False
+        self.arriving_bytes = self.unread_bytes = 0
+        self.long_reads = asyncio.Semaphore(_LONG_READS_IN_TURN)
+        self.pipelined = asyncio.Semaphore(_PIPELINED_IN_TURN)
         self._open: set[_Connection] = set()
         self._listener: asyncio.Server | None = None
 
     async def start(self, listening: socket.socket) -> None:
         """Accepts connections on a bound socket."""
         self._listener = await asyncio.start_server(
-            self._converse, sock=listening, backlog=_ACCEPTED_IN_TURN, limit=_READ_BYTES
+            self._converse, sock=listening, backlog=_ACCEPTED_IN_TURN, limit=_BUFFERED_BYTES
         )
-        # Inherited by the connections.
+        # Both are inherited by the connections.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         # asyncio accepts `backlog` connections in one turn of its loop, and listens for as many.
         listening.listen(_BACKLOG)
@@ -133,13 +154,10 @@ class HttpServer:
         for connection in list(self._open):
             connection.abort()
 
-    @property
-    def arriving_bytes(self) -> int:
-        """Bytes of bodies that have not arrived whole."""
-        return sum(each.arriving_bytes for each in self._open)
-
     def drop_unread(self) -> None:
         """Closes the connections whose clients read slowest, until their answers fit."""
+        if self.unread_bytes <= self.limits.unread_bytes:
+            return
         unread = [each for each in self._open if each.unread_bytes]
         excess = sum(each.unread_bytes for each in unread) - self.limits.unread_bytes
         for connection in sorted(unread, key=lambda each: each.waits_since):
@@ -170,7 +188,6 @@ class _Connection:
       waits_since: since when the server waits for this client, seconds of the monotonic clock;
         infinite while a request is being answered.
       is_idle: the head of the next request has not arrived whole.
-      arriving_bytes: of a body that has not arrived whole.
       unread_bytes: of an answer that the client has not taken.
     """
 
@@ -179,13 +196,13 @@ class _Connection:
     ) -> None:
         self.waits_since = time.monotonic()
         self.is_idle = True
-        self.arriving_bytes = 0
         self.unread_bytes = 0
         self._server = server
         self._limits = server.limits
         self._reader = reader
         self._writer = writer
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_BYTES)
+        self._pipelines = False
 
     def close(self) -> None:
         """Closes the connection once the client has taken what was answered."""
@@ -204,6 +221,7 @@ class _Connection:
         # The client may have gone, or may not have kept to its time; neither is worth a line.
         with contextlib.suppress(OSError, asyncio.TimeoutError, asyncio.IncompleteReadError):
             while await self._exchange():
+                self._pipelines = bool(self._h11.trailing_data[0])
                 self._h11.start_next_cycle()
             await self._linger()
             self.close()
@@ -221,7 +239,8 @@ class _Connection:
             self.is_idle = False
             body = await self._read_body(request)
             self.waits_since = float("inf")
-            answer = await self._ask_application(request, body)
+            async with self._server.pipelined if self._pipelines else contextlib.nullcontext():
+                answer = await self._ask_application(request, body)
         except _RefusedError as error:
             answer = self._refuse(error)
         except h11.RemoteProtocolError as error:
@@ -249,6 +268,8 @@ class _Connection:
         declared = int(dict(request.headers).get(b"content-length", b"0"))
         if declared > self._limits.body_bytes:
             raise self._too_long()
+        if declared > _SMALL_BODY_BYTES:
+            self._require_room()
         if self._h11.they_are_waiting_for_100_continue:
             self._writer.write(
                 self._h11.send(h11.InformationalResponse(status_code=100, headers=[]))
@@ -258,31 +279,40 @@ class _Connection:
         except asyncio.TimeoutError:
             seconds = f"{self._limits.seconds:g} s"
             raise _RefusedError(408, f"the body did not arrive within {seconds}") from None
-        finally:
-            self.arriving_bytes = 0
 
     async def _gather_body(self) -> bytes:
         body = bytearray()
         chunks = 0
-        async for event in self._body_events():
-            body += event.data
-            chunks += event.chunk_start
-            self.arriving_bytes = len(body)
-            if len(body) > self._limits.body_bytes:
-                raise self._too_long()
-            if chunks > _MAX_CHUNKS:
-                raise _RefusedError(400, f"the body has more than {_MAX_CHUNKS} chunks")
-            if len(body) > _SMALL_BODY_BYTES and (
-                self._server.arriving_bytes > self._limits.arriving_bytes
-            ):
-                raise _RefusedError(503, "too many bytes of request bodies arrive; try again")
-            if event.chunk_start and chunks % _CHUNKS_IN_TURN == 0:
-                await asyncio.sleep(0)
+        try:
+            async for event in self._body_events():
+                body += event.data
+                chunks += event.chunk_start
+                self._server.arriving_bytes += len(event.data)
+                if len(body) > self._limits.body_bytes:
+                    raise self._too_long()
+                if chunks > _MAX_CHUNKS:
+                    raise _RefusedError(400, f"the body has more than {_MAX_CHUNKS} chunks")
+                if len(body) > _SMALL_BODY_BYTES:
+                    self._require_room()
+                    await self._take_turn()
+                elif event.chunk_start and chunks % _CHUNKS_IN_TURN == 0:
+                    await asyncio.sleep(0)
+        finally:
+            self._server.arriving_bytes -= len(body)
         return bytes(body)
+
+    def _require_room(self) -> None:
+        if self._server.arriving_bytes > self._limits.arriving_bytes:
+            raise _RefusedError(503, "too many bytes of request bodies arrive; try again")
+
+    async def _take_turn(self) -> None:
+        """Waits until few others have read a piece of a long body in this turn of the loop."""
+        async with self._server.long_reads:
+            await asyncio.sleep(0)
 
     async def _body_events(self) -> AsyncIterator[h11.Data]:
         while True:
-            event = await self._next_event()
+            event = await self._next_event(_READ_BYTES)
             if isinstance(event, h11.EndOfMessage):
                 return
             if not isinstance(event, h11.Data):
@@ -296,9 +326,9 @@ class _Connection:
     def _too_long(self) -> _RefusedError:
         return _RefusedError(413, f"the body is longer than {self._limits.body_bytes} bytes")
 
-    async def _next_event(self) -> Any:
+    async def _next_event(self, read_bytes: int = _HEAD_READ_BYTES) -> Any:
         while (event := self._h11.next_event()) is h11.NEED_DATA:
-            self._h11.receive_data(await self._reader.read(_READ_BYTES))
+            self._h11.receive_data(await self._reader.read(read_bytes))
         return event
 
     async def _ask_application(self, request: h11.Request, body: bytes) -> _Answer:
@@ -333,7 +363,15 @@ class _Connection:
         written = self._h11.send(head) or b""
         body = b"" if is_head else answer.body
         self.unread_bytes = len(body)
-        self._server.drop_unread()
+        self._server.unread_bytes += len(body)
+        try:
+            self._server.drop_unread()
+            await self._write(written, body)
+        finally:
+            self._server.unread_bytes -= len(body)
+            self.unread_bytes = 0
+
+    async def _write(self, written: bytes, body: bytes) -> None:
         for start in range(0, len(body), _WRITE_BYTES):
             piece = h11.Data(data=body[start : start + _WRITE_BYTES])
             written += self._h11.send(piece) or b""
@@ -342,7 +380,6 @@ class _Connection:
             await self._drain()
         self._writer.write(written + (self._h11.send(h11.EndOfMessage()) or b""))
         await self._drain()
-        self.unread_bytes = 0
 
     async def _drain(self) -> None:
         if self._writer.is_closing():
@@ -362,7 +399,7 @@ class _Connection:
 
     async def _read_to_end(self) -> None:
         while await self._reader.read(_READ_BYTES):
-            pass
+            await self._take_turn()
 
 
 def _scope(request: h11.Request, writer: asyncio.StreamWriter) -> dict[str, Any]:

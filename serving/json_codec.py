@@ -180,7 +180,8 @@ def _numbers(name: str, cells: list[Any], dtype: np.dtype) -> np.ndarray:
         raise RequestError(f"Input {name}: JSON value of type {seen} is not of type {dtype.name}")
     with np.errstate(over="ignore"):
         try:
-            array = np.array(cells, dtype=object).astype(dtype)
+            # Integers by way of objects: NumPy wraps what is too large for a short type.
+            array = np.array(cells, dtype if dtype.kind == "f" else object).astype(dtype)
         except OverflowError:
             raise RequestError(
                 f"Input {name}: a value is out of the range of {dtype.name}"

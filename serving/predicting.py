@@ -56,6 +56,14 @@ class Predictor:
             raise NotServedError(f"Servable not found for request: {which}")
         return served
 
+    def require_room(self, rows: int) -> None:
+        """Checks that a request of so many rows may wait, before its values are parsed.
+
+        Raises:
+          BusyError: too many requests wait.
+        """
+        self._batcher.require_room(rows)
+
     async def draw(
         self, model: "LoadedVersion", request: PredictRequest, encode: Callable[[Arrays], Any]
     ) -> list[Any]:

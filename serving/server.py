@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import grpc
@@ -69,6 +70,7 @@ def serve(base: Path, settings: ServeSettings, *, host: str, port: int, grpc_por
     # Beside a training on the same GPU.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     log.configure()
+    sys.setswitchinterval(0.0005)
     _share_memory_pools()
     asyncio.run(_Serving(base, settings, listening, host, grpc_port).run())
 

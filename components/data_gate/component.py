@@ -31,7 +31,7 @@ class DataGate(tfx.types.BaseComponent):
     """Fails when ExampleValidator found anomalies, which by itself lets the run go on.
 
     It fails too when a span that is new is too far from the data behind the generator that is
-    served, or its labels do not fit its pictures; such a span is quarantined. What must not see bad
+    served, or its labels do not fit its images; such a span is quarantined. What must not see bad
     data is put behind it with `add_upstream_node`.
     """
 

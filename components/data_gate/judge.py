@@ -15,6 +15,8 @@ from components.data_gate.labels import agrees, by_class
 from components.data_gate.settings import GateSettings
 from components.data_gate.statistics import DataStatistics, Digits, describe, join
 
+_LEAST_OF_ONE_LABEL = 0.35  # some digits have no mean of their own to be near to
+
 
 @dataclass
 class Verdict:
@@ -26,7 +28,7 @@ class Verdict:
       faults: what else keeps it from being trained on, unless somebody releases it.
       warnings: what is odd about it.
       distances: from the data behind what is served; empty where there is none.
-      agreement: by split, the share of labels that fit their pictures.
+      agreement: by split, the share of labels that fit their images.
       features: its statistics.
     """
 
@@ -107,18 +109,20 @@ def _bound_labels(
     ends = np.cumsum([len(digits) for digits in parts.values()])[:-1]
     for (split, digits), agreed in zip(parts.items(), np.split(all_agreed, ends), strict=True):
         share = verdict.agreement[split] = float(agreed.mean())
-        judged = [("the labels", share, len(digits), "label_agreement")]
+        least = settings.label_agreement
+        if least is None:
+            continue
+        judged = [("the labels", share, len(digits), least)]
         judged += [
-            (f"the labels {digit}", *found, "lowest_label_agreement")
+            (f"the labels {digit}", *found, min(least, _LEAST_OF_ONE_LABEL))
             for digit, found in by_class(digits, agreed).items()
         ]
-        for what, share, count, name in judged:
-            least = getattr(settings, name)
-            if least is not None and share < least - _slack(count, least):
+        for what, share, count, least in judged:
+            if share < least - _slack(count, least):
                 verdict.faults.append(
-                    f"span {verdict.span}: {what} of {split} do not fit the pictures: {share:.0%} "
+                    f"span {verdict.span}: {what} of {split} do not fit the images: {share:.0%} "
                     f"of {count:,} are those of the nearest of {against} class means; expected "
-                    f"{least:.0%} or more (gate.{name})"
+                    f"{least:.0%} or more (gate.label_agreement)"
                 )
 
 

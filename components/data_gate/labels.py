@@ -1,4 +1,4 @@
-"""Whether labels fit the pictures: whether the nearest class mean says the same."""
+"""Whether labels fit the images: whether the nearest class mean says the same."""
 
 import numpy as np
 

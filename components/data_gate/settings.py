@@ -45,8 +45,5 @@ class GateSettings(_Section):
         ge=0,
         le=1,
         description="share of a new span's digits whose label has to be that of the nearest class "
-        "mean; null: any",
-    )
-    lowest_label_agreement: float | None = Field(
-        0.35, ge=0, le=1, description="the same among the digits of any one label; null: any"
+        "mean, and of the digits of any one label a share of 0.35; null: any",
     )

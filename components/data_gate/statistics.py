@@ -133,7 +133,7 @@ def bin_edges(feature: schema_pb2.Feature) -> np.ndarray | None:
 
 
 def class_means(digits: Digits) -> np.ndarray:
-    """The mean picture of each class, float32 [10, 784]; NaN for a class without digits."""
+    """The mean image of each class, float32 [10, 784]; NaN for a class without digits."""
     means = np.full((CLASSES, digits.images.shape[1]), np.nan, np.float32)
     for digit in np.unique(digits.labels):
         means[digit] = digits.images[digits.labels == digit].mean(axis=0)

@@ -16,10 +16,8 @@ class MnistExampleGenSpec(component_spec.ComponentSpec):
         "span": component_spec.ExecutionParameter(type=int, optional=True),
         "window": component_spec.ExecutionParameter(type=str, optional=True),
         "content": component_spec.ExecutionParameter(type=str, optional=True),
-        "settle_seconds": component_spec.ExecutionParameter(type=float, optional=True),
         "quarantine": component_spec.ExecutionParameter(type=str, optional=True),
-        "eval_share": component_spec.ExecutionParameter(type=float),
-        "shards": component_spec.ExecutionParameter(type=int),
+        "settings": component_spec.ExecutionParameter(type=str),
         "source": component_spec.ExecutionParameter(type=str),
     }
     INPUTS: dict[str, component_spec.ChannelParameter] = {}
@@ -45,12 +43,10 @@ class MnistExampleGen(tfx.types.BaseBeamComponent):
         *,
         data_dir: str | RuntimeParameter,
         span: int | RuntimeParameter | None,
-        eval_share: float,
-        shards: int,
+        settings: str,
         source: str,
         window: str | RuntimeParameter = "latest",
         content: str = "",
-        settle_seconds: float = 0.0,
         quarantine: str = "",
     ) -> None:
         """Describes what to ingest.
@@ -58,13 +54,12 @@ class MnistExampleGen(tfx.types.BaseBeamComponent):
         Args:
           data_dir: folder or URI with the IDX files (span 1) or `span-<N>/` folders.
           span: which one; None or a negative number for those of `window`.
-          eval_share: of the train files, held out where the span has no t10k- files; in (0, 1).
-          shards: TFRecord files of the train split, 1 or more.
+          settings: DataSettings as JSON, of which `settle_seconds`, `eval_share` and `shards` are
+            read.
           source: one sentence on where the data is from, recorded on the artifact.
           window: which spans; see `mnist.windows.SYNTAX`.
           content: the fingerprints that the spans of `window` must have, as `Window.content` gives
             them, where the run has resolved its window; "" to resolve it in the executor.
-          settle_seconds: how long a span's files have to lie unchanged; see `mnist.completeness`.
           quarantine: path or URI of the record of quarantined spans; "" for none.
         """
         super().__init__(
@@ -73,10 +68,8 @@ class MnistExampleGen(tfx.types.BaseBeamComponent):
                 span=span,
                 window=window,
                 content=content or None,
-                settle_seconds=settle_seconds,
                 quarantine=quarantine,
-                eval_share=eval_share,
-                shards=shards,
+                settings=settings,
                 source=source,
                 examples=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Examples),
             )

@@ -16,6 +16,7 @@ from tfx.v1.dsl.io import fileio
 from mnist.digits import forget_digits
 from mnist.quarantine import quarantine, read_quarantine
 from mnist.records import serialize_examples, write_spans
+from mnist.settings import DataSettings
 from mnist.splits import TRAIN, Joined, SplitError, join_spans
 from mnist.windows import Window, reopen_window, resolve_window
 
@@ -50,8 +51,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
           output_dict: `examples`, one Examples artifact: `Split-train`, `Split-eval` and, where the
             data folder has a fixed one, `Split-test`.
           exec_properties: `data_dir`; `span` (None or negative for those of `window`), `window`,
-            `content`, `settle_seconds` and `quarantine`; `eval_share`, `shards` of the train split,
-            and `source`, which is recorded as it is.
+            `content` and `quarantine`; `settings`, DataSettings as JSON; and `source`, which is
+            recorded as it is.
 
         Raises:
           WindowError, SpanError: when the spans cannot be found, or have changed since the run
@@ -61,8 +62,9 @@ class Executor(base_beam_executor.BaseBeamExecutor):
           SplitError: when a split would be empty. The span at fault is quarantined.
         """
         examples = artifact_utils.get_single_instance(output_dict["examples"])
-        window = self._find(exec_properties)
-        eval_share = exec_properties["eval_share"]
+        settings = DataSettings.model_validate_json(exec_properties["settings"])
+        window = self._find(exec_properties, settings.settle_seconds)
+        eval_share = settings.eval_share
         join_spans.cache_clear()
         try:
             joined = join_spans(window, eval_share)
@@ -73,7 +75,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         finally:
             forget_digits()
         examples.split_names = artifact_utils.encode_split_names(list(joined.splits))
-        per_shard = -(-len(joined.splits[TRAIN]) // exec_properties["shards"])
+        per_shard = -(-len(joined.splits[TRAIN]) // settings.shards)
         shards = [
             shard
             for split, digits in joined.splits.items()
@@ -90,7 +92,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         join_spans.cache_clear()
         _tell(joined)
 
-    def _find(self, exec_properties: dict[str, Any]) -> Window:
+    def _find(self, exec_properties: dict[str, Any], settle_seconds: float) -> Window:
         data_dir, content = exec_properties["data_dir"], exec_properties.get("content")
         if content:
             return reopen_window(data_dir, exec_properties["window"], content)
@@ -101,7 +103,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             data_dir,
             span=span,
             window=named or "latest",
-            settle_seconds=exec_properties.get("settle_seconds") or 0.0,
+            settle_seconds=settle_seconds,
             quarantine=read_quarantine(address) if address else None,
         )
         self._hold(exec_properties, window.damaged)

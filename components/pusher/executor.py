@@ -17,6 +17,7 @@ from registry.layout import version_address
 from registry.model_card import card_files
 from registry.push import copy_version, push
 from registry.records import statistics_files
+from registry.settings import PushSettings
 
 
 class Executor(tfx_pusher.Executor):
@@ -38,7 +39,7 @@ class Executor(tfx_pusher.Executor):
             `data_blessing`.
           output_dict: `pushed_model`, one PushedModel, which receives a copy of the version.
           exec_properties: `push_destination`, a PushDestination as JSON; optionally
-            `custom_config`, JSON with `keep_versions`.
+            `custom_config`, JSON whose `settings` are those of PushSettings.
 
         Raises:
           RegistryError: when the version differs from the model.
@@ -51,13 +52,14 @@ class Executor(tfx_pusher.Executor):
         destination = proto.PushDestination()
         json_format.Parse(exec_properties["push_destination"], destination)
         base = destination.filesystem.base_directory
-        options = json.loads(exec_properties.get("custom_config") or "null") or {}
+        custom_config = json.loads(exec_properties.get("custom_config") or "null") or {}
+        settings = PushSettings.model_validate(custom_config.get("settings", {}))
         try:
             version = push(
                 self.GetModelPath(input_dict),
                 base,
                 extra_files=card_files(_read_evaluation(input_dict)) | _data_statistics(input_dict),
-                keep_versions=options.get("keep_versions"),
+                keep_versions=settings.keep_versions,
             )
         except RolledBackError as error:
             logging.warning("Not pushed: %s", error)

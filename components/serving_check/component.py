@@ -13,9 +13,7 @@ class ServingCheckSpec(component_spec.ComponentSpec):
     """The contract of ServingCheck."""
 
     PARAMETERS = {
-        "timeout_seconds": component_spec.ExecutionParameter(type=float),
-        "memory_gib": component_spec.ExecutionParameter(type=float),
-        "max_latency_ms": component_spec.ExecutionParameter(type=float),
+        "settings": component_spec.ExecutionParameter(type=str),
     }
     INPUTS = {"model": component_spec.ChannelParameter(type=_types.Model)}
     OUTPUTS = {"blessing": component_spec.ChannelParameter(type=_types.InfraBlessing)}
@@ -27,21 +25,17 @@ class ServingCheck(tfx.types.BaseComponent):
     SPEC_CLASS = ServingCheckSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(executor.Executor)
 
-    def __init__(
-        self,
-        *,
-        model: tfx.types.BaseChannel,
-        timeout_seconds: float,
-        memory_gib: float,
-        max_latency_ms: float,
-    ) -> None:
-        """Takes the Trainer's model and what loading and calling it may take."""
+    def __init__(self, *, model: tfx.types.BaseChannel, settings: str) -> None:
+        """Connects the component.
+
+        Args:
+          model: the Trainer's model.
+          settings: ServingCheckSettings as JSON.
+        """
         super().__init__(
             ServingCheckSpec(
                 model=model,
-                timeout_seconds=timeout_seconds,
-                memory_gib=memory_gib,
-                max_latency_ms=max_latency_ms,
+                settings=settings,
                 blessing=tfx.dsl.Channel(type=_types.InfraBlessing),
             )
         )

@@ -14,9 +14,11 @@ from tfx.types import artifact_utils
 from tfx.utils import path_utils
 
 import storage
+from components.serving_check.settings import ServingCheckSettings
 from errors import UserError
 
 _PROBE = os.path.join(os.path.dirname(__file__), "probe.py")
+TIMEOUT_SECONDS = 300.0
 _POLL_SECONDS = 0.1
 
 
@@ -54,7 +56,7 @@ class Executor(base_executor.BaseExecutor):
           input_dict: `model`, one Model.
           output_dict: `blessing`, one InfraBlessing; its custom properties are `blessed` and what
             the probe measured.
-          exec_properties: `timeout_seconds`, `memory_gib`, `max_latency_ms`.
+          exec_properties: `settings`, ServingCheckSettings as JSON.
 
         Raises:
           NotServableError: when the probe fails, or goes beyond one of the limits.
@@ -62,10 +64,9 @@ class Executor(base_executor.BaseExecutor):
         model = artifact_utils.get_single_instance(input_dict["model"])
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         model_dir = path_utils.serving_model_path(model.uri)
-        measured = probe(
-            model_dir, exec_properties["timeout_seconds"], exec_properties["memory_gib"]
-        )
-        allowed = exec_properties["max_latency_ms"]
+        settings = ServingCheckSettings.model_validate_json(exec_properties["settings"])
+        measured = probe(model_dir, settings.memory_gib)
+        allowed = settings.max_latency_ms
         if measured["latency_ms"] > allowed:
             raise _not_servable(
                 model_dir,
@@ -78,7 +79,9 @@ class Executor(base_executor.BaseExecutor):
         storage.write(os.path.join(blessing.uri, "INFRA_BLESSED"), json.dumps(measured).encode())
 
 
-def probe(model_dir: str, timeout_seconds: float, memory_gib: float) -> dict[str, float]:
+def probe(
+    model_dir: str, memory_gib: float, timeout_seconds: float = TIMEOUT_SECONDS
+) -> dict[str, float]:
     """Runs `probe.py` on a SavedModel.
 
     Its resident memory is watched, not limited: TensorFlow reserves far more address space than it
@@ -134,8 +137,7 @@ def _watch(
         if time.monotonic() > end:
             raise _not_servable(
                 model_dir,
-                f"it was not loaded and called within {timeout_seconds:g} s "
-                "(serving_check.timeout_seconds)",
+                f"it was not loaded and called within {timeout_seconds:g} s",
             )
         time.sleep(_POLL_SECONDS)
     return peak

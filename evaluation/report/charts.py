@@ -11,7 +11,8 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from PIL import Image
+
+from models.gan.samples import encode_grid
 
 # Placeholders that `_svg` replaces by variables of the style sheet, so that one SVG serves both
 # themes.
@@ -30,7 +31,6 @@ _STYLE: dict[str, Any] = {
     "xtick.color": _TEXT,
     "ytick.color": _TEXT,
 }
-_GAP = 2
 
 
 def fid_chart(seconds: Sequence[float], fids: Sequence[float]) -> str:
@@ -118,15 +118,7 @@ def runs_chart(names: Sequence[str], fids: Sequence[float], floors: Sequence[flo
 
 def grid_png(images: np.ndarray, columns: int) -> str:
     """Returns a data URL of a PNG with images uint8 [n, 28, 28, 1], row by row."""
-    rows = -(-len(images) // columns)
-    cell = images.shape[1] + _GAP
-    grid = np.zeros((rows * cell - _GAP, columns * cell - _GAP), np.uint8)
-    for number, image in enumerate(images):
-        top, left = number // columns * cell, number % columns * cell
-        grid[top : top + cell - _GAP, left : left + cell - _GAP] = image[..., 0]
-    buffer = io.BytesIO()
-    Image.fromarray(grid).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(encode_grid(images, columns)).decode()
 
 
 def _axes() -> tuple[Figure, Any]:

@@ -3,14 +3,16 @@
 import numpy as np
 import tensorflow as tf
 
+from metrics.images import require_images
+
 _BATCH = 1000
 
 
 class FeatureExtractor:
-    """Calls the classifier's SavedModel in batches."""
+    """Computes features and logits with an exported classifier, in batches."""
 
     def __init__(self, model_dir: str) -> None:
-        """Loads a SavedModel as `run_fn` exports it."""
+        """Loads a SavedModel that `export_classifier` wrote."""
         # The signature lives as long as the object it was loaded from.
         self._model = tf.saved_model.load(model_dir)
         self._signature = self._model.signatures["serving_default"]
@@ -25,12 +27,9 @@ class FeatureExtractor:
           Features float32 [n, d] and logits float32 [n, 10].
 
         Raises:
-          ValueError: for another dtype or shape.
+          ValueError: if the images have another dtype or shape.
         """
-        if images.dtype != np.uint8 or images.shape[1:] != (28, 28, 1) or not len(images):
-            raise ValueError(
-                f"expected uint8 [n >= 1, 28, 28, 1], got {images.dtype} {list(images.shape)}"
-            )
+        require_images("images", images)
         outputs = [
             self._signature(image=tf.constant(images[start : start + _BATCH]))
             for start in range(0, len(images), _BATCH)

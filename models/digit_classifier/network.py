@@ -21,13 +21,13 @@ def build_classifier(seed: int) -> keras.Model:
     image = keras.Input((28, 28, 1), dtype="uint8", name="image")
     x: Any = layers.Rescaling(1 / 255)(image)
     for index, (channels, size, stride) in enumerate(_STAGES):
-        initialiser = keras.initializers.HeNormal(seed + index)
-        x = layers.Conv2D(channels, size, stride, kernel_initializer=initialiser)(x)
+        initializer = keras.initializers.HeNormal(seed + index)
+        x = layers.Conv2D(channels, size, stride, kernel_initializer=initializer)(x)
         if index:
             x = layers.BatchNormalization(momentum=0.9)(x)
         x = layers.ReLU()(x)
-    initialiser = keras.initializers.HeNormal(seed + len(_STAGES))
-    x = layers.Dense(FEATURES, kernel_initializer=initialiser)(layers.Flatten()(x))
+    initializer = keras.initializers.HeNormal(seed + len(_STAGES))
+    x = layers.Dense(FEATURES, kernel_initializer=initializer)(layers.Flatten()(x))
     features = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
     last = keras.initializers.GlorotUniform(seed + len(_STAGES) + 1)
     return keras.Model(image, [features, layers.Dense(10, kernel_initializer=last)(features)])

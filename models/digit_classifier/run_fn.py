@@ -21,34 +21,35 @@ _progress_log = logging.getLogger("mnist_gan.progress")
 
 
 class ClassifierTooWeakError(UserError):
-    """The classifier's features would not measure anything."""
+    """The classifier is not accurate enough to measure a generator with its features."""
 
 
 def run_fn(fn_args: Any) -> None:
     """Trains the classifier on the train split and exports it.
 
     Args:
-      fn_args: TFX's FnArgs. `custom_config["classifier"]` holds the fields of
+      fn_args: TFX's FnArgs. `custom_config["settings"]` holds the fields of
         `ClassifierSettings`; `serving_model_dir` receives the SavedModel, whose signature takes
         `image` uint8 [n, 28, 28, 1] and gives `features` float32 [n, 96] and `logits` float32
         [n, 10]; `model_run_dir` receives `metrics.json`.
 
     Raises:
-      ClassifierTooWeakError: when it misses `min_accuracy` on the eval split.
+      ClassifierTooWeakError: if the accuracy on the eval split is below `min_accuracy`.
     """
-    settings = ClassifierSettings.model_validate(fn_args.custom_config["classifier"])
+    settings = ClassifierSettings.model_validate(fn_args.custom_config["settings"])
     images, labels = load_split(fn_args.train_files)
-    model = ClassifierTrainer(settings, images, labels).fit(_reporter(settings.steps))
-    seen = accuracy(model, *load_split(fn_args.eval_files))
-    if seen < settings.min_accuracy:
+    trainer = ClassifierTrainer(images, labels, steps=settings.steps)
+    model = trainer.fit(_reporter(settings.steps))
+    eval_accuracy = accuracy(model, *load_split(fn_args.eval_files))
+    if eval_accuracy < settings.min_accuracy:
         raise ClassifierTooWeakError(
-            f"the digit classifier is right on {seen:.2%} of the eval split, expected at least "
-            f"{settings.min_accuracy:.2%}",
+            f"the digit classifier's accuracy on the eval split is {eval_accuracy:.2%}, expected "
+            f"at least {settings.min_accuracy:.2%}",
             "classifier.min_accuracy",
             f"raise classifier.steps, or look at the data: {len(labels)} training digits",
         )
-    _progress_log.info(f"accuracy on the eval split {seen:.2%}")
-    text = json.dumps({"accuracy": seen, **settings.model_dump()}, indent=2)
+    _progress_log.info(f"accuracy on the eval split {eval_accuracy:.2%}")
+    text = json.dumps({"accuracy": eval_accuracy, **settings.model_dump()}, indent=2)
     storage.write(os.path.join(fn_args.model_run_dir, "metrics.json"), text.encode())
     export_classifier(model, fn_args.serving_model_dir)
 

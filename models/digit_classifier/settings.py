@@ -9,9 +9,6 @@ class ClassifierSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(1500, ge=1, le=1_000_000, description="updates of the classifier")
-    batch_size: int = Field(128, ge=1, le=65_536, description="digits per update")
-    learning_rate: float = Field(6e-3, gt=0, le=1, description="highest learning rate")
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of weights, batches and shifts")
     min_accuracy: float = Field(
         0.95, ge=0, le=1, description="accuracy on the eval split below which the run stops"
     )

@@ -1,4 +1,4 @@
-"""Training of the classifier, on data that stays on the device."""
+"""Training of the classifier, on data that stay on the device."""
 
 import time
 from collections.abc import Callable
@@ -8,49 +8,52 @@ import numpy as np
 import tensorflow as tf
 
 from models.digit_classifier.network import build_classifier
-from models.digit_classifier.settings import ClassifierSettings
 
+_BATCH_SIZE = 128
+_LEARNING_RATE = 6e-3  # the highest
 _SHIFT = 2
 _SMOOTHING = 0.05
-_STEPS_PER_CALL = 50
+_STEPS_PER_EXECUTION = 50
 _WARM_UP = 0.15
 
 
 class ClassifierTrainer:
-    """A classifier, its optimiser and its data; every random draw follows from seed and step."""
+    """Trains a classifier; every random draw follows from the seed and the step."""
 
-    def __init__(self, settings: ClassifierSettings, images: np.ndarray, labels: np.ndarray):
+    def __init__(self, images: np.ndarray, labels: np.ndarray, *, steps: int, seed: int = 0):
         """Puts the data on the device.
 
         Args:
-          settings: amount and pace of the training.
           images: uint8 [n, 28, 28, 1].
           labels: int [n], 0..9.
+          steps: updates of the classifier, 1 or more.
+          seed: seed of weights, batches and shifts.
         """
-        self._settings = settings
+        self._steps, self._seed = steps, seed
         self._images = tf.constant(images)
         self._labels = tf.constant(labels, tf.int32)
-        self.model = build_classifier(settings.seed)
-        self._optimiser = keras.optimizers.Adam(settings.learning_rate, beta_2=0.99, epsilon=1e-5)
-        self._optimiser.build(self.model.trainable_variables)
+        self.model = build_classifier(seed)
+        self._optimizer = keras.optimizers.Adam(_LEARNING_RATE, beta_2=0.99, epsilon=1e-5)
+        self._optimizer.build(self.model.trainable_variables)
         self._step = tf.Variable(0, dtype=tf.int32, trainable=False)
 
     def fit(self, report: Callable[[int, float, float], None]) -> keras.Model:
-        """Trains for `settings.steps` updates.
+        """Trains for all its steps.
 
         Args:
-          report: called after each host call with the step, the mean loss, and seconds so far.
+          report: called after each call to the device with the step, the mean loss of the call and
+            the seconds so far.
         """
         started = time.monotonic()
-        total = self._settings.steps
+        total = self._steps
         while (step := int(self._step)) < total:
-            steps = min(_STEPS_PER_CALL, total - step)
-            loss = float(self._steps(tf.constant(steps)))
+            steps = min(_STEPS_PER_EXECUTION, total - step)
+            loss = float(self._run_steps(tf.constant(steps)))
             report(step + steps, loss, time.monotonic() - started)
         return self.model
 
     @tf.function
-    def _steps(self, steps: tf.Tensor) -> tf.Tensor:
+    def _run_steps(self, steps: tf.Tensor) -> tf.Tensor:
         total = tf.constant(0.0)
         for _ in tf.range(steps):
             total += self._update()
@@ -59,36 +62,36 @@ class ClassifierTrainer:
     def _update(self) -> tf.Tensor:
         images, labels = self._batch()
         targets = tf.one_hot(labels, 10) * (1 - _SMOOTHING) + _SMOOTHING / 10
-        self._optimiser.learning_rate.assign(self._rate())
+        self._optimizer.learning_rate.assign(self._learning_rate())
         with tf.GradientTape() as tape:
             _, logits = self.model(images, training=True)
             losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
             loss = tf.reduce_mean(losses)
         gradients = tape.gradient(loss, self.model.trainable_variables)
-        self._optimiser.apply(gradients)
+        self._optimizer.apply(gradients)
         self._step.assign_add(1)
         return loss
 
-    def _rate(self) -> tf.Tensor:
-        """Up over the first 15 %, then down to nothing (Smith and Topin 2017)."""
-        progress = tf.cast(self._step, tf.float32) / self._settings.steps
+    def _learning_rate(self) -> tf.Tensor:
+        """Rises over 15 % of the steps, then falls to 0 (one cycle; Smith and Topin 2017)."""
+        progress = tf.cast(self._step, tf.float32) / self._steps
         shape = tf.minimum(progress / _WARM_UP + 0.02, (1 - progress) / (1 - _WARM_UP))
-        return self._settings.learning_rate * tf.minimum(shape, 1.0)
+        return _LEARNING_RATE * tf.minimum(shape, 1.0)
 
     def _batch(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """A random batch, each picture shifted by up to two pixels each way."""
-        size, seed = self._settings.batch_size, self._settings.seed
+        """Draws a random batch, each image shifted by up to two pixels each way."""
+        seed = self._seed
         rows = tf.random.stateless_uniform(
-            [size], [seed, 2 * self._step], 0, self._images.shape[0], tf.int32
+            [_BATCH_SIZE], [seed, 2 * self._step], 0, self._images.shape[0], tf.int32
         )
         offsets = tf.random.stateless_uniform(
-            [size, 2], [seed, 2 * self._step + 1], -_SHIFT, _SHIFT + 1, tf.int32
+            [_BATCH_SIZE, 2], [seed, 2 * self._step + 1], -_SHIFT, _SHIFT + 1, tf.int32
         )
         return shift(tf.gather(self._images, rows), offsets), tf.gather(self._labels, rows)
 
 
 def shift(images: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
-    """Moves each of the images uint8 [n, 28, 28, 1] by int32 [n, 2] pixels (left, up)."""
+    """Shifts images uint8 [n, 28, 28, 1] by offsets int32 [n, 2] in pixels, left and up."""
     left, up = tf.unstack(tf.cast(offsets, tf.float32), axis=1)
     one, zero = tf.ones_like(left), tf.zeros_like(left)
     return tf.raw_ops.ImageProjectiveTransformV3(
@@ -102,6 +105,6 @@ def shift(images: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
 
 
 def accuracy(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> float:
-    """Share, 0..1, of images uint8 [n, 28, 28, 1] whose label int [n] the model gives."""
+    """Returns the accuracy, 0 to 1, on images uint8 [n, 28, 28, 1] with labels int [n]."""
     _, logits = model.predict(images, batch_size=1000, verbose=0)
     return float((logits.argmax(axis=1) == labels).mean())

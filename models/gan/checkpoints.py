@@ -12,7 +12,6 @@ atomic on object stores. One process at a time may save under a key.
 import hashlib
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -343,14 +342,9 @@ def _reason(error: Exception) -> str:
 
 
 def _sync(path: str) -> None:
-    """Flushes a local file or folder to the disk, which `tf.io.gfile` cannot."""
-    if "://" in path:
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Waits until a local file or folder is on the disk."""
+    if storage.is_local(path):
+        storage.sync(path)
 
 
 def _remove(folder: str) -> None:

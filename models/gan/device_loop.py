@@ -88,7 +88,7 @@ class DeviceLoop:
     ) -> tf.Tensor:
         gan, settings = self._gan, self._gan.settings
         # Constant learning rates, then linear decay over the second half of the budget.
-        decay = 1.0 - settings.final_learning_rate
+        decay = 1.0 - settings.final_learning_rate_factor
         gan.set_learning_rates(
             learning_rate_scale * (1.0 - decay * tf.clip_by_value(2.0 * fraction - 1.0, 0.0, 1.0))
         )

@@ -16,7 +16,7 @@ ANY_DIGIT = -1
 
 _LATENT, _DIGIT = 0, 1
 # Rows run through the network this many at a time, the last ones padded: a kernel chosen for
-# another batch size may round differently, and the same seed must give the same picture.
+# another batch size may round differently, and the same seed must give the same image.
 _ROWS = 16
 
 
@@ -33,7 +33,7 @@ class ServedGenerator:
         self._settings = settings
 
     def serve_png(self, seed: tf.Tensor, digit: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Draws PNG images.
+        """Generates PNG images.
 
         Args:
           seed: int64 [N], any value.
@@ -48,7 +48,7 @@ class ServedGenerator:
         return {"image_bytes": encoded, "digit": drawn["digit"]}
 
     def generate_pixels(self, seed: tf.Tensor, digit: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Draws pixels: `image` uint8 [N, 28, 28, 1] and `digit` int64 [N]; see `serve_png`."""
+        """Generates pixels: `image` uint8 [N, 28, 28, 1] and `digit` int64 [N]; see `serve_png`."""
         digit = self._checked(digit, seed)
         if self._settings.conditional:
             digit = tf.where(digit == ANY_DIGIT, tf.map_fn(_any_digit, seed), digit)
@@ -56,7 +56,7 @@ class ServedGenerator:
         return {"image": to_pixels(self._draw(latent, digit)), "digit": digit}
 
     def from_latent(self, latent: tf.Tensor, digit: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Draws from latents.
+        """Generates images from latents.
 
         Args:
           latent: float32 [N, latent_dim], finite and small enough for finite images.

@@ -12,9 +12,7 @@ from models.gan.settings import TrainSettings
 # These may differ between an interrupted training and the one that resumes it.
 _WITHOUT_EFFECT = (
     "report_seconds",
-    "sample_seconds",
     "checkpoint_seconds",
-    "histograms",
     "resume",
 )
 

@@ -16,6 +16,7 @@ IMAGE_SHAPE = (28, 28, 1)
 CLASSES = 10
 PROJECTION = "project"
 FEATURES = 128
+_LEAKY_SLOPE = 0.2  # Radford et al. 2016
 
 _INITIALIZERS: dict[str, Callable[[int], Any]] = {
     "keras": keras.initializers.GlorotUniform,
@@ -86,11 +87,11 @@ class _Builder:
         )
 
     def activate(self, x: Any, *, normalize: bool = True) -> Any:
-        """Normalises as the settings say, then applies the activation."""
+        """Normalizes as the settings say, then applies the activation."""
         if normalize and self._normalization == "batch":
             x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=self._dtype)(x)
         if self._activation == "leaky_relu":
-            return layers.LeakyReLU(self._settings.leaky_slope, dtype=self._dtype)(x)
+            return layers.LeakyReLU(_LEAKY_SLOPE, dtype=self._dtype)(x)
         return layers.Activation(self._activation, dtype=self._dtype)(x)
 
     def dropout(self, x: Any) -> Any:

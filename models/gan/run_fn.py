@@ -31,7 +31,7 @@ def run_fn(fn_args: Any) -> None:
     """Trains the GAN on the train split and exports the averaged generator.
 
     Args:
-      fn_args: TFX's FnArgs. `custom_config["train"]` holds the fields of `TrainSettings`.
+      fn_args: TFX's FnArgs. `custom_config["settings"]` holds the fields of `TrainSettings`.
         `custom_config["checkpoints"]` is a folder or URI for the checkpoints of interrupted
         trainings; without it there are none. `custom_config["served"]` is a folder or URI with the
         served versions, for a warm start. `base_model` is the digit classifier for validation;
@@ -97,7 +97,7 @@ def _log_devices(settings: TrainSettings, replicas: int) -> None:
 
 
 def _settings(fn_args: Any) -> TrainSettings:
-    settings = TrainSettings.model_validate(fn_args.custom_config["train"])
+    settings = TrainSettings.model_validate(fn_args.custom_config["settings"])
     found = getattr(fn_args, "hyperparameters", None)
     if not found:
         return settings

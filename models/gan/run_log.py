@@ -17,6 +17,7 @@ from models.gan.validation import ValidationMetrics
 _log = logging.getLogger("mnist_gan.progress")
 
 _SAMPLE_LABELS = np.arange(80) % 10  # a grid of 10 columns then has one label per column
+_SAMPLE_SECONDS = 60.0
 _COLLAPSE_FRACTION = 0.75  # of the budget, before which missing labels are no failure
 
 
@@ -51,7 +52,7 @@ class RunLog:
         self._lines.close()
 
     def record(self, progress: Progress) -> None:
-        """Logs and writes the progress, with a sample every `sample_seconds`."""
+        """Logs and writes the progress, with a sample every `_SAMPLE_SECONDS`."""
         if self._start != progress.start:
             self._start = progress.start
             _log.info(f"start: {progress.start}")
@@ -63,7 +64,7 @@ class RunLog:
             self._write_scalars(progress)
         if self._sampled_at is None:
             self._sampled_at = progress.seconds
-        if progress.seconds - self._sampled_at >= self._training.settings.sample_seconds:
+        if progress.seconds - self._sampled_at >= _SAMPLE_SECONDS:
             self._sampled_at = progress.seconds
             self.sample(progress.step)
 
@@ -83,10 +84,6 @@ class RunLog:
             self._last_validation = progress.validation
             for name in ("fid", "variance_ratio", "conditional_accuracy"):
                 tf.summary.scalar(f"validation/{name}", getattr(progress.validation, name))
-        if self._training.settings.histograms:
-            for network in (self._training.gan.generator, self._training.gan.discriminator):
-                for variable in network.trainable_variables:
-                    tf.summary.histogram(variable.path, variable.value)
 
     def _line(self, progress: Progress) -> str:
         seconds_left = progress.seconds * (1.0 / max(progress.fraction, 1e-6) - 1.0)

@@ -1,7 +1,9 @@
 """Grids of digits as PNG."""
 
+import io
+
 import numpy as np
-import tensorflow as tf
+from PIL import Image
 
 
 def encode_grid(images: np.ndarray, columns: int, gap: int = 2) -> bytes:
@@ -24,4 +26,6 @@ def encode_grid(images: np.ndarray, columns: int, gap: int = 2) -> bytes:
     padded = np.pad(images, ((0, 0), (0, gap), (0, gap), (0, 0)))
     grid = padded.reshape(count // columns, columns, height + gap, width + gap)
     grid = grid.transpose(0, 2, 1, 3).reshape(count // columns * (height + gap), -1)
-    return tf.io.encode_png(grid[:-gap, :-gap, np.newaxis]).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(grid[:-gap, :-gap]).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

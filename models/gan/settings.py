@@ -43,10 +43,6 @@ class TrainSettings(BaseModel):
     report_seconds: float = Field(
         10.0, gt=0, le=3600, description="time between progress lines and scalars, seconds"
     )
-    sample_seconds: float = Field(
-        60.0, gt=0, le=86_400, description="time between sample grids, seconds"
-    )
-    histograms: bool = Field(False, description="histograms of the weights in TensorBoard")
     checkpoint_seconds: float = Field(
         60.0, gt=0, le=86_400, description="time between checkpoints, seconds"
     )
@@ -59,7 +55,7 @@ class TrainSettings(BaseModel):
         "the seed; served: the final state of the served model's training; auto: as served, with a "
         "fallback to random where the first evaluation is worse than a cold start's was",
     )
-    warm_learning_rate: float = Field(
+    warm_start_learning_rate_factor: float = Field(
         1.0, gt=0, le=1, description="factor on both learning rates after a warm start"
     )
     evaluations: int = Field(
@@ -115,7 +111,6 @@ class TrainSettings(BaseModel):
     discriminator_activation: Activation = Field(
         "leaky_relu", description="discriminator's activation"
     )
-    leaky_slope: float = Field(0.2, ge=0, lt=1, description="slope of the leaky ReLU below 0")
     initializer: Literal["keras", "normal", "he"] = Field(
         "keras", description="weights: Keras' default (Glorot), N(0, 0.02), or He; biases are 0"
     )
@@ -175,8 +170,11 @@ class TrainSettings(BaseModel):
     )
     generator_learning_rate: float = Field(1e-3, gt=0, le=1, description="generator's rate")
     discriminator_learning_rate: float = Field(1e-3, gt=0, le=1, description="discriminator's rate")
-    final_learning_rate: float = Field(
-        0.02, gt=0, le=1, description="final share of both rates; linear decay over the second half"
+    final_learning_rate_factor: float = Field(
+        0.02,
+        gt=0,
+        le=1,
+        description="final factor on both rates, after a linear decay over the second half",
     )
     beta_1: float = Field(0.5, ge=0, lt=1, description="Adam's beta 1, or the momentum")
     beta_2: float = Field(0.99, ge=0, lt=1, description="Adam's beta 2, or RMSprop's rho")

@@ -23,7 +23,7 @@ from models.gan.warm_start import TrainingLineage, WarmStart
 
 
 class InterruptedTrainingError(UserError):
-    """SIGTERM stopped the training, with its state in a checkpoint."""
+    """A training stopped on SIGTERM; its state is in a checkpoint if there is a folder for them."""
 
     exit_status = 143
 
@@ -221,7 +221,7 @@ def _run_updates(
 ) -> dict[str, float]:
     """Runs updates; falls back to a cold start if a warm one diverges before its evaluation."""
     loop, warm_start = training.device_loop, training.warm_start
-    scale = training.settings.warm_learning_rate if warm_start.lineage.is_warm else 1.0
+    scale = training.settings.warm_start_learning_rate_factor if warm_start.lineage.is_warm else 1.0
     try:
         return loop.run(budget.clip_steps(steps, training.step), fraction, scale)
     except NonFiniteLossError as error:

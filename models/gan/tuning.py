@@ -8,12 +8,14 @@ The state of a search is one file, written after each trial and renamed into pla
     <checkpoints>/tune/<key>/search.json    the oracle and the trials that have ended
                              trials/        checkpoints of the running trial
 
-KerasTuner writes several files of its own in place, so that a killed search may leave them
-truncated or contradictory, and cannot write to S3. They go to the folder of the execution and are
-never read. An interrupted search resumes with the interrupted trial and the same choices; a trial
-that has ended does not run again. The folder stays after the search, because TFX records the result
-later, and a search with more `tune.trials` continues from it. `train.resume=false` starts a new
-search.
+KerasTuner's own persistence (`overwrite=False`) is not used: it opens the folder with TensorFlow's
+file system, which has no s3://; it writes its files in place, so that a killed search may leave
+them truncated; and it does not save the state of the Bayesian oracle's random numbers. Its files
+go to the folder of the execution and are never read.
+
+An interrupted search resumes with the interrupted trial and the same choices; a trial that has
+ended does not run again. The folder stays after the search, because TFX records the result later,
+and a search with more `tune.trials` continues from it. `train.resume=false` starts a new search.
 """
 
 import hashlib

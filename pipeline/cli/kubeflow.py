@@ -1,7 +1,5 @@
-"""The commands that need a cluster: submit, status, schedule, schedules, unschedule."""
+"""The commands for a cluster: submit, status, schedule, schedules, unschedule."""
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +8,7 @@ import typer
 if TYPE_CHECKING:
     from pipeline.kubeflow.client.cluster import Cluster
 
-FAILED, REFUSED, INTERRUPTED = 1, 2, 130
+FAILED, INTERRUPTED = 1, 130
 
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="Compiled pipeline (YAML).")]
 _COMPILED = Path("pipeline.yaml")  # where `compile` writes it
@@ -59,19 +57,25 @@ def submit(
     Exit status: 0 started (with --wait: succeeded), 1 the run did not succeed, 2 not started, or
     the cluster is out of reach.
     """
-    from pipeline.kubeflow.client import runs as cluster_runs
+    from pipeline.kubeflow.client import runs
+    from pipeline.kubeflow.client.cluster import Cluster
     from pipeline.kubeflow.compiler import spec_file
 
-    with _clear_errors():
-        pipeline = spec_file.read_pipeline(file)
-        values = spec_file.run_parameters(pipeline, params or ())
-        root = spec_file.pipeline_root(pipeline, pipeline_root)
-        cluster = _cluster(host, namespace)
-        run = cluster_runs.submit_run(cluster, pipeline, values, root, experiment or pipeline.name)
-        typer.echo(f"Run {run.run_id} ({run.display_name}) has started")
-        typer.echo(f"  {cluster.host}/#/runs/details/{run.run_id}")
-        if wait:
-            _wait(cluster, run.run_id)
+    pipeline = spec_file.read_pipeline(file)
+    values = spec_file.run_parameters(pipeline, params or ())
+    root = spec_file.pipeline_root(pipeline, pipeline_root)
+    cluster = Cluster(host, namespace)
+    run = runs.submit_run(
+        cluster,
+        file,
+        pipeline.name,
+        parameters=values,
+        pipeline_root=root,
+        experiment=experiment or pipeline.name,
+    )
+    typer.echo(f"Run {run.run_id} ({run.display_name}) has started")
+    if wait:
+        _wait(cluster, run.run_id)
 
 
 def status(
@@ -84,23 +88,29 @@ def status(
 
     Example: python kubeflow_runner.py status 9f0c6b0e-35a4-4b0c-9d0f-7f7a3a2c8f11
     """
-    from pipeline.kubeflow.client import runs as cluster_runs
+    from pipeline.kubeflow.client import runs
+    from pipeline.kubeflow.client.cluster import Cluster
 
-    with _clear_errors():
-        cluster = _cluster(host, namespace)
-        if run is None:
-            _show_runs(cluster_runs.last_runs(cluster, last))
-        else:
-            _show_run(cluster_runs.get_run(cluster, run))
+    cluster = Cluster(host, namespace)
+    if run is not None:
+        _show_run(cluster.client.get_run(run))
+        return
+    _show_table(
+        ("started", "state", "id", "name"),
+        *(
+            (_time(each.created_at), _lower(each.state), each.run_id, each.display_name)
+            for each in runs.last_runs(cluster, last)
+        ),
+    )
 
 
 def schedule(
     cron: Annotated[
         str,
         typer.Option(
-            metavar="CRON",
-            help="Five fields, such as '0 3 * * 1' (Mondays at 03:00, in the cluster's time zone), "
-            "six with the seconds first, or @daily and the like.",
+            metavar="'M H D M W'",
+            help="When, as in a crontab, such as '0 3 * * 1', Mondays at 03:00, in the cluster's "
+            "time zone.",
         ),
     ],
     file: _File = _COMPILED,
@@ -125,51 +135,49 @@ def schedule(
     """Run a compiled pipeline on a schedule, in place of the schedule of that name, if any.
 
     Called again with the same pipeline, cron and parameters, it does nothing. A change replaces the
-    old schedule, so that two are never in force; after a failure, call it again.
+    old schedule, and two are never in force; after a failure, call it again.
 
     Example: python kubeflow_runner.py schedule pipeline.yaml --cron "0 3 * * 1" --param span=-1
     """
-    from pipeline.kubeflow.client import cron as cluster_cron
-    from pipeline.kubeflow.client import schedule as cluster_schedule
+    from pipeline.cron import to_kubeflow
+    from pipeline.kubeflow.client.cluster import Cluster
+    from pipeline.kubeflow.client.schedule import Wanted, put_schedule
     from pipeline.kubeflow.compiler import spec_file
 
-    with _clear_errors():
-        expression = cluster_cron.to_kubeflow(cron)
-        pipeline = spec_file.read_pipeline(file)
-        values = spec_file.run_parameters(pipeline, params or ())
-        root = spec_file.pipeline_root(pipeline, pipeline_root)
-        cluster = _cluster(host, namespace)
-        wanted = cluster_schedule.Wanted(
-            name=name or pipeline.name,
-            pipeline=pipeline.name,
-            experiment_id=cluster.experiment_id(experiment or pipeline.name),
-            spec=pipeline.body,
-            parameters=values,
-            pipeline_root=root,
-            cron=expression,
-            max_concurrency=max_concurrency,
-            no_catchup=no_catchup,
-        )
-        change = cluster_schedule.put_schedule(cluster, wanted)
-        done = "is in force" if change.steps else "is in force already, unchanged"
-        typer.echo(f"Schedule {wanted.name} ({expression}) {done}")
-        _show_kept(change)
+    expression = to_kubeflow(cron)
+    pipeline = spec_file.read_pipeline(file)
+    values = spec_file.run_parameters(pipeline, params or ())
+    root = spec_file.pipeline_root(pipeline, pipeline_root)
+    cluster = Cluster(host, namespace)
+    wanted = Wanted(
+        name=name or pipeline.name,
+        pipeline=pipeline.name,
+        file=file,
+        spec=pipeline.body,
+        experiment_id=cluster.experiment_id(experiment or pipeline.name),
+        parameters=values,
+        pipeline_root=root,
+        cron=expression,
+        max_concurrency=max_concurrency,
+        no_catchup=no_catchup,
+    )
+    change = put_schedule(cluster, wanted)
+    done = "is in force" if change.changed else "is in force already, unchanged"
+    typer.echo(f"Schedule {wanted.name} ({cron}) {done}")
+    _show_kept(change.kept)
 
 
 def schedules(host: _Host = None, namespace: _Namespace = None) -> None:
-    """List the schedules: name, cron, whether it is enabled, runs at a time, since when.
+    """List the schedules: name, trigger, whether it is enabled, runs at a time, since when.
 
     Example: python kubeflow_runner.py schedules --host http://localhost:8080
     """
-    from pipeline.kubeflow.client import schedule as cluster_schedule
+    from pipeline.kubeflow.client.cluster import Cluster
+    from pipeline.kubeflow.client.schedule import list_schedules
 
-    with _clear_errors():
-        found = cluster_schedule.list_recurring_runs(_cluster(host, namespace))
-    if not found:
-        typer.echo("No schedule")
-        return
+    found = list_schedules(Cluster(host, namespace))
     _show_table(
-        ("name", "status", "trigger", "at a time", "made", "id"),
+        ("name", "status", "trigger", "at a time", "created", "id"),
         *(
             (
                 each.display_name,
@@ -193,56 +201,25 @@ def unschedule(
 
     Example: python kubeflow_runner.py unschedule mnist-gan
     """
-    from pipeline.kubeflow.client import schedule as cluster_schedule
-
-    with _clear_errors():
-        change = cluster_schedule.remove_schedule(_cluster(host, namespace), name)
-        typer.echo(f"Schedule {name} is {'disabled' if change.kept else 'removed'}")
-        _show_kept(change)
-
-
-@contextlib.contextmanager
-def _clear_errors() -> Iterator[None]:
-    from pipeline.kubeflow.client.cron import CronError
-    from pipeline.kubeflow.client.errors import ClusterError
-    from pipeline.kubeflow.compiler.spec_checks import SpecError
-
-    try:
-        yield
-    except (ClusterError, CronError, SpecError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(REFUSED) from None
-
-
-def _cluster(host: str | None, namespace: str | None) -> "Cluster":
     from pipeline.kubeflow.client.cluster import Cluster
+    from pipeline.kubeflow.client.schedule import remove_schedule
 
-    return Cluster(host, namespace)
+    kept = remove_schedule(Cluster(host, namespace), name).kept
+    typer.echo(f"Schedule {name} is {'disabled' if kept else 'removed'}")
+    _show_kept(kept)
 
 
 def _wait(cluster: "Cluster", run_id: str) -> None:
-    from pipeline.kubeflow.client import runs as cluster_runs
+    from pipeline.kubeflow.client import runs
 
     try:
-        run = cluster_runs.wait_for_run(
-            cluster, run_id, lambda state: typer.echo(f"  {state.lower()}")
-        )
+        run = runs.wait_for_run(cluster, run_id, lambda state: typer.echo(f"  {state.lower()}"))
     except KeyboardInterrupt:
         typer.echo(f"No longer waiting; the run goes on: status {run_id}", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    if run.state != cluster_runs.SUCCEEDED:
+    if run.state != runs.SUCCEEDED:
         _show_run(run)
         raise typer.Exit(FAILED)
-
-
-def _show_runs(runs: list[Any]) -> None:
-    if not runs:
-        typer.echo("No run")
-        return
-    _show_table(
-        ("started", "state", "id", "name"),
-        *((_time(run.created_at), _lower(run.state), run.run_id, run.display_name) for run in runs),
-    )
 
 
 def _show_run(run: Any) -> None:
@@ -252,25 +229,23 @@ def _show_run(run: Any) -> None:
     if run.error is not None and run.error.message:
         typer.echo(f"  {run.error.message}")
     tasks = tasks_of(run)
-    if tasks:
-        _show_table(
-            ("task", "state", "seconds"),
-            *(
-                (
-                    each.name,
-                    _lower(each.state),
-                    "" if each.seconds is None else f"{each.seconds:.0f}",
-                )
-                for each in tasks
-            ),
-        )
+    _show_table(
+        ("task", "state", "seconds"),
+        *(
+            (each.name, _lower(each.state), "" if each.seconds is None else f"{each.seconds:.0f}")
+            for each in tasks
+        ),
+    )
     for task in tasks:
         if task.error:
             typer.echo(f"{task.name}: {task.error}")
 
 
 def _show_table(*rows: tuple[str | None, ...]) -> None:
-    """Prints rows below each other, the first one a heading; whole, however narrow the terminal."""
+    """Prints rows below a heading, however narrow the terminal; without rows "none"."""
+    if len(rows) == 1:
+        typer.echo("none")
+        return
     texts = [[cell or "" for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     for row in texts:
@@ -278,16 +253,16 @@ def _show_table(*rows: tuple[str | None, ...]) -> None:
         typer.echo("  ".join(cells).rstrip())
 
 
+def _show_kept(runs: list[str]) -> None:
+    for run in runs:
+        typer.echo(
+            f"  run {run} of the old schedule is under way: deleting that schedule would end the "
+            "run, so it is only disabled. The same command deletes it later"
+        )
+
+
 def _lower(state: str | None) -> str:
     return (state or "pending").lower()
-
-
-def _show_kept(change: Any) -> None:
-    for run in change.kept:
-        typer.echo(
-            f"  run {run} of the old schedule is still under way: deleting that schedule would "
-            "end the run, so it is only disabled. The same command deletes it afterwards"
-        )
 
 
 def _trigger(trigger: Any) -> str:

@@ -95,7 +95,7 @@ def schedule(
     Exit status: 0 after SIGTERM or Ctrl-C; with --once the pass's, 0 where none was due.
     """
     from pipeline.retraining.conditions import read_conditions
-    from pipeline.retraining.schedule import Times, keep_schedule, read_grace
+    from pipeline.retraining.schedule import keep_schedule, read_times
 
     settings = resolve_options(preset, assignments, output_dir, data_dir).settings
     read_conditions(condition)
@@ -104,7 +104,7 @@ def schedule(
     arguments = [part for name, value in options.items() if value for part in (name, value)]
     arguments += [part for each in assignments or () for part in ("--set", each)]
     status = keep_schedule(
-        Times(cron, time_zone, jitter, read_grace(grace)),
+        read_times(cron, time_zone, jitter, grace),
         arguments,
         root=Path(settings.output_dir).absolute(),
         now=now,

@@ -85,7 +85,7 @@ def _train(settings: "Settings", records: str, classifier: str | None) -> None:
         serving_model_dir=os.path.join(output_dir, "model"),
         model_run_dir=os.path.join(output_dir, "run"),
         custom_config={
-            "train": settings.train.model_dump(mode="json"),
+            "settings": settings.train.model_dump(mode="json"),
             "checkpoints": os.path.join(output_dir, "checkpoints"),
         },
     )

@@ -1,39 +1,56 @@
-"""Log lines as JSON, one object each, with what they belong to: run, span, node."""
+"""Log lines as JSON, one object each, with the run, span and node that they belong to."""
 
 import contextlib
-import datetime
-import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import IO, Any
+
+from pythonjsonlogger.json import JsonFormatter
 
 from pipeline.local.console import PROGRESS_LOGGER
 
-# Those with handlers of their own.
+# The loggers that have handlers of their own.
 _LOGGERS = ("", "tensorflow")
 
 
+class _Formatter(JsonFormatter):
+    """Formats a record as one object, and leaves out what is None."""
+
+    def __init__(self, context: dict[str, Any]) -> None:
+        """Takes fields that are read again for each line."""
+        super().__init__(
+            ["levelname", "name", "message"],
+            timestamp="time",
+            defaults={"event": "log"},
+            rename_fields={"levelname": "level", "name": "logger", "exc_info": "trace"},
+        )
+        self._context = context
+
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        line = log_data | self._context | {"level": log_data["level"].lower()}
+        return {key: value for key, value in line.items() if value is not None}
+
+
 def json_line(event: str, message: str, level: str = "info", **more: Any) -> str:
-    """One object: `time` in UTC, `level`, `event`, `message`, and more; None is left out."""
-    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
-    line = {"time": now, "level": level, "event": event, **more, "message": message}
-    return json.dumps({key: value for key, value in line.items() if value is not None}, default=str)
+    """Returns one line: `time` in UTC, `level`, `event`, `message`, and `more` where not None."""
+    record = {"event": event, "msg": message, "levelname": level, **more}
+    return _Formatter({}).format(logging.makeLogRecord(record))
 
 
 class JsonLog(logging.Handler):
-    """Writes what happens in a run as JSON lines.
+    """Writes the events of a run as JSON lines.
 
-    A NodeListener; as a logging handler it takes the progress lines of nodes.
+    A NodeListener, and a logging handler for the progress lines of nodes.
     """
 
     def __init__(self, stream: IO[str], span: int) -> None:
-        """Takes where to write and the newest span of the run."""
+        """Takes the stream to write to and the newest span of the run."""
         super().__init__(logging.INFO)
         self.context: dict[str, Any] = {"run": None, "span": span, "node": None}
         self._stream = stream
 
     def say(self, event: str, message: str, level: str = "info", **more: Any) -> None:
-        """Writes one line; a `run` given once holds from then on."""
+        """Writes one line; a `run` is kept for the lines that follow."""
         self.context.update(run=more.pop("run", self.context["run"]))
         self._stream.write(json_line(event, message, level, **self.context, **more) + "\n")
         self._stream.flush()
@@ -59,13 +76,14 @@ class JsonLog(logging.Handler):
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Takes the progress lines while it is open, and has all other handlers write JSON too."""
+        """Writes progress lines, and has all other handlers write JSON, until the block ends."""
         progress = logging.getLogger(PROGRESS_LOGGER)
         progress.setLevel(logging.INFO)
         others = [h for name in _LOGGERS for h in logging.getLogger(name).handlers]
         before = [(handler, handler.formatter) for handler in others]
+        as_json = _Formatter(self.context)
         for handler in others:
-            handler.setFormatter(_JsonFormatter(self.context))
+            handler.setFormatter(as_json)
         progress.addHandler(self)
         try:
             yield
@@ -73,18 +91,3 @@ class JsonLog(logging.Handler):
             progress.removeHandler(self)
             for handler, formatter in before:
                 handler.setFormatter(formatter)
-
-
-class _JsonFormatter(logging.Formatter):
-    """Makes a JSON line of a record, with what it belongs to."""
-
-    def __init__(self, context: Mapping[str, Any]) -> None:
-        super().__init__()
-        self._context = context
-
-    def format(self, record: logging.LogRecord) -> str:
-        """One line, tracebacks included."""
-        trace = self.formatException(record.exc_info) if record.exc_info else None
-        message, level = record.getMessage(), record.levelname.lower()
-        more = {"logger": record.name, "trace": trace}
-        return json_line("log", message, level, **self._context, **more)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from pipeline.local.errors import UsageError
 from pipeline.local.metadata import Database
-from pipeline.settings.sections import MetadataSettings, PushSettings, Settings
+from pipeline.settings.sections import MetadataSettings, Settings
+from registry.settings import PushSettings
 
 __all__ = ["Places", "UsageError"]
 
@@ -28,7 +29,7 @@ class Places:
     def database(self) -> Database:
         """ML Metadata: SQLite's file in the output folder, or a server."""
         file = self.root / "metadata.sqlite"
-        return Database(file, self.metadata.url, self.metadata.retry_seconds)
+        return Database(file, self.metadata.url)
 
     @property
     def artifacts(self) -> Path:

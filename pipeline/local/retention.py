@@ -31,6 +31,7 @@ _UNFINISHED = (
     _Artifact.MARKED_FOR_DELETION,
 )
 _DAY = 86_400.0
+_CHECKPOINT_DAYS = 7  # of an interrupted training; a later one rarely has the same data
 _GIB = 2**30
 # A version that was pushed is restored from the copy that its run kept, so the last stay at hand.
 _ALWAYS = 1
@@ -160,7 +161,7 @@ def _split(
     settings: Settings, places: Places, runs: list[_Run], sizes: dict[int, int]
 ) -> tuple[set[int], dict[int, str]]:
     """The artifacts that are needed, and for each other one of a run why it is not."""
-    retention, now = settings.retention, time.time()
+    retention = settings.retention
     base = places.versions
     served = {str(version_dir(base, version)) for version in list_versions(base)}
     needed, dropped = set[int](), dict[int, str]()
@@ -169,13 +170,10 @@ def _split(
     fixed = [*runs[:_ALWAYS], *pushes[:_ALWAYS]]
     fixed += [run for run in runs if run.record.blessed is not None][:_ALWAYS]
     for position, run in enumerate(runs):
-        days = (now - run.record.started.timestamp()) / _DAY
         if run in fixed or run.record.pushed_destination in served:
             needed |= run.artifacts
         elif retention.runs is not None and position >= retention.runs:
             optional.append((run, f"older than the last {retention.runs} runs"))
-        elif retention.days is not None and days > retention.days:
-            optional.append((run, f"older than {retention.days:g} days"))
         else:
             optional.append((run, ""))
     used = sum(sizes.get(number, 0) for number in needed)
@@ -220,34 +218,20 @@ def _tail(places: Places, uri: str) -> str:
 
 
 def _beside_artifacts(settings: Settings, places: Places) -> Iterator[Removal]:
-    """Checkpoints, of which the newest may be gone on from, reports and logs."""
-    keep = settings.retention
-    cut_off = [path for path in places.checkpoints.glob("*") if path.is_dir()]
-    cut_off.sort(key=_changed, reverse=True)
-    yield from _old(
-        "checkpoints", cut_off, keep.checkpoints, keep.checkpoint_days, keep.checkpoint_gib
-    )
+    """Old checkpoints, reports and logs; never the newest of each."""
+    checkpoints = [path for path in places.checkpoints.glob("*") if path.is_dir()]
+    checkpoints.sort(key=_changed, reverse=True)
+    for path in checkpoints[1:]:
+        if time.time() - _changed(path) > _CHECKPOINT_DAYS * _DAY:
+            yield _removal("checkpoints", path, f"older than {_CHECKPOINT_DAYS} days")
+    last = settings.retention.reports
+    if last is None:
+        return
     reports = sorted((p for p in places.reports.glob("*") if p.is_dir()), reverse=True)
-    yield from _old("reports", reports, keep.reports, keep.report_days, keep.report_gib)
     logs = sorted((p for p in places.logs.glob("*.log") if p.is_file()), reverse=True)
-    yield from _old("logs", logs, keep.logs, keep.log_days, keep.log_gib)
-
-
-def _old(
-    kind: str, found: list[Path], count: int | None, days: float | None, gib: float | None
-) -> Iterator[Removal]:
-    """What of them, newest first, is beyond a count, an age or a size; never the newest."""
-    used = 0
-    for position, path in enumerate(found):
-        used += _size(path)
-        if not position:
-            continue
-        if count is not None and position >= count:
-            yield _removal(kind, path, f"older than the last {count}")
-        elif days is not None and time.time() - _changed(path) > days * _DAY:
-            yield _removal(kind, path, f"older than {days:g} days")
-        elif gib is not None and used > gib * _GIB:
-            yield _removal(kind, path, f"beyond {gib:g} GiB")
+    for kind, found in (("reports", reports), ("logs", logs)):
+        for path in found[last:]:
+            yield _removal(kind, path, f"older than the last {last}")
 
 
 def _removal(kind: str, path: Path, reason: str, artifact: int | None = None) -> Removal:

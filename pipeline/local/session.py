@@ -13,6 +13,7 @@ from pipeline.local.recovery import lost_push
 from pipeline.local.runner import NodeListener, ReportingRunner
 from pipeline.local.warm_start import training_start
 from pipeline.pipeline import create_pipeline
+from pipeline.settings.beam import check_addresses, check_flags
 from pipeline.settings.resolution import Resolved
 from registry.baselines import data_baseline, model_baseline
 
@@ -41,7 +42,12 @@ class Session:
           from_node: run this node and all that depend on it whatever the cache has.
           use_cache: whether the cache is used at all.
           listener: told of each node.
+
+        Raises:
+          BeamError: when Beam could not run with the flags of `beam.pipeline_args`.
         """
+        check_flags(resolved.settings.beam)
+        check_addresses(resolved.settings.beam)
         self._pipeline = create_pipeline(
             resolved.settings,
             data_dir=source.directory,

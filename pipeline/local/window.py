@@ -9,7 +9,6 @@ from typing import NamedTuple
 from ml_metadata.errors import StatusError
 from rich.console import Console
 
-from mnist.mirrors import Download
 from mnist.quarantine import FILE_NAME, quarantine, read_quarantine
 from mnist.source import DataSource, default_cache_dir, locate
 from mnist.windows import Window, resolve_window
@@ -18,6 +17,9 @@ from pipeline.local.console import DownloadLine
 from pipeline.local.metadata import DatabaseError
 from pipeline.local.paths import Places
 from pipeline.settings.resolution import Resolved
+
+_MIRROR_SILENCE_SECONDS = 20.0
+_MIRROR_ATTEMPTS = 3
 
 
 class RunData(NamedTuple):
@@ -41,9 +43,8 @@ def find_data(resolved: Resolved, screen: Console | None = None) -> DataSource:
         source=data.source,
         data_dir=os.path.abspath(data.dir) if data.dir and is_local else data.dir,
         cache_dir=Path(data.cache_dir) if data.cache_dir else default_cache_dir(),
-        download=Download(
-            data.mirrors, data.timeout_seconds, data.attempts, DownloadLine(screen or Console())
-        ),
+        mirrors=data.mirrors,
+        progress=DownloadLine(screen or Console()),
     )
 
 

@@ -1,9 +1,9 @@
 """What only a cluster needs to be told."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.kubeflow.compiler.vertex import VertexSettings, machine_type
 
@@ -36,16 +36,19 @@ _Taint = Annotated[
 
 
 class NodeResources(BaseModel):
-    """What a container may use and where it may run.
-
-    `training` is for Trainers and Tuners, `default` for all others.
-    """
+    """What the container of a node may use and where it may run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     cpu: float = Field(2.0, gt=0, le=1024, description="cores")
     memory_gib: float = Field(4.0, gt=0, le=10_000, description="memory, GiB")
-    gpu: int = Field(0, ge=0, le=64, description="accelerators of the type kubeflow.gpu_type")
+    gpu: int = Field(0, ge=0, le=64, description="accelerators")
+    gpu_type: str = Field(
+        "nvidia.com/gpu",
+        pattern=r"^\S+$",
+        description="resource name of the accelerators; for a training on Vertex AI its own name, "
+        "such as NVIDIA_TESLA_T4",
+    )
     node_selector: tuple[_Label, ...] = Field(
         (), description="labels that the cluster's node must have, each key=value"
     )
@@ -60,6 +63,15 @@ class NodeResources(BaseModel):
         le=31_536_000,
         description="an attempt that takes longer fails, pulling the image included; null: none",
     )
+
+
+DEFAULT = "default"
+_TRAINING = {"cpu": 4, "memory_gib": 8, "timeout_seconds": 86_400}
+
+
+def _default_resources() -> dict[str, NodeResources]:
+    names = ("DigitClassifier", "Tuner", "Trainer")
+    return {DEFAULT: NodeResources()} | {name: NodeResources(**_TRAINING) for name in names}
 
 
 class KubeflowSettings(BaseModel):
@@ -114,15 +126,18 @@ class KubeflowSettings(BaseModel):
         "that is told how a run ended; null: none is",
     )
     retries: int = Field(2, ge=0, le=20, description="times that a failed node is tried again")
-    retry_seconds: int = Field(30, ge=1, le=3600, description="before the first; doubles each time")
-    gpu_type: str = Field(
-        "nvidia.com/gpu",
-        pattern=r"^\S+$",
-        description="resource name of accelerators (Vertex AI has names of its own)",
+    resources: dict[str, NodeResources] = Field(
+        default_factory=_default_resources, description="by node; default: of all others"
     )
-    default: NodeResources = NodeResources()
-    training: NodeResources = NodeResources(cpu=4, memory_gib=8, timeout_seconds=86_400)
     vertex: VertexSettings = VertexSettings()
+
+    @field_validator("resources", mode="before")
+    @classmethod
+    def _fill_rows_from_the_default(cls, rows: Any) -> Any:
+        default = rows.get(DEFAULT, {}) if isinstance(rows, dict) else {}
+        if not isinstance(default, dict):
+            return rows
+        return {name: default | row if isinstance(row, dict) else row for name, row in rows.items()}
 
     @model_validator(mode="after")
     def _refuse_what_is_lost_with_the_container(self) -> "KubeflowSettings":
@@ -143,11 +158,16 @@ class KubeflowSettings(BaseModel):
         for name in ("pipeline_root", "checkpoint_root"):
             if not (getattr(self, name) or "").startswith("gs://"):
                 raise ValueError(f"{name} has to be gs:// for a training on Vertex AI")
-        if bool(self.training.gpu) != bool(self.vertex.accelerator):
+        training = self.resources_of("Trainer")
+        if training.gpu and not re.fullmatch(r"[A-Z0-9_]+", training.gpu_type):
             raise ValueError(
-                f"training.gpu={self.training.gpu} with vertex.accelerator="
-                f"{self.vertex.accelerator}: set both or neither"
+                f"kubeflow.resources.Trainer.gpu_type={training.gpu_type} is no accelerator of "
+                "Vertex AI, whose names are such as NVIDIA_TESLA_T4"
             )
         if not self.vertex.machine_type:
-            machine_type(self.training.cpu, self.training.memory_gib)
+            machine_type(training.cpu, training.memory_gib)
         return self
+
+    def resources_of(self, node: str) -> NodeResources:
+        """The resources of a node's container."""
+        return self.resources.get(node) or self.resources.get(DEFAULT) or NodeResources()

@@ -51,10 +51,9 @@ class Resolved:
 
     def rows(self) -> Iterator[tuple[str, Any, str, FieldInfo]]:
         """Yields (dotted key, value, origin, field) for every setting, in order."""
-        for key, field in known_keys().items():
-            value: Any = self.settings
-            for part in key.split("."):
-                value = getattr(value, part)
+        for key, value in _leaves(self.settings, ""):
+            field = find_field(key)
+            assert field is not None
             yield key, value, self.origins.get(key, "default"), field
 
 
@@ -90,7 +89,7 @@ def resolve(
         *(_parse_assignment(text) for text in assignments),
         *((key, value, origin) for key, (value, origin) in (options or {}).items()),
     ]
-    # The defaults of a section may depend on where it stands: `kubeflow.training` has its own.
+    # The defaults of a row depend on its name: those of `kubeflow.resources.Trainer` are its own.
     values: dict[str, Any] = Settings().model_dump()
     origins: dict[str, str] = {}
     for key, value, origin in layers:
@@ -104,8 +103,25 @@ def resolve(
 
 
 def known_keys() -> dict[str, FieldInfo]:
-    """All dotted keys with their fields, in order."""
+    """All dotted keys with their fields, in order; `<name>` stands for any row of a table."""
     return dict(_walk(Settings, ""))
+
+
+def find_field(key: str) -> FieldInfo | None:
+    """The field of a dotted key; None where the key is a section or unknown."""
+    annotation: Any = Settings
+    field = None
+    for part in key.split("."):
+        if _is_model(annotation):
+            field = annotation.model_fields.get(part)
+            if field is None:
+                return None
+            annotation = field.annotation
+        elif _is_table(annotation):
+            annotation = typing.get_args(annotation)[1]
+        else:
+            return None
+    return None if _is_model(annotation) or _is_table(annotation) else field
 
 
 def allowed(field: FieldInfo) -> str:
@@ -118,35 +134,51 @@ def allowed(field: FieldInfo) -> str:
     names = {float: "a number", int: "an integer", bool: "true or false", str: "text"}
     parts = [names.get(typing.cast(type, annotation), "a list")]
     for bound in field.metadata:
-        for kind, sign in _BOUNDS.items():
+        for kind, (sign, attribute) in _BOUNDS.items():
             if isinstance(bound, kind):
-                parts.append(f"{sign} {getattr(bound, sign_attribute(kind))}")
+                parts.append(f"{sign} {getattr(bound, attribute)}")
         pattern = getattr(bound, "pattern", None)
         if pattern:
             parts.append(f"matching {pattern}")
     return ", ".join(parts) + (" or null" if is_union else "")
 
 
-_BOUNDS: dict[type, str] = {
-    annotated_types.Gt: ">",
-    annotated_types.Ge: ">=",
-    annotated_types.Lt: "<",
-    annotated_types.Le: "<=",
-    annotated_types.MinLen: "length >=",
+_BOUNDS: dict[type, tuple[str, str]] = {
+    annotated_types.Gt: (">", "gt"),
+    annotated_types.Ge: (">=", "ge"),
+    annotated_types.Lt: ("<", "lt"),
+    annotated_types.Le: ("<=", "le"),
+    annotated_types.MinLen: ("length >=", "min_length"),
 }
 
 
-def sign_attribute(kind: type) -> str:
-    """The attribute in which an annotated_types bound keeps its value."""
-    return {"MinLen": "min_length"}.get(kind.__name__, kind.__name__.lower())
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _is_table(annotation: Any) -> bool:
+    """Whether it is a mapping from names to a section, such as `kubeflow.resources`."""
+    return typing.get_origin(annotation) is dict
 
 
 def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _walk(field.annotation, f"{prefix}{name}.")
+        annotation: Any = field.annotation
+        if _is_table(annotation):
+            yield from _walk(typing.get_args(annotation)[1], f"{prefix}{name}.<name>.")
+        elif _is_model(annotation):
+            yield from _walk(annotation, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", field
+
+
+def _leaves(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yields (dotted key, value) of all settings in a section."""
+    if isinstance(value, dict) or _is_model(type(value)):
+        for name, inner in dict(value).items():
+            yield from _leaves(inner, f"{prefix}.{name}" if prefix else name)
+    else:
+        yield prefix, value
 
 
 def _preset_layer(preset: str) -> list[tuple[str, Any, str]]:
@@ -169,10 +201,13 @@ def _environment_layer(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]
     layer = []
     if environ.get(DATA_DIR_VARIABLE):
         layer.append(("data.dir", environ[DATA_DIR_VARIABLE], f"environment {DATA_DIR_VARIABLE}"))
+    # A variable is in capitals; the name of a node in `kubeflow.resources` is not in small letters.
+    spelled = {key.lower(): key for key, _ in _leaves(Settings(), "")}
     for name in sorted(environ):
         is_secret = name in (PASSWORD_VARIABLE, PASSWORD_FILE_VARIABLE)
         if name.startswith(ENVIRONMENT_PREFIX) and not is_secret:
             key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+            key = spelled.get(key, key)
             layer.append((key, _parse_value(key, environ[name]), f"environment {name}"))
     return layer
 
@@ -203,9 +238,9 @@ def _set_nested(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _require_known(key: str, value: Any, origin: str) -> None:
-    known = known_keys()
-    if key in known:
+    if find_field(key):
         return
+    known = known_keys()
     if any(name.startswith(f"{key}.") for name in known):
         inside = ", ".join(name for name in known if name.startswith(f"{key}."))
         raise ConfigError(
@@ -220,19 +255,18 @@ def _require_known(key: str, value: Any, origin: str) -> None:
 
 
 def _explain(error: ValidationError, origins: Mapping[str, str]) -> ConfigError:
-    known = known_keys()
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
-        while key and key not in known and "." in key and not _is_section(key):
+        while key and not find_field(key) and "." in key and not _is_section(key):
             key = key.rpartition(".")[0]
         reason = problem["msg"].removeprefix("Value error, ")
-        if key in known:
+        if field := find_field(key):
             origin = origins.get(key, "default")
             lines.append(
                 f"{key} = {_masked(problem['input'])!r} (from {origin}): "
                 f"{reason[0].lower()}{reason[1:]}; "
-                f"it takes {allowed(known[key])}"
+                f"it takes {allowed(field)}"
             )
         else:
             lines.append(_name_keys(key, reason, origins) if key else reason)

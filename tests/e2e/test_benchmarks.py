@@ -20,10 +20,11 @@ COMMANDS = sorted(
 )
 # The program as far as its arguments.
 READ_ARGUMENTS = """
-import argparse, runpy, sys
+import argparse, os, runpy, sys
 parse = argparse.ArgumentParser.parse_args
 argparse.ArgumentParser.parse_args = lambda self: sys.exit(parse(self) is None)
 sys.argv = sys.argv[1:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 

@@ -1,4 +1,4 @@
-"""A part of the fault matrix; `benchmarks/faults.py` without arguments is all of it."""
+"""A part of the fault matrix; `tools/faults.py` without arguments is all of it."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).parents[2] / "benchmarks" / "faults.py"
+PROGRAM = Path(__file__).parents[2] / "tools" / "faults.py"
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount", "true"]
 
 

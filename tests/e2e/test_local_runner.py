@@ -270,16 +270,16 @@ def test_a_poisoned_span_stops_one_run_and_is_left_out_until_released(tmp_path, 
     write_span(data / "span-2", images, labels[::-1], train=900)
     (data / "span-2" / "_SUCCESS").touch()
     stopped = local_runner("retrain", "--preset", "smoke", *named)
-    assert_refused(stopped, "the labels of train do not fit the pictures", status=1)
+    assert_refused(stopped, "the labels of train do not fit the images", status=1)
     done = json.loads(stopped.stdout.splitlines()[-1])
     assert (done["outcome"], done["quarantined"]) == ("failed", [2])
     assert done["error"].startswith("DataGate: ")
-    assert "the labels of train do not fit the pictures" in done["error"]
+    assert "the labels of train do not fit the images" in done["error"]
     assert "Trainer" not in stopped.stdout
     for command in (["status", *place], ["data", *named]):
         said = local_runner(*command).stdout
         assert "span 2 is quarantined" in said
-        assert "do not fit the pictures" in said
+        assert "do not fit the images" in said
     again = local_runner("retrain", "--preset", "smoke", *named)
     assert_refused(again, "has no span that can be used")
     asked_for = local_runner("run", "--preset", "smoke", "--set", "data.span=2", *named)

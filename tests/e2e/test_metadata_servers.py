@@ -196,7 +196,7 @@ def test_a_run_a_kill_a_restarted_server_and_one_that_stays_away(server, tmp_pat
     server.start()
     assert resumed.wait(900) == 0, shown.read_text()
 
-    anew = ("--set", "train.seed=7", "--set", "metadata.retry_seconds=2")
+    anew = ("--set", "train.seed=7")
     left_alone = start_run(server, output, span_dir, *anew)
     wait_for_training(left_alone, output)
     server.stop()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).parents[2] / "benchmarks" / "push_faults.py"
+PROGRAM = Path(__file__).parents[2] / "tools" / "push_faults.py"
 
 
 @pytest.mark.slow

@@ -22,7 +22,6 @@ from evaluation.sampling import Samples
 from mnist.records import serialize_examples
 from models.digit_classifier.features import FeatureExtractor
 from models.digit_classifier.run_fn import export_classifier
-from models.digit_classifier.settings import ClassifierSettings
 from models.digit_classifier.training import ClassifierTrainer
 from models.gan.export import export_generator
 from models.gan.networks import build_generator
@@ -58,8 +57,7 @@ def classifier_dir(pools, tmp_path_factory) -> str:
         np.concatenate([pools[name][part] for name in ("train", "first", "second")])
         for part in (0, 1)
     )
-    settings = ClassifierSettings(steps=300)
-    model = ClassifierTrainer(settings, images, labels).fit(lambda *progress: None)
+    model = ClassifierTrainer(images, labels, steps=300).fit(lambda *progress: None)
     folder = tmp_path_factory.mktemp("classifier") / "Format-Serving"
     export_classifier(model, str(folder))
     return str(folder)

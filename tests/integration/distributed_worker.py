@@ -103,7 +103,7 @@ def run(task: dict[str, Any]) -> None:
         base_model=None,
         serving_model_dir=f"{task['out']}/model",
         model_run_dir=f"{task['out']}/run",
-        custom_config={"train": task["train"], "checkpoints": task["checkpoints"]},
+        custom_config={"settings": task["train"], "checkpoints": task["checkpoints"]},
     )
     try:
         run_fn(arguments)

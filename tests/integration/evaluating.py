@@ -14,7 +14,7 @@ from components.generator_evaluator.executor import Executor
 from evaluation.settings import EvaluationSettings
 
 COUNT = 1000
-SETTINGS = EvaluationSettings(samples=COUNT, fid_samples=COUNT, resamples=20)
+SETTINGS = EvaluationSettings(samples=COUNT, fid_samples=COUNT)
 
 
 def blurred(images: np.ndarray) -> np.ndarray:

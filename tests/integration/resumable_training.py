@@ -29,7 +29,7 @@ def train(
     try:
         module.run_fn(
             SimpleNamespace(
-                custom_config={"train": recipe, "checkpoints": checkpoints, "served": served},
+                custom_config={"settings": recipe, "checkpoints": checkpoints, "served": served},
                 train_files=[records],
                 base_model="a classifier",
                 serving_model_dir=f"{folder}/model",

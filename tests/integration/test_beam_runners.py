@@ -149,10 +149,8 @@ def test_a_job_server_with_worker_processes_of_its_own(direct: Path, tmp_path: P
         run_nodes(
             direct / "data",
             tmp_path / "run",
-            "beam.runner=portable",
-            "beam.workers=external",
-            f"beam.job_endpoint=localhost:{job_port}",
-            f"beam.worker_address=localhost:{pool_port}",
+            "beam.pipeline_args=[--runner=PortableRunner, --environment_type=EXTERNAL, "
+            f"--job_endpoint=localhost:{job_port}, --environment_config=localhost:{pool_port}]",
         )
     assert service.read_text().count("Completed job") == 2, service.read_text()
     assert pool.read_text().count("Starting worker with command") == 2, pool.read_text()
@@ -163,7 +161,8 @@ def test_a_job_server_with_worker_processes_of_its_own(direct: Path, tmp_path: P
 @pytest.mark.slow
 def test_several_processes_of_one_machine(direct: Path, tmp_path: Path) -> None:
     """Which process sees which digits is left to chance, and with it the last bits of a sum."""
-    run_nodes(direct / "data", tmp_path / "run", "beam.parallelism=2")
+    processes = "--direct_running_mode=multi_processing, --direct_num_workers=2"
+    run_nodes(direct / "data", tmp_path / "run", f"beam.pipeline_args=[{processes}]")
     assert records(tmp_path / "run") == records(direct / "run")
     here, there = statistics(direct / "run"), statistics(tmp_path / "run")
     assert here.keys() == there.keys() == {"Split-train", "Split-eval"}

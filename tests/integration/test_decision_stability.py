@@ -7,12 +7,12 @@ import pytest
 from scipy import ndimage
 
 from evaluation.decision import check_baseline
-from evaluation.settings import EvaluationSettings, Tolerances
+from evaluation.evaluate import RESAMPLES, SEED
+from evaluation.settings import Tolerances
 from metrics.frechet import Gaussian, fit_gaussian, gaussian_distance
 from metrics.resampling import Estimate, half_samples, interval_of
 from mnist.spans import resolve_span
 from mnist.splits import load_splits
-from models.digit_classifier.settings import ClassifierSettings
 from models.digit_classifier.training import ClassifierTrainer
 
 COUNT = 20_000
@@ -28,8 +28,7 @@ class Pool:
         digits = load_splits(resolve_span(str(mnist_dir), None), 0.1)
         images = {name: part.images.reshape(-1, 28, 28, 1) for name, part in digits.items()}
         labels = digits["train"].labels.astype(np.int64)
-        settings = ClassifierSettings(steps=600)
-        trainer = ClassifierTrainer(settings, images["train"], labels)
+        trainer = ClassifierTrainer(images["train"], labels, steps=600)
         model = trainer.fit(lambda *progress: None)
         self.labels = labels
         self._images = images["train"]
@@ -85,8 +84,7 @@ def two_sets(labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def is_rejected(
     candidate: np.ndarray, baseline: np.ndarray, labels: np.ndarray, real: Gaussian
 ) -> bool:
-    settings = EvaluationSettings()
-    halves = half_samples(labels, settings.resamples, settings.seed)
+    halves = half_samples(labels, RESAMPLES, SEED)
 
     def distance(features: np.ndarray) -> float:
         return gaussian_distance(fit_gaussian(features), real)

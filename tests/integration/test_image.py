@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "scripts" / "try_image.py"
+SCRIPT = ROOT / "tools" / "try_image.py"
 ROOMS = (
     "components",
     "evaluation",

@@ -76,10 +76,10 @@ def contrast(browser: webdriver.Chrome, selector: str) -> float:
     """Between an element's text and the card that it lies on, as WCAG 2 defines it."""
     element = browser.find_element(By.CSS_SELECTOR, selector)
     card = browser.find_element(By.TAG_NAME, "header")
-    colours = element.value_of_css_property("color"), card.value_of_css_property("background-color")
+    colors = element.value_of_css_property("color"), card.value_of_css_property("background-color")
     lights = []
-    for colour in colours:
-        numbers = np.array([int(number) for number in re.findall(r"\d+", colour)[:3]]) / 255
+    for color in colors:
+        numbers = np.array([int(number) for number in re.findall(r"\d+", color)[:3]]) / 255
         linear = np.where(numbers <= 0.04045, numbers / 12.92, ((numbers + 0.055) / 1.055) ** 2.4)
         lights.append(linear @ [0.2126, 0.7152, 0.0722])
     return (max(lights) + 0.05) / (min(lights) + 0.05)

@@ -44,7 +44,6 @@ RECIPE: dict[str, Any] = {
     "evaluations": 10,
     "validation_split": 0.2,
     "report_seconds": 1e-3,
-    "sample_seconds": 3600,
     "checkpoint_seconds": 3600,
 }
 # Forks of a process that has TensorFlow imported but not started: a second each, not ten.

@@ -69,6 +69,9 @@ def train(root: Path, tuned: Path) -> Path:
     component = tfx.components.Trainer(
         run_fn="models.gan.run_fn.run_fn",
         **{name: channel_utils.as_channel(artifacts) for name, artifacts in given.items()},
-        custom_config={"train": TRAIN | {"latent_dim": 6}, "checkpoints": str(root / "training")},
+        custom_config={
+            "settings": TRAIN | {"latent_dim": 6},
+            "checkpoints": str(root / "training"),
+        },
     )
     return execute(GenericExecutor, component, root, given)

@@ -173,7 +173,7 @@ class StandIn:
         if query.get("sort_by") == "created_at desc":
             entries.sort(key=lambda each: each.created_at, reverse=True)
         first = int(query.get("page_token") or 0)
-        last = first + min(int(query["page_size"]), self.page_limit)
+        last = first + min(int(query.get("page_size") or 10), self.page_limit)
         return answer(
             **{field: entries[first:last] or None},
             total_size=len(entries),
@@ -216,7 +216,7 @@ def _passes(entry: Any, text: str | None) -> bool:
     """EQUALS on texts, as the backend does: decoded once more, and without regard to case."""
     predicates = json.loads(unquote_plus(text))["predicates"] if text else []
     for each in predicates:
-        assert each["operation"] == "EQUALS"
+        assert each["operation"] in ("EQUALS", 1)  # 1 is what kfp itself sends
         if str(getattr(entry, each["key"])).lower() != each["stringValue"].lower():
             return False
     return True

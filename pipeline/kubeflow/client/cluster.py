@@ -1,268 +1,307 @@
-"""A connection to the API of Kubeflow Pipelines (v2beta1), through the `kfp` client.
+"""A connection to Kubeflow Pipelines: `kfp.Client` with deadlines, retries and clear errors.
 
-The client alone waits without limit for a server that does not answer, follows a proxy to its login
-page and takes that page for an empty list, and puts answer headers into its messages. So each call
-here has a time limit, each answer must be whole and JSON, and each failure is one sentence.
+By itself `kfp.Client` waits without limit for a server that does not answer, and takes the login
+page of a proxy for an empty list. So each of its requests goes through `_Transport`.
 """
 
+import contextlib
+import io
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
+import kfp.client
 import tenacity
+from google.auth.exceptions import GoogleAuthError
+from kfp_server_api import ApiException
+from urllib3 import exceptions
 
-from pipeline.kubeflow.client import errors as cluster_errors
-from pipeline.kubeflow.client import sign_in as cluster_sign_in
-from pipeline.kubeflow.client.errors import SIGN_IN, ClusterError, one_line
+from errors import UserError
 
+_IN_CLUSTER_HOST = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
+_POD_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
+_POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_SIGN_IN = (
+    "sign in with a token ($KF_PIPELINES_TOKEN, or a file: $KF_PIPELINES_SA_TOKEN_PATH) or a "
+    "session cookie ($KF_PIPELINES_COOKIE, or a file: $KF_PIPELINES_COOKIE_FILE)"
+)
+_FORWARD = "kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80"
 _PAGE_SIZE = 100
+_SHOWN = 400  # characters of a server's own message
+
+
+class ClusterError(UserError):
+    """A request to Kubeflow Pipelines failed.
+
+    Attributes:
+      status: the HTTP status, None if there was no complete answer.
+      may_pass: the same request may succeed later. The failed one may have been carried out.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str = "",
+        fix: str = "",
+        status: int | None = None,
+        may_pass: bool = False,
+    ) -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.status = status
+        self.may_pass = may_pass
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long to wait for a server, seconds, and how often to ask it again."""
+class RetryPolicy:
+    """Deadlines of a request, seconds, and how often it is repeated."""
 
     connect: float = 10.0
     answer: float = 60.0
     attempts: int = 5
     first_pause: float = 1.0
-    longest_pause: float = 15.0
 
-    def retrying(self) -> tenacity.Retrying:
-        """Tries again after passing failures, with growing pauses; the last failure is raised."""
+    def __call__(self, request: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+        """Makes a request, again after failures that may pass, with growing pauses."""
         return tenacity.Retrying(
-            retry=tenacity.retry_if_exception(
-                lambda error: isinstance(error, ClusterError) and error.passing
-            ),
+            retry=tenacity.retry_if_exception(lambda error: getattr(error, "may_pass", False)),
             stop=tenacity.stop_after_attempt(self.attempts),
-            wait=tenacity.wait_exponential(self.first_pause, self.longest_pause),
+            wait=tenacity.wait_exponential(self.first_pause, max=15),
             reraise=True,
-        )
+        )(request, *arguments, **more)
 
 
 class Cluster:
-    """The API of one Kubeflow Pipelines installation.
+    """A Kubeflow Pipelines installation.
 
-    Signs in as the `kfp` client does: with a token ($KF_PIPELINES_TOKEN, or the file that
-    $KF_PIPELINES_SA_TOKEN_PATH names, which is read anew for each request, or the pod's own), with
-    a session cookie such as Dex's ($KF_PIPELINES_COOKIE or the file $KF_PIPELINES_COOKIE_FILE), or
+    Signs in as `kfp.Client` does: with a token ($KF_PIPELINES_TOKEN, or the file that
+    $KF_PIPELINES_SA_TOKEN_PATH names, which is read for each request, or the pod's own), with a
+    session cookie such as Dex's ($KF_PIPELINES_COOKIE, or the file $KF_PIPELINES_COOKIE_FILE), or
     with Google's Identity-Aware Proxy ($KF_PIPELINES_IAP_OAUTH2_CLIENT_ID and its companions).
 
     Args:
       host: URL of the API or of the page in front of it; None takes $KF_PIPELINES_ENDPOINT or, in a
         pod, the service of the cluster.
-      namespace: the user's profile on a multi-user installation.
-      patience: limits and retries.
+      namespace: the user's profile on a multi-user installation; None takes that of kfp's context
+        or of the pod.
+      retry: deadlines and retries. Only requests without an effect are repeated by themselves.
 
     Attributes:
-      host: the URL in use.
-      namespace: given, else from the `kfp` client's context or the pod; None when there is none.
+      client: the `kfp.Client`; its methods raise ClusterError.
 
     Raises:
-      ClusterError: there is no host, a secret cannot be used, or the server cannot be reached.
+      ClusterError: no host, token or namespace is given, or the server cannot be reached.
     """
 
     def __init__(
-        self, host: str | None, namespace: str | None = None, patience: Patience | None = None
+        self, host: str | None, namespace: str | None = None, retry: RetryPolicy | None = None
     ) -> None:
-        self.host = cluster_sign_in.find_host(host)
-        self.namespace = namespace
-        self.patience = patience or Patience()
-        client = self._connect()
-        # The names of the generated methods differ between kfp 2.5 and 2.16; the paths do not.
-        self._api = client._run_api.api_client
-        health = self.call("GET", "healthz", "V2beta1GetHealthzResponse")
-        self.namespace = namespace or client.get_user_namespace() or None
+        self.host = _find_host(host)
+        self.retry = retry or RetryPolicy()
+        self.client = _connect(self.host)
+        rest = self.client._run_api.api_client.rest_client  # which all of kfp's APIs share
+        rest.pool_manager.connection_pool_kw["retries"] = False
+        rest.request = _Transport(rest.request, self.host, self.retry)
+        health = kfp.client.Client.get_kfp_healthz(self.client)
+        self.namespace = namespace or self.client.get_user_namespace() or None
         if health.multi_user and self.namespace is None:
-            self.namespace = cluster_sign_in.pod_namespace()
-
-    def _connect(self) -> Any:
-        import google.auth.exceptions
-        import kfp.client
-
-        class Client(kfp.client.Client):
-            def _load_config(self, *arguments: Any) -> Any:
-                config = super()._load_config(*arguments)
-                config.retries = False  # else urllib3 repeats requests, and logs it
-                config.ssl_ca_cert = os.environ.get("SSL_CERT_FILE") or config.ssl_ca_cert
-                return config
-
-            def get_kfp_healthz(self, sleep_duration: int = 5) -> Any:
-                # kfp's own asks five times with pauses, logs tracebacks, and writes what it
-                # concludes into the user's home.
-                return SimpleNamespace(multi_user=False)
-
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return Client(
-                    host=self.host,
-                    existing_token=cluster_sign_in.token(),
-                    cookies=cluster_sign_in.cookie(),
-                    credentials=cluster_sign_in.token_file(),
+            if not _POD_NAMESPACE.exists():
+                raise ClusterError(
+                    "each user has a namespace", where=self.host, fix="--namespace N"
                 )
-        except google.auth.exceptions.GoogleAuthError as error:
-            raise ClusterError(f"Google's sign-in failed: {one_line(str(error))}") from None
-        except (OSError, ValueError) as error:
-            raise ClusterError(
-                f"the kfp client cannot be set up ({type(error).__name__}): are the files in "
-                "~/.config/kfp whole?"
-            ) from None
+            self.namespace = _POD_NAMESPACE.read_text().strip()
 
-    def call(
-        self,
-        method: str,
-        path: str,
-        answer: str | None = None,
-        *,
-        query: Mapping[str, Any] | None = None,
-        body: Any = None,
-    ) -> Any:
-        """Makes one request, once.
+    def pages(self, list_page: Callable[..., Any], field: str, **query: Any) -> Iterator[Any]:
+        """Yields the entries of all pages of a list of the namespace.
 
         Args:
-          method: GET, POST or DELETE.
-          path: below /apis/v2beta1/, quoted.
-          answer: name of the model that is expected, None where the answer does not matter.
-          query: parameters; what is None is left out.
-          body: a model.
-
-        Returns:
-          A model of `kfp_server_api`, None without `answer`.
-
-        Raises:
-          ClusterError: it failed, or what came back is not a whole answer.
+          list_page: a method of `client`, such as `list_runs`.
+          field: the attribute of its answer that has the entries.
+          **query: arguments of `list_page`.
         """
-        given = [(key, value) for key, value in (query or {}).items() if value is not None]
-        content = self._content(method, path, given, body)
-        if answer is None:
-            return None
-        try:
-            return self._api.deserialize(SimpleNamespace(data=content), answer)
-        except (TypeError, ValueError, AttributeError) as error:
-            raise self._not_understood(type(error).__name__) from None
-
-    def read(
-        self,
-        path: str,
-        answer: str,
-        query: Mapping[str, Any] | None = None,
-        patience: Patience | None = None,
-    ) -> Any:
-        """Makes a GET request, again after passing failures; see `call`."""
-        retrying = (patience or self.patience).retrying()
-        return retrying(self.call, "GET", path, answer, query=query)
-
-    def pages(self, path: str, answer: str, field: str, **query: Any) -> Iterator[Any]:
-        """The entries of a list, of all its pages, within the namespace.
-
-        Args:
-          path: see `call`.
-          answer: name of the model of a page.
-          field: where the entries are in it.
-          **query: see `call`.
-        """
-        query |= {"namespace": self.namespace, "page_size": _PAGE_SIZE}
-        token: str | None = None
+        token = ""
         while True:
-            page = self.read(path, answer, {**query, "page_token": token})
+            page = list_page(
+                page_token=token, page_size=_PAGE_SIZE, namespace=self.namespace, **query
+            )
             yield from getattr(page, field) or ()
             token = page.next_page_token
             if not token:
                 return
 
     def experiment_id(self, name: str) -> str:
-        """The experiment of a name, made where there is none.
+        """The id of an experiment, which is created if it does not exist."""
 
-        Raises:
-          ClusterError: it can be neither found nor made.
-        """
-        import kfp_server_api
-
-        for attempt in self.patience.retrying():
-            with attempt:
-                found = self._find_experiment(name)
-                if found is None:
-                    body = kfp_server_api.V2beta1Experiment(
-                        display_name=name, namespace=self.namespace
-                    )
-                    try:
-                        self.call("POST", "experiments", body=body)
-                    except ClusterError as error:
-                        error.passing |= error.status == 409  # somebody else has just made it
-                        raise
-                    found = self._find_experiment(name)
-        if found is None:
-            raise ClusterError(f"{self.host} has made no experiment {name!r}, and does not say why")
-        return found
-
-    def _find_experiment(self, name: str) -> str | None:
-        found = self.pages(
-            "experiments",
-            "V2beta1ListExperimentsResponse",
-            "experiments",
-            filter=equals("display_name", name),
-        )
-        return next((each.experiment_id for each in found if each.display_name == name), None)
-
-    def _content(self, method: str, path: str, query: list[tuple[str, Any]], body: Any) -> bytes:
-        import kfp_server_api
-        import urllib3
-
-        try:
-            response = self._api.call_api(
-                f"/apis/v2beta1/{path}",
-                method,
-                query_params=query,
-                header_params={"Accept": "application/json", "Content-Type": "application/json"},
-                body=body,
-                auth_settings=["Bearer"],
-                _preload_content=False,
-                _request_timeout=(self.patience.connect, self.patience.answer),
-            )
-            content: bytes = response.data
-        except (kfp_server_api.ApiException, AttributeError) as error:
-            # Without an answer the client fails once more, over its missing text.
-            cause = error.__context__ if isinstance(error, AttributeError) else error
-            if not isinstance(cause, kfp_server_api.ApiException):
+        def create() -> Any:
+            try:
+                with contextlib.redirect_stdout(io.StringIO()):  # kfp prints its address
+                    return self.client.create_experiment(name, namespace=self.namespace)
+            except ClusterError as error:
+                error.may_pass |= error.status == 409  # created by another process meanwhile
                 raise
-            raise cluster_errors.refused(cause, self.host, self.namespace) from None
-        except urllib3.exceptions.HTTPError as error:
-            raise cluster_errors.unreachable(
-                error, self.host, self.patience.connect, self.patience.answer
-            ) from None
-        except OSError as error:  # of the token's file
-            raise ClusterError(f"cannot sign in to {self.host}: {error.strerror}") from None
-        except (ValueError, TypeError):  # its text may hold a secret
-            raise ClusterError(
-                f"no request can be made to {self.host}: is it a URL, and is the token or the "
-                "cookie one line of plain characters?"
-            ) from None
-        if "json" not in (response.headers.get("Content-Type") or "").lower():
-            raise ClusterError(
-                f"{self.host} answers with a page, not with the API: most often that is a login "
-                f"page. {SIGN_IN}; the API may also be below another path, such as /pipeline"
-            )
-        try:
-            json.loads(content)
-        except ValueError:
-            raise self._not_understood("it is not whole") from None
-        return content
 
-    def _not_understood(self, why: str) -> ClusterError:
-        return ClusterError(f"an answer of {self.host} is not understood: {why}", passing=True)
+        experiment_id: str = self.retry(create).experiment_id
+        return experiment_id
 
 
 def equals(key: str, value: str) -> str:
-    """A filter of a list request: `key` is `value`, as MySQL compares, Ab being equal to aB.
+    """A filter for a list: `key` is `value`, by MySQL's rules, where Ab equals aB.
 
-    URL-encoded, since the backend decodes it once more than the request (`parseAPIFilter` of
-    apiserver/server/list_request_util.go): a plus would be a space to it, and match nothing.
+    It is URL-encoded, because the backend decodes it once more than the request (`parseAPIFilter`
+    of apiserver/server/list_request_util.go).
     """
     predicate = {"operation": "EQUALS", "key": key, "stringValue": value}
     return quote(json.dumps({"predicates": [predicate]}))
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks, shortened for a message."""
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
+
+
+class _Client(kfp.client.Client):
+    def get_kfp_healthz(self, sleep_duration: int = 5) -> Any:
+        """Answers kfp's constructor, which calls this before there are deadlines."""
+        return SimpleNamespace(multi_user=False)
+
+
+def _connect(host: str) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _Client(
+                host=host,
+                existing_token=os.environ.get("KF_PIPELINES_TOKEN", "").strip() or None,
+                cookies=_cookie(),
+                credentials=_token_file(),
+                ssl_ca_cert=os.environ.get("SSL_CERT_FILE"),
+            )
+    except (GoogleAuthError, OSError, ValueError) as error:
+        raise ClusterError(
+            f"cannot sign in: {type(error).__name__}: {one_line(str(error))}",
+            where=host,
+            fix="check the files that $KF_PIPELINES_... name, and those in ~/.config/kfp",
+        ) from None
+
+
+def _find_host(option: str | None) -> str:
+    host = option or os.environ.get("KF_PIPELINES_ENDPOINT", "")
+    if not host and "KUBERNETES_SERVICE_HOST" in os.environ:
+        host = _IN_CLUSTER_HOST
+    example = f"http://localhost:8080 after {_FORWARD}"
+    if not host:
+        raise ClusterError("no host", fix=f"--host or $KF_PIPELINES_ENDPOINT, such as {example}")
+    host = host if "://" in host else f"https://{host}"
+    try:
+        parts = urlsplit(host)
+        valid = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc
+    except ValueError:
+        valid = False
+    if not valid:  # not shown, since it may hold a password
+        raise ClusterError("the host is not an address without a password", fix=example)
+    return host.rstrip("/")
+
+
+def _cookie() -> str | None:
+    file = os.environ.get("KF_PIPELINES_COOKIE_FILE")
+    text = os.environ.get("KF_PIPELINES_COOKIE") or (Path(file).read_text() if file else "")
+    return text.strip() or None
+
+
+def _token_file() -> Any:
+    named = os.environ.get("KF_PIPELINES_SA_TOKEN_PATH")
+    if named:
+        Path(named).read_text()  # fails here rather than at the first request
+    if named or _POD_TOKEN.exists():
+        return kfp.client.ServiceAccountTokenVolumeCredentials(named)
+    return None
+
+
+class _Transport:
+    """Makes the requests of a `kfp.Client`: with deadlines, and with a ClusterError for a failure.
+
+    A GET request is repeated after failures that may pass.
+    """
+
+    def __init__(self, send: Callable[..., Any], host: str, retry: RetryPolicy) -> None:
+        self._send, self._host, self._retry = send, host, retry
+
+    def __call__(self, method: str, url: str, **arguments: Any) -> Any:
+        arguments["_request_timeout"] = (self._retry.connect, self._retry.answer)
+        if method == "GET":
+            return self._retry(self._request, method, url, **arguments)
+        return self._request(method, url, **arguments)
+
+    def _request(self, method: str, url: str, **arguments: Any) -> Any:
+        try:
+            response = self._send(method, url, **arguments)
+        except ApiException as error:
+            raise self._refused(error, method) from None
+        except exceptions.HTTPError as error:
+            raise self._unreachable(error) from None
+        except ValueError:  # its text may hold a secret
+            raise ClusterError(
+                "no request can carry this address, token or cookie",
+                where=self._host,
+                fix="each has to be one line of plain characters",
+            ) from None
+        if "json" not in (response.getheader("Content-Type") or "").lower():
+            raise ClusterError(
+                "the answer is a page, most often a login page, and not the API's",
+                where=self._host,
+                fix=f"{_SIGN_IN}; the API may also be below another path, such as /pipeline",
+            )
+        try:
+            json.loads(response.data)
+        except ValueError:
+            raise ClusterError(
+                "the answer is incomplete", where=self._host, may_pass=True
+            ) from None
+        return response
+
+    def _refused(self, error: ApiException, method: str) -> ClusterError:
+        message = _server_message(error.body)
+        if error.status == 0:  # as kfp_server_api reports a failure of TLS
+            what, fix = one_line(str(error.reason)), "$SSL_CERT_FILE names certificates to trust"
+            return ClusterError(f"no secure connection: {what}", where=self._host, fix=fix)
+        fix = {401: _SIGN_IN, 403: "check that --namespace is yours"}.get(error.status, "")
+        if error.status == 404 and message.lower() in ("", "not found"):
+            fix = f"the API may be below another path, such as {self._host}/pipeline"
+        # The backend answers 500 to a spec that it refuses.
+        passing = error.status in (429, 502, 503, 504) or (error.status == 500 and method == "GET")
+        return ClusterError(
+            f"the server answered {error.status} {error.reason}: {message}".removesuffix(": "),
+            where=self._host,
+            fix=fix,
+            status=error.status,
+            may_pass=passing,
+        )
+
+    def _unreachable(self, error: exceptions.HTTPError) -> ClusterError:
+        match error:
+            case exceptions.NewConnectionError():
+                reason = str(error).split(": ")[-1].split("] ")[-1]  # without [Errno 111]
+                fix = f"check the address, and that the port is forwarded ({_FORWARD})"
+                return ClusterError(reason, where=self._host, fix=fix, may_pass=True)
+            case exceptions.ConnectTimeoutError():
+                what = f"no connection within {self._retry.connect:g} s"
+            case exceptions.TimeoutError():
+                what = f"no answer within {self._retry.answer:g} s"
+            case _:
+                what = f"the connection ended before the answer ({type(error).__name__})"
+        return ClusterError(what, where=self._host, may_pass=True)
+
+
+def _server_message(body: bytes | str | None) -> str:
+    try:
+        fields = json.loads(body or b"")
+        return one_line(str(fields.get("error") or fields.get("message") or ""))
+    except (ValueError, AttributeError):
+        return ""

@@ -1,32 +1,30 @@
 """Runs on a cluster: submitted, waited for, looked at."""
 
-import dataclasses
 import datetime
 import secrets
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-import tenacity
-
-from pipeline.kubeflow.client.cluster import Cluster, Patience, equals
-from pipeline.kubeflow.client.errors import ClusterError
-from pipeline.kubeflow.compiler.spec_file import PipelineFile
+from pipeline.kubeflow.client.cluster import Cluster, ClusterError, equals
 
 SUCCEEDED = "SUCCEEDED"
-# kfp's own Client.wait_for_run_completion knows no CANCELED, and waits for ever for such a run.
+# kfp's own `wait_for_run_completion` waits for ever for a run that was canceled.
 ENDED = (SUCCEEDED, "SKIPPED", "FAILED", "CANCELED")
+_TOLERATED_FAILURES = 20  # in a row, while waiting for a run: ten minutes and more
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Task:
     """A node of a run.
 
     Attributes:
       state: such as RUNNING or FAILED.
-      seconds: it took; None while it is not over.
-      error: what the cluster says went wrong, one line; empty where it says nothing.
+      seconds: its duration; None until it ends.
+      error: the cluster's message, one line; empty if there is none.
     """
 
     name: str
@@ -37,121 +35,101 @@ class Task:
 
 def submit_run(
     cluster: Cluster,
-    pipeline: PipelineFile,
+    file: Path,
+    name: str,
+    *,
     parameters: dict[str, Any],
     pipeline_root: str | None,
     experiment: str,
 ) -> Any:
-    """Starts a run.
+    """Starts a run of a compiled pipeline, and prints its address.
 
-    It is asked for once only: when the answer is lost, the run is looked for by its name, which is
-    unique, and not asked for again.
+    The request is made once. If its answer is lost, the run is looked up by its unique name.
 
     Returns:
       The `kfp_server_api.V2beta1Run`.
 
     Raises:
-      ClusterError: it was not started, or the cluster does not say so.
+      ClusterError: the run was not started, or it is unknown whether it was.
     """
-    import kfp_server_api as api
-
     started = datetime.datetime.now().strftime("%Y-%m-%d %H-%M-%S")
-    name = f"{pipeline.name} {started} {secrets.token_hex(3)}"
-    body = api.V2beta1Run(
-        display_name=name,
-        experiment_id=cluster.experiment_id(experiment),
-        pipeline_spec=pipeline.body,
-        runtime_config=api.V2beta1RuntimeConfig(parameters=parameters, pipeline_root=pipeline_root),
-    )
+    unique = f"{name} {started} {secrets.token_hex(3)}"
+    experiment_id = cluster.experiment_id(experiment)
     try:
-        run = cluster.call("POST", "runs", "V2beta1Run", body=body)
+        return cluster.client.run_pipeline(
+            experiment_id,
+            unique,
+            pipeline_package_path=str(file),
+            params=parameters,
+            pipeline_root=pipeline_root,
+        )
     except ClusterError as error:
-        run = _find(cluster, name) if error.passing else None
+        run = _find(cluster, unique) if error.may_pass else None
         if run is None:
             raise
-    if not run.run_id:
-        raise ClusterError(f"{cluster.host} has taken run {name!r}, but gives it no id")
-    return run
+        return run
 
 
 def _find(cluster: Cluster, name: str) -> Any:
     try:
-        found = _list(cluster, filter=equals("display_name", name))
+        list_runs = cluster.client.list_runs
+        found = cluster.pages(list_runs, "runs", filter=equals("display_name", name))
         return next((run for run in found if run.display_name == name), None)
     except ClusterError as error:
         raise ClusterError(
-            f"{error}. So it is unknown whether run {name!r} has started: look with `status`"
+            f"it is unknown whether run {name!r} has started: {error.what}",
+            where=error.where,
+            fix="look with `status`",
         ) from None
 
 
-def _list(cluster: Cluster, **query: Any) -> Iterator[Any]:
-    return cluster.pages("runs", "V2beta1ListRunsResponse", "runs", **query)
-
-
 def last_runs(cluster: Cluster, count: int) -> list[Any]:
-    """The newest `count` runs, as `kfp_server_api.V2beta1Run`s, newest first.
-
-    Raises:
-      ClusterError: the cluster does not say.
-    """
-    return list(islice(_list(cluster, sort_by="created_at desc"), count))
-
-
-def get_run(cluster: Cluster, run_id: str, patience: Patience | None = None) -> Any:
-    """A run, as `kfp_server_api.V2beta1Run`.
-
-    Raises:
-      ClusterError: there is none of that id, or the cluster does not say.
-    """
-    run = cluster.read(f"runs/{quote(run_id, safe='')}", "V2beta1Run", patience=patience)
-    if run.run_id != run_id or (run.error is not None and run.state is None):
-        said = f": {run.error.message}" if run.error is not None else ""
-        raise ClusterError(f"{cluster.host} cannot show run {run_id}{said}")
-    return run
+    """The newest `count` runs, as `kfp_server_api.V2beta1Run`s, newest first."""
+    runs = cluster.pages(cluster.client.list_runs, "runs", sort_by="created_at desc")
+    return list(islice(runs, count))
 
 
 def wait_for_run(
-    cluster: Cluster,
-    run_id: str,
-    on_state: Callable[[str], None],
-    first_pause: float = 2.0,
-    longest_pause: float = 30.0,
+    cluster: Cluster, run_id: str, on_state: Callable[[str], None], pause_seconds: float = 15.0
 ) -> Any:
-    """Asks for the state of a run, ever less often, until it has ended.
+    """Waits until a run has ended.
 
     Args:
-      cluster: that has it.
+      cluster: that the run is on.
       run_id: of the run.
       on_state: called with each new state.
-      first_pause: seconds between the first two requests.
-      longest_pause: seconds between the last ones.
+      pause_seconds: between two requests.
+
+    Returns:
+      The `kfp_server_api.V2beta1Run`.
 
     Raises:
-      ClusterError: the cluster has not said it for some minutes, or refuses to.
+      ClusterError: the cluster refuses, or has been out of reach for minutes.
     """
-    patience = dataclasses.replace(cluster.patience, attempts=20, longest_pause=longest_pause)
-    shown = ""
-
-    def look() -> Any:
-        nonlocal shown
-        run = get_run(cluster, run_id, patience)
-        if (run.state or "PENDING") != shown:
-            shown = run.state or "PENDING"
-            on_state(shown)
-        return run
-
-    return tenacity.Retrying(
-        retry=tenacity.retry_if_result(lambda run: run.state not in ENDED),
-        wait=tenacity.wait_exponential(first_pause, longest_pause, exp_base=1.3),
-    )(look)
+    shown, failures = "", 0
+    while True:
+        try:
+            run = cluster.client.get_run(run_id)
+        except ClusterError as error:
+            failures += 1
+            if not error.may_pass or failures > _TOLERATED_FAILURES:
+                raise
+        else:
+            failures = 0
+            if (run.state or "PENDING") != shown:
+                shown = run.state or "PENDING"
+                on_state(shown)
+            if run.state in ENDED:
+                return run
+        time.sleep(pause_seconds)
 
 
 def tasks_of(run: Any) -> list[Task]:
     """The tasks of a run, by start time.
 
-    The backend lists every node of its Argo workflow: of each task its driver, a group and the pod
-    in it, all under names of its own. What is named like a task of the spec is taken, and drivers
-    that failed, since nothing else of their task is there then.
+    The backend lists all nodes of its Argo workflow: for each task its driver, a group and a pod.
+    Listed here are nodes with the name of a task of the spec, and drivers that failed, because
+    their tasks have no other node.
     """
     details = (run.run_details.task_details if run.run_details else None) or []
     names = _task_names(run.pipeline_spec or {})
@@ -176,13 +154,13 @@ def _task_names(body: dict[str, Any]) -> set[str]:
 
 def _is_task(detail: Any, names: set[str]) -> bool:
     name = detail.display_name or ""
-    failed_driver = detail.state == "FAILED" and name.removesuffix("-driver") in {*names, "root"}
-    return name in names or (failed_driver and name.endswith("-driver"))
+    task = name.removesuffix("-driver")
+    return name in names or (detail.state == "FAILED" and name != task and task in {*names, "root"})
 
 
 def _seconds(detail: Any) -> float | None:
     begin, end = detail.start_time, detail.end_time
-    if begin is None or end is None or end < begin:  # not over: the epoch
+    if begin is None or end is None or end < begin:  # the epoch, until the task ends
         return None
     return (end - begin).total_seconds()
 
@@ -190,5 +168,5 @@ def _seconds(detail: Any) -> float | None:
 def _error(detail: Any) -> str:
     history = detail.state_history or []
     errors = [detail.error, *(each.error for each in reversed(history))]
-    said = next((each.message for each in errors if each is not None and each.message), "")
-    return " ".join(said.split())
+    message = next((each.message for each in errors if each is not None and each.message), "")
+    return " ".join(message.split())

@@ -1,36 +1,25 @@
-"""Schedules (recurring runs) of a cluster, keyed by name.
+"""Schedules (recurring runs) on a cluster, one for each name.
 
-The API cannot change a recurring run and does not keep names apart, so a change is a replacement:
+The API can neither change a recurring run nor keep names unique, so a change is a replacement:
 
-1. make the new one, disabled (a bad spec or cron is refused here, while nothing has changed);
-2. disable the old one;
-3. enable the new one;
-4. delete the old one, unless a run of it is under way: deleting would delete that run's pods.
+1. Create the new schedule, disabled. A bad spec or cron is refused here, and nothing has changed.
+2. Disable the old one, then enable the new one. If that fails, the old one is enabled again.
+3. Delete the old one, unless a run of it is under way: deleting it would delete that run's pods.
 
-Invariant, for changes that come only from here, one at a time. At no time are two schedules of a
-name enabled. Until step 2 has been carried out the old one is in force, from step 3 on the new one;
-between the two requests none is, but the backend makes up for it: an enabled schedule runs what it
-missed since it was made (the last such run only, with `--no-catchup`). When a step fails for good,
-the old one is put back in force; where that fails too, or the process is killed between steps 2 and
-3, none is in force until `put_schedule` is called again, which goes on from whatever it finds. It
-looks at the cluster before each step, and ends with exactly one schedule enabled, the wanted one.
-
-Read in `kubeflow/pipelines`: apiserver/resource/resource_manager.go (CreateJob makes the Kubernetes
-object before the database's row, so a failure may leave an object that no listing shows: made
-disabled, it does nothing; DeleteJob leaves owned workflows to Kubernetes' garbage collection) and
-crd/controller/scheduledworkflow/util/scheduled_workflow.go (catching up).
+At no time are two schedules of a name enabled. What falls between the two requests of step 2 is
+made up for, because an enabled schedule runs what it missed since it was created. If the process is
+killed between them, no schedule is in force until the next call, which replaces what it finds.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
-from urllib.parse import quote
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from pipeline.kubeflow.client.cluster import Cluster, equals
-from pipeline.kubeflow.client.errors import ClusterError
+from pipeline.kubeflow.client.cluster import Cluster, ClusterError, equals
 from pipeline.kubeflow.client.runs import ENDED
 
 _MARK = "kubeflow_runner.py schedule, pipeline {}, settings {}"
@@ -42,37 +31,38 @@ class Schedule:
     """A recurring run as the API lists it.
 
     Attributes:
-      pipeline: that it was made for, None when it was not made by `put_schedule`.
-      settings: SHA-256 of all that was asked for, None likewise.
+      pipeline: name of its pipeline; None if `put_schedule` did not create it.
+      digest: `Wanted.digest`; None if `put_schedule` did not create it.
     """
 
     id: str
-    name: str
     enabled: bool
     pipeline: str | None
-    settings: str | None
+    digest: str | None
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What `put_schedule` brings about.
+    """The schedule that `put_schedule` brings about.
 
     Attributes:
       name: of the schedule.
       pipeline: name of the pipeline.
-      experiment_id: where its runs go.
-      spec: `pipeline_spec` as the API takes it.
-      parameters: of each run.
-      pipeline_root: of each run; None for the cluster's own.
-      cron: six fields, or a descriptor.
+      file: the compiled pipeline.
+      spec: the content of `file`.
+      experiment_id: of its runs.
+      parameters: of its runs.
+      pipeline_root: of its runs; None for the cluster's own.
+      cron: six fields, seconds first.
       max_concurrency: runs of it at a time, 1 to 10.
-      no_catchup: of several missed runs, only the last is made up for.
+      no_catchup: if several runs were missed, only the last is made up for.
     """
 
     name: str
     pipeline: str
-    experiment_id: str
+    file: Path
     spec: dict[str, Any]
+    experiment_id: str
     parameters: dict[str, Any]
     pipeline_root: str | None
     cron: str
@@ -80,255 +70,159 @@ class Wanted:
     no_catchup: bool
 
     @property
-    def settings(self) -> str:
-        """SHA-256 of everything in it, as hexadecimal digits."""
-        text = json.dumps(vars(self), sort_keys=True, separators=(",", ":"))
+    def digest(self) -> str:
+        """SHA-256 of everything but the path of `file`, as hexadecimal digits."""
+        text = json.dumps({**vars(self), "file": None}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-    def body(self) -> Any:
-        """The request that makes it, disabled."""
-        import kfp_server_api as api
-
-        return api.V2beta1RecurringRun(
-            display_name=self.name,
-            description=_MARK.format(self.pipeline, self.settings),
-            experiment_id=self.experiment_id,
-            pipeline_spec=self.spec,
-            runtime_config=api.V2beta1RuntimeConfig(
-                parameters=self.parameters, pipeline_root=self.pipeline_root
-            ),
-            trigger=api.V2beta1Trigger(cron_schedule=api.V2beta1CronSchedule(cron=self.cron)),
-            mode=api.RecurringRunMode.DISABLE,
-            max_concurrency=self.max_concurrency,
-            no_catchup=self.no_catchup,
-        )
-
-
-class Step(NamedTuple):
-    """One request: what to do, and to which recurring run."""
-
-    action: Literal["create", "disable", "enable", "delete"]
-    id: str = ""
-
-
-def next_step(
-    found: Sequence[Schedule], settings: str, known: Collection[str], kept: Collection[str]
-) -> Step | None:
-    """The next request on the way to exactly one enabled schedule with these settings.
-
-    Args:
-      found: all the schedules of the name as they are now, newest first.
-      settings: the wanted ones.
-      known: ids that were there when the call began. A disabled one of those is not taken while an
-        old one is in force: once enabled, it would run again what the old one has run.
-      kept: ids that must not be deleted now.
-
-    Returns:
-      The step, None when all is as wanted.
-    """
-    enabled = [each for each in found if each.enabled]
-    wanted = [each for each in found if each.settings == settings]
-    in_force = [each for each in enabled if each in wanted]
-    if in_force:
-        others = [each for each in found if each is not in_force[0]]
-        for other in others:
-            if other.enabled:
-                return Step("disable", other.id)
-        return next((Step("delete", each.id) for each in others if each.id not in kept), None)
-    fresh = [each for each in wanted if each.id not in known]
-    if enabled:
-        return Step("disable", enabled[0].id) if fresh else Step("create")
-    target = next(iter(fresh or wanted), None)
-    return Step("enable", target.id) if target else Step("create")
 
 
 class Change(NamedTuple):
     """What `put_schedule` or `remove_schedule` did.
 
     Attributes:
-      steps: in order; none when all was as wanted.
-      kept: names of runs under way, for which their old, disabled schedule was kept.
+      changed: False if the wanted schedule was in force already.
+      kept: names of runs under way, for which an old schedule is disabled and not deleted.
     """
 
-    steps: list[Step]
+    changed: bool
     kept: list[str]
 
 
-def list_recurring_runs(cluster: Cluster, name: str | None = None) -> list[Any]:
-    """`V2beta1RecurringRun`s, newest first: all of the namespace, or those that may have a name.
-
-    Raises:
-      ClusterError: the cluster does not say, or not wholly.
-    """
-    listed = cluster.pages(
-        "recurringruns",
-        "V2beta1ListRecurringRunsResponse",
-        "recurring_runs",
-        filter=None if name is None else equals("display_name", name),
-        sort_by="created_at desc",
-    )
-    return list(listed)
-
-
-def find_schedules(cluster: Cluster, name: str) -> list[Schedule]:
-    """The schedules of a name, newest first.
-
-    Raises:
-      ClusterError: the cluster does not say, or not of each whether it is enabled.
-    """
-    found = [_schedule(cluster, each) for each in list_recurring_runs(cluster, name)]
-    return [each for each in found if each.name == name]
+def list_schedules(cluster: Cluster, name: str | None = None) -> list[Any]:
+    """`V2beta1RecurringRun`s of the namespace, newest first: all, or those of a name."""
+    query = {} if name is None else {"filter": equals("display_name", name)}
+    list_page = cluster.client.list_recurring_runs
+    listed = cluster.pages(list_page, "recurring_runs", sort_by="created_at desc", **query)
+    return [each for each in listed if name in (None, each.display_name)]
 
 
 def put_schedule(cluster: Cluster, wanted: Wanted) -> Change:
     """Makes `wanted` the one schedule of its name; see the top of this module.
 
     Raises:
-      ClusterError: it failed; says which schedule is in force now.
+      ClusterError: it failed; the message says which schedule is in force.
     """
-    found = find_schedules(cluster, wanted.name)
-    _refuse_others(found, wanted)
-    known = {each.id for each in found}
-    change = Change([], [])
+    found = _find(cluster, wanted.name)
+    for each in found:
+        if each.pipeline != wanted.pipeline:
+            owner = f"for pipeline {each.pipeline}" if each.pipeline else "by something else"
+            raise ClusterError(
+                f"schedule {wanted.name!r} was created {owner}", fix="choose another --name"
+            )
+    enabled = [each for each in found if each.enabled]
+    changed = [each.digest for each in enabled] != [wanted.digest]
     try:
-        for attempt in cluster.patience.retrying():
-            with attempt:
-                _reach(cluster, wanted, known, change)
+        new_id = _create_and_enable(cluster, wanted, enabled) if changed else enabled[0].id
+    except KeyboardInterrupt:
+        raise ClusterError("interrupted; the old schedule, if any, is in force") from None
+    try:
+        others = [each for each in _find(cluster, wanted.name) if each.id != new_id]
+        return Change(changed, _remove(cluster, others))
     except (ClusterError, KeyboardInterrupt) as failure:
-        reason = "interrupted" if isinstance(failure, KeyboardInterrupt) else failure
-        raise ClusterError(f"{reason}. {_put_back(cluster, wanted, found)}") from None
-    return change
+        raise ClusterError(
+            f"{_why(failure)}; the new schedule {wanted.name} is in force, and an old one is left",
+            fix="call the same command again",
+        ) from None
 
 
 def remove_schedule(cluster: Cluster, name: str) -> Change:
     """Disables and deletes the schedules of a name; one with a run under way is only disabled.
 
     Raises:
-      ClusterError: there is none, it was made by something else, or the cluster refuses.
+      ClusterError: there is none, something else created it, or the cluster refuses.
     """
-    found = find_schedules(cluster, name)
+    found = _find(cluster, name)
+    where = f"namespace {cluster.namespace}" if cluster.namespace else cluster.host
     if not found:
-        raise ClusterError(f"there is no schedule {name!r} {_where(cluster)}")
-    if any(each.settings is None for each in found):
-        raise ClusterError(f"schedule {name!r} was not made by `schedule`: delete it where it was")
-    change = Change([], [])
-    for action in ("disable", "delete"):
-        for attempt in cluster.patience.retrying():
-            with attempt:
-                change.kept.clear()
-                for each in find_schedules(cluster, name):
-                    if action == "delete" or each.enabled:
-                        _take(cluster, Step(action, each.id), None, change)
-    return change
+        raise ClusterError(f"there is no schedule {name!r}", where=where)
+    if any(each.digest is None for each in found):
+        raise ClusterError(
+            f"schedule {name!r} was created by something else", where=where, fix="delete it there"
+        )
+    return Change(True, _remove(cluster, found))
 
 
-def _reach(cluster: Cluster, wanted: Wanted, known: Collection[str], change: Change) -> None:
-    kept: set[str] = set()
-    change.kept.clear()
-    last = None
-    while True:
-        found = find_schedules(cluster, wanted.name)
-        step = next_step(found, wanted.settings, known, kept)
-        if step is None:
-            return
-        if step == last:
+def _find(cluster: Cluster, name: str) -> list[Schedule]:
+    found = []
+    for each in list_schedules(cluster, name):
+        if each.status not in ("ENABLED", "DISABLED"):
             raise ClusterError(
-                f"{cluster.host} says that it did {step.action} schedule {wanted.name}, but does "
-                "not list it so"
+                f"the cluster does not say whether schedule {each.recurring_run_id} is enabled"
             )
-        last = step
-        if not _take(cluster, step, wanted, change):
-            kept.add(step.id)
+        marked = _MARKED.fullmatch(each.description or "")
+        pipeline, digest = marked.groups() if marked else (None, None)
+        enabled = each.status == "ENABLED"
+        found.append(Schedule(each.recurring_run_id, enabled, pipeline, digest))
+    return found
 
 
-def _take(cluster: Cluster, step: Step, wanted: Wanted | None, change: Change) -> bool:
-    """Makes the request of a step; False when it deletes and a run is under way."""
-    path = f"recurringruns/{quote(step.id, safe='')}"
-    if step.action == "create" and wanted is not None:
-        cluster.call("POST", "recurringruns", body=wanted.body())
-    elif step.action == "delete":
-        under_way = list(_runs_under_way(cluster, step.id))
-        if under_way:
-            change.kept.extend(under_way)
-            return False
-        try:
-            cluster.call("DELETE", path)
-        except ClusterError as error:
-            if error.status != 404:  # gone already
-                raise
-    else:
-        cluster.call("POST", f"{path}:{step.action}")
-    change.steps.append(step)
-    return True
+def _create_and_enable(cluster: Cluster, wanted: Wanted, old: Sequence[Schedule]) -> str:
+    # If an answer is lost, a disabled schedule may be left. `put_schedule` deletes it at its end.
+    new_id: str = cluster.retry(
+        cluster.client.create_recurring_run,
+        wanted.experiment_id,
+        wanted.name,
+        description=_MARK.format(wanted.pipeline, wanted.digest),
+        cron_expression=wanted.cron,
+        max_concurrency=wanted.max_concurrency,
+        no_catchup=wanted.no_catchup,
+        params=wanted.parameters,
+        pipeline_package_path=str(wanted.file),
+        pipeline_root=wanted.pipeline_root,
+        enabled=False,
+    ).recurring_run_id
+    try:
+        for each in old:
+            cluster.retry(cluster.client.disable_recurring_run, each.id)
+        cluster.retry(cluster.client.enable_recurring_run, new_id)
+    except (ClusterError, KeyboardInterrupt) as failure:
+        raise _switched_back(cluster, old, new_id, _why(failure)) from None
+    return new_id
+
+
+def _switched_back(
+    cluster: Cluster, old: Sequence[Schedule], new_id: str, why: str
+) -> ClusterError:
+    try:
+        _delete(cluster, new_id)  # first: a late answer to "enable" then finds nothing to enable
+        for each in old[:1]:
+            cluster.retry(cluster.client.enable_recurring_run, each.id)
+    except ClusterError:
+        return ClusterError(
+            f"{why}; it is unknown whether a schedule is in force",
+            fix="call the same command again",
+        )
+    state = "the old schedule is in force, as before" if old else "no schedule is in force"
+    return ClusterError(f"{why}; {state}")
+
+
+def _remove(cluster: Cluster, schedules: Sequence[Schedule]) -> list[str]:
+    """Disables schedules, and deletes those without a run under way; returns the other runs."""
+    kept = []
+    for each in schedules:
+        if each.enabled:
+            cluster.retry(cluster.client.disable_recurring_run, each.id)
+        runs = list(_runs_under_way(cluster, each.id))
+        kept += runs
+        if not runs:
+            _delete(cluster, each.id)
+    return kept
+
+
+def _delete(cluster: Cluster, schedule_id: str) -> None:
+    try:
+        cluster.retry(cluster.client.delete_recurring_run, schedule_id)
+    except ClusterError as error:
+        if error.status != 404:  # deleted already
+            raise
 
 
 def _runs_under_way(cluster: Cluster, schedule_id: str) -> Iterator[str]:
-    runs = cluster.pages(
-        "runs", "V2beta1ListRunsResponse", "runs", filter=equals("recurring_run_id", schedule_id)
-    )
-    for run in runs:
+    query = equals("recurring_run_id", schedule_id)
+    for run in cluster.pages(cluster.client.list_runs, "runs", filter=query):
         if run.recurring_run_id == schedule_id and run.state not in ENDED:
             yield run.display_name or run.run_id
 
 
-def _put_back(cluster: Cluster, wanted: Wanted, before: Sequence[Schedule]) -> str:
-    """Puts what was in force before in force again, unless the new one is; says which is."""
-    old = next((each for each in before if each.enabled), None)
-    try:
-        for attempt in cluster.patience.retrying():
-            with attempt:
-                return _restore(cluster, wanted, old, {each.id for each in before})
-    except ClusterError:
-        pass
-    return (
-        f"The cluster does not say whether a schedule {wanted.name} is in force now: "
-        "call the same command again, it goes on from there"
-    )
-
-
-def _restore(cluster: Cluster, wanted: Wanted, old: Schedule | None, known: Collection[str]) -> str:
-    found = find_schedules(cluster, wanted.name)
-    again = "Call the same command again, it goes on from there"
-    in_force = next((each for each in found if each.enabled), None)
-    if in_force is not None and in_force.settings == wanted.settings:
-        return f"The new schedule {wanted.name} is in force; what remains is to tidy up. {again}"
-    if in_force is None and old is not None and old.id in {each.id for each in found}:
-        for each in found:  # first: a late answer to "enable" then finds nothing to enable
-            if each.id not in known:
-                _take(cluster, Step("delete", each.id), None, Change([], []))
-        _take(cluster, Step("enable", old.id), None, Change([], []))
-        in_force = old
-    if in_force is None:
-        return f"No schedule {wanted.name} is in force{f'. {again}' if found else ''}"
-    return f"The old schedule {wanted.name} is in force, as before"
-
-
-def _refuse_others(found: Sequence[Schedule], wanted: Wanted) -> None:
-    for each in found:
-        if each.pipeline != wanted.pipeline:
-            owner = f"for pipeline {each.pipeline}" if each.pipeline else "by something else"
-            raise ClusterError(
-                f"there is a schedule {wanted.name!r} that was made {owner}: it is left alone. "
-                "Choose another name with --name"
-            )
-
-
-def _schedule(cluster: Cluster, listed: Any) -> Schedule:
-    if listed.error is not None or listed.status not in ("ENABLED", "DISABLED"):
-        said = f": {listed.error.message}" if listed.error is not None else ""
-        raise ClusterError(
-            f"{cluster.host} does not say whether schedule {listed.recurring_run_id} is enabled"
-            f"{said}"
-        )
-    marked = _MARKED.fullmatch(listed.description or "")
-    return Schedule(
-        id=listed.recurring_run_id,
-        name=listed.display_name,
-        enabled=listed.status == "ENABLED",
-        pipeline=marked[1] if marked else None,
-        settings=marked[2] if marked else None,
-    )
-
-
-def _where(cluster: Cluster) -> str:
-    return f"in namespace {cluster.namespace}" if cluster.namespace else f"on {cluster.host}"
+def _why(failure: BaseException) -> str:
+    return "interrupted" if isinstance(failure, KeyboardInterrupt) else str(failure)

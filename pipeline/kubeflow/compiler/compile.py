@@ -1,6 +1,6 @@
 """Compiles the pipeline to a spec that open-source Kubeflow Pipelines v2 runs.
 
-TFX compiles; what the backend wants otherwise is patched here. `docs/kubeflow.md` says why of each.
+TFX compiles; what the backend wants otherwise is patched here. `docs/kubeflow-backend.md` says why.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +22,8 @@ from pipeline.kubeflow.compiler.spec_checks import SpecError, check_spec
 from pipeline.kubeflow.compiler.vertex import trains_elsewhere, vertex_trainer
 from pipeline.kubeflow.container.ui_outputs import add_page_outputs
 from pipeline.pipeline import create_pipeline, nodes_reading_outside
-from pipeline.settings.kubeflow import KubeflowSettings, NodeResources
+from pipeline.settings.beam import check_flags
+from pipeline.settings.kubeflow import DEFAULT, KubeflowSettings, NodeResources
 from pipeline.settings.sections import Settings
 
 COMMAND = ("python", "-m", "pipeline.kubeflow.container.entrypoint")
@@ -34,6 +35,7 @@ _ENVIRONMENT = {"HOME": "/tmp", "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL":
 # one under way (processNodeRetries of its workflow/controller/operator.go). How long an attempt
 # may take is `timeout_seconds`, so this is a year, longer than all of them.
 _ALL_ATTEMPTS_SECONDS = 31_536_000
+_RETRY_SECONDS = 30  # before the first; doubles each time
 _NO_ROOT = "minio://mlpipeline/v2/artifacts"
 
 
@@ -45,6 +47,7 @@ def compile_settings(settings: Settings) -> list[dict[str, Any]]:
 def kubeflow_pipeline(settings: Settings) -> tfx.dsl.Pipeline:
     """The one DAG, with places and runtime parameters for a cluster."""
     kubeflow = settings.kubeflow
+    check_flags(settings.beam)
     return create_pipeline(
         settings,
         data_dir=RuntimeParameter(
@@ -72,14 +75,7 @@ def kubeflow_pipeline(settings: Settings) -> tfx.dsl.Pipeline:
 def _trainer(kubeflow: KubeflowSettings) -> Callable[..., tfx.components.Trainer]:
     if not kubeflow.vertex.project:
         return tfx.components.Trainer
-    wanted = kubeflow.training
-    return vertex_trainer(
-        kubeflow.vertex,
-        image=kubeflow.image,
-        cpu=wanted.cpu,
-        memory_gib=wanted.memory_gib,
-        gpu=wanted.gpu,
-    )
+    return vertex_trainer(kubeflow.vertex, kubeflow.resources_of("Trainer"), kubeflow.image)
 
 
 def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dict[str, Any]]:
@@ -98,6 +94,7 @@ def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dic
       SpecError: for what the backend does not run, all of it.
     """
     check_pipeline(pipeline)
+    _check_resources(pipeline, settings.kubeflow)
     runner = kubeflow_v2_dag_runner.KubeflowV2DagRunner(
         kubeflow_v2_dag_runner.KubeflowV2DagRunnerConfig(
             default_image=settings.kubeflow.image,
@@ -131,15 +128,26 @@ def _wanted(
     executors: Iterable[str], pipeline: tfx.dsl.Pipeline, kubeflow: KubeflowSettings
 ) -> dict[str, NodeResources]:
     """What the container of each executor may use."""
-    wanted = dict.fromkeys(executors, kubeflow.default)
-    waiting = kubeflow.default.model_copy(
-        update={"timeout_seconds": kubeflow.training.timeout_seconds}
-    )
+    suffix = "_executor"
+    wanted = {name: kubeflow.resources_of(name.removesuffix(suffix)) for name in executors}
     for node in pipeline.components:
-        if isinstance(node, tfx.components.Trainer | tfx.components.Tuner):
-            here = not trains_elsewhere(node)
-            wanted[f"{node.id}_executor"] = kubeflow.training if here else waiting
+        if trains_elsewhere(node):
+            # It waits there as long as the training takes, and needs no more than other nodes.
+            seconds = wanted[f"{node.id}{suffix}"].timeout_seconds
+            waiting = kubeflow.resources_of(DEFAULT).model_copy(update={"timeout_seconds": seconds})
+            wanted[f"{node.id}{suffix}"] = waiting
     return wanted
+
+
+def _check_resources(pipeline: tfx.dsl.Pipeline, kubeflow: KubeflowSettings) -> None:
+    """Refuses rows of `kubeflow.resources` that no node would use."""
+    nodes = [node.id for node in pipeline.components]
+    rows = set(kubeflow.resources) - set(KubeflowSettings().resources) - set(nodes)
+    if rows:
+        raise SpecError(
+            f"kubeflow.resources names {', '.join(sorted(rows))}; the pipeline's nodes are "
+            f"{', '.join(nodes)}"
+        )
 
 
 def write_spec(documents: Sequence[dict[str, Any]], path: Path) -> None:
@@ -158,22 +166,18 @@ def _set_runtime_parameters(
             inputs[parameter.name]["defaultValue"] = parameter.default
         if parameter.description:
             inputs[parameter.name]["description"] = parameter.description
-    for changeable in parameters.SETTING_PARAMETERS:
-        section, _, path = changeable.setting.partition(".")
-        content = getattr(settings, section).model_dump(mode="json")
-        for name, key in _properties_holding(spec, content):
-            task = spec["root"]["dag"]["tasks"][name]
-            component = spec["components"][task["componentRef"]["name"]]
-            component["inputDefinitions"]["parameters"][f"{key}.{path}"] = {
-                "parameterType": "NUMBER_DOUBLE"
-            }
-            task["inputs"]["parameters"][f"{key}.{path}"] = {
-                "componentInputParameter": changeable.name
-            }
-            inputs[changeable.name] = {
+    tasks = spec["root"]["dag"]["tasks"]
+    for parameter in parameters.SETTING_PARAMETERS:
+        for name, key in parameter.places():
+            if name not in tasks:
+                continue
+            component = spec["components"][tasks[name]["componentRef"]["name"]]
+            component["inputDefinitions"]["parameters"][key] = {"parameterType": "NUMBER_DOUBLE"}
+            tasks[name]["inputs"]["parameters"][key] = {"componentInputParameter": parameter.name}
+            inputs[parameter.name] = {
                 "parameterType": "NUMBER_DOUBLE",
-                "defaultValue": changeable.default(settings),
-                "description": changeable.description,
+                "defaultValue": parameter.default(settings),
+                "description": parameter.description,
             }
 
 
@@ -184,17 +188,6 @@ def _runtime_parameters(pipeline: tfx.dsl.Pipeline) -> Iterator[RuntimeParameter
                 yield value
 
 
-def _properties_holding(spec: dict[str, Any], section: Any) -> list[tuple[str, str]]:
-    """The tasks, and the paths in their properties, that were given a section of the settings."""
-    return [
-        (name, f"{key}{path}")
-        for name, task in spec["root"]["dag"]["tasks"].items()
-        for key, value in task.get("inputs", {}).get("parameters", {}).items()
-        if isinstance(text := value.get("runtimeValue", {}).get("constant"), str)
-        for path in parameters.places_of(section, text)
-    ]
-
-
 def _leave_uris_to_beam(
     spec: dict[str, Any], pipeline: tfx.dsl.Pipeline, settings: Settings
 ) -> None:
@@ -203,9 +196,9 @@ def _leave_uris_to_beam(
         return
     if not (settings.kubeflow.pipeline_root or "").startswith("gs://"):
         raise SpecError(
-            f"beam.runner={settings.beam.runner} has workers that do not see a container's disk, "
-            "and TensorFlow reads no store but gs://",
-            fix="set kubeflow.pipeline_root to gs://..., or beam.runner to direct",
+            "the workers of beam.pipeline_args do not see a container's disk, and TensorFlow reads "
+            "no store but gs://",
+            fix="set kubeflow.pipeline_root to gs://..., or beam.pipeline_args=[]",
         )
     for node in pipeline.components:
         if isinstance(node.executor_spec, executor_spec.BeamExecutorSpec):
@@ -218,7 +211,7 @@ def _set_retries(task: dict[str, Any], kubeflow: KubeflowSettings) -> None:
     if kubeflow.retries:
         task["retryPolicy"] = {
             "maxRetryCount": kubeflow.retries,
-            "backoffDuration": f"{kubeflow.retry_seconds}s",
+            "backoffDuration": f"{_RETRY_SECONDS}s",
             "backoffFactor": 2.0,
             "backoffMaxDuration": f"{_ALL_ATTEMPTS_SECONDS}s",
         }
@@ -235,10 +228,10 @@ def _set_container(
     )
     # What the DAG itself asked for with `with_platform_config` stands.
     if "resources" not in container:
-        container["resources"] = _resources(wanted, kubeflow.gpu_type)
+        container["resources"] = _resources(wanted)
 
 
-def _resources(wanted: NodeResources, gpu_type: str) -> dict[str, Any]:
+def _resources(wanted: NodeResources) -> dict[str, Any]:
     # The backend reads memory in G of 10^9 bytes.
     memory = round(wanted.memory_gib * 1024**3 / 1e9, 3)
     resources: dict[str, Any] = {
@@ -248,5 +241,5 @@ def _resources(wanted: NodeResources, gpu_type: str) -> dict[str, Any]:
         "memoryRequest": memory,
     }
     if wanted.gpu:
-        resources["accelerator"] = {"type": gpu_type, "count": str(wanted.gpu)}
+        resources["accelerator"] = {"type": wanted.gpu_type, "count": str(wanted.gpu)}
     return resources

@@ -2,20 +2,29 @@
 
 A parameter that is a whole property of a component is TFX's own `RuntimeParameter`. A setting
 inside a property that holds JSON is one more input parameter of the task, whose name is the
-property and the path inside it, such as `custom_config.train.max_seconds`; `entrypoint.py` puts the
-value there before the node sees it. A placeholder written into the JSON would do on today's
+property and the path inside it, such as `custom_config.settings.max_seconds`; `entrypoint.py` puts
+the value there before the node sees it. A placeholder written into the JSON would do on today's
 open-source backend, whose launcher fills placeholders in whatever text there is. But it escapes
 nothing, cannot leave a null, and Vertex AI need not do the same.
 """
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mnist.windows import SYNTAX
 from pipeline.kubeflow import NULL_NUMBER
 from pipeline.settings.sections import Settings
+
+# Where the JSON of a section stands: the node, its property, and the path inside the property.
+SECTION_PLACES: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "train": (
+        ("Trainer", "custom_config.settings"),
+        ("Tuner", "custom_config.train"),
+        ("GeneratorEvaluator", "train"),
+    ),
+    "evaluation": (("GeneratorEvaluator", "settings"),),
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,12 @@ class SettingParameter:
         for part in self.setting.split("."):
             value = getattr(value, part)
         return NULL_NUMBER if value is None else float(value)
+
+    def places(self) -> Iterator[tuple[str, str]]:
+        """Yields the nodes that read the setting, and the name of its input parameter there."""
+        section, _, rest = self.setting.partition(".")
+        for node, place in SECTION_PLACES[section]:
+            yield node, f"{place}.{rest}"
 
 
 SETTING_PARAMETERS = (
@@ -52,21 +67,3 @@ SPAN = "span"
 SPAN_DESCRIPTION = "Span to ingest, whatever the window; -1 for those of the window."
 WINDOW = "window"
 WINDOW_DESCRIPTION = f"Spans to ingest where span is -1: {SYNTAX}."
-
-
-def places_of(section: Any, value: str) -> Iterator[str]:
-    """Yields the dotted paths at which a JSON text holds a section of the settings whole."""
-    try:
-        content = json.loads(value)
-    except ValueError:
-        return
-    yield from _search(section, content, "")
-
-
-def _search(section: Any, content: Any, path: str) -> Iterator[str]:
-    if not isinstance(content, dict):
-        return
-    if content == section:
-        yield path
-    for key, inner in content.items():
-        yield from _search(section, inner, f"{path}.{key}")

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 if TYPE_CHECKING:
     from tfx import v1 as tfx
 
+    from pipeline.settings.kubeflow import NodeResources
+
 # GiB of memory per core of n1-standard, and the numbers of cores there are.
 _GIB_PER_CORE = 3.75
 _CORES = (4, 8, 16, 32, 64, 96)
@@ -32,12 +34,8 @@ class VertexSettings(BaseModel):
     machine_type: str | None = Field(
         None,
         min_length=1,
-        description="null: the smallest n1-standard with kubeflow.training's cpu and memory_gib",
-    )
-    accelerator: str | None = Field(
-        None,
-        pattern=r"^[A-Z0-9_]+$",
-        description="Vertex AI's name, such as NVIDIA_TESLA_T4; kubeflow.training.gpu of them each",
+        description="null: the smallest n1-standard with the cores and memory of "
+        "kubeflow.resources.Trainer",
     )
     service_account: str | None = Field(None, min_length=1, description="null: the project's own")
 
@@ -56,22 +54,21 @@ class VertexSettings(BaseModel):
 
 
 def vertex_trainer(
-    vertex: VertexSettings, *, image: str, cpu: float, memory_gib: float, gpu: int
+    vertex: VertexSettings, resources: "NodeResources", image: str
 ) -> "Callable[..., tfx.components.Trainer]":
     """What builds the Trainer, with the arguments of TFX's own.
 
     Args:
       vertex: with a project.
+      resources: cores, memory and accelerators of the machine.
       image: of the job's container.
-      cpu: cores.
-      memory_gib: memory, GiB.
-      gpu: accelerators.
     """
     from tfx.v1.extensions import google_cloud_ai_platform as cloud
 
-    machine: dict[str, Any] = {"machine_type": vertex.machine_type or machine_type(cpu, memory_gib)}
-    if gpu:
-        machine |= {"accelerator_type": vertex.accelerator, "accelerator_count": gpu}
+    smallest = vertex.machine_type or machine_type(resources.cpu, resources.memory_gib)
+    machine: dict[str, Any] = {"machine_type": smallest}
+    if resources.gpu:
+        machine |= {"accelerator_type": resources.gpu_type, "accelerator_count": resources.gpu}
     pool = {
         "machine_spec": machine,
         "replica_count": 1,

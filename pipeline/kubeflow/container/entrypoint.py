@@ -1,7 +1,7 @@
 """What a container of the pipeline runs: TFX's own entry point, between two translations.
 
 TFX's was written for Vertex AI. What the open-source backend hands it differs, and so does what the
-backend takes back; `docs/kubeflow.md` says where in the backend's source. Before the node runs:
+backend takes back: `docs/kubeflow-backend.md`. Before the node runs:
 
 * outputs of the backend's own types, such as `executor-logs`, are left out;
 * input artifacts, which come without a type, get the one that the component declares;

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from pipeline.local.run import Outcome
-from pipeline.retraining.schedule import read_cron
+from pipeline.retraining.schedule import read_times
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
@@ -76,7 +76,7 @@ def test_each_command_is_one_that_there_is(command, tmp_path):
 
 def test_the_crontab_names_times_and_its_variables_are_settings():
     for fields, _ in crontab_lines():
-        read_cron(fields, None)
+        read_times(fields, None)
     assert "\nMNIST_GAN_METRICS__TEXTFILE=" in crontab()
     # A % ends the command for cron.
     assert "%" not in crontab()
@@ -135,7 +135,7 @@ def test_kubernetes_takes_the_manifests(version):
 def test_the_cronjob_keeps_a_checkpoint_and_makes_no_two_passes_at_once():
     spec = cronjob()["spec"]
     job = spec["jobTemplate"]["spec"]
-    read_cron(spec["schedule"], spec["timeZone"])
+    read_times(spec["schedule"], spec["timeZone"])
     assert spec["concurrencyPolicy"] == "Forbid"
     # Bad usage and failures come again with the same data; 143 is a pod that was evicted.
     rules = {rule["action"]: rule for rule in job["podFailurePolicy"]["rules"]}

@@ -30,17 +30,17 @@ def tolerances(**given_tolerances: float) -> Tolerances:
 
 def test_one_check_for_each_metric_with_a_threshold() -> None:
     checks = check_thresholds(
-        alone(fid=3.0, conditional_accuracy=0.9, other=5.0),
-        thresholds(fid=12, conditional_accuracy=0.95),
+        alone(fid_ratio=3.0, conditional_accuracy=0.9, other=5.0),
+        thresholds(fid_ratio=12, conditional_accuracy=0.95),
     )
     assert checks == [
-        Check("threshold", "fid", 3.0, None, "at most 12", True),
+        Check("threshold", "fid_ratio", 3.0, None, "at most 12", True),
         Check("threshold", "conditional_accuracy", 0.9, None, "at least 0.95", False),
     ]
 
 
 def test_without_thresholds_there_are_no_checks() -> None:
-    assert check_thresholds(alone(fid=1e9, recall=math.nan), thresholds()) == []
+    assert check_thresholds(alone(fid_ratio=1e9, recall=math.nan), thresholds()) == []
 
 
 @pytest.mark.parametrize("name", list(Thresholds.model_fields))
@@ -58,17 +58,20 @@ def test_the_direction_of_the_table_says_on_which_side_a_value_passes(name: str)
 
 
 def test_a_threshold_of_zero_is_a_threshold() -> None:
-    [check] = check_thresholds(alone(fid=0.1), thresholds(fid=0))
+    [check] = check_thresholds(alone(fid_ratio=0.1), thresholds(fid_ratio=0))
     assert not check.passed
 
 
 def test_a_check_in_words() -> None:
     checks = check_thresholds(
-        {"fid": Estimate(13.61804, Interval(12.5, 14.75)), "recall": Estimate(math.nan, None)},
-        thresholds(fid=12.0, recall=0.95, coverage=0.5),
+        {
+            "fid_ratio": Estimate(13.61804, Interval(12.5, 14.75)),
+            "recall": Estimate(math.nan, None),
+        },
+        thresholds(fid_ratio=12.0, recall=0.95, coverage=0.5),
     )
     assert [str(check) for check in checks] == [
-        "fid 13.62 (12.5 to 14.75), must be at most 12",
+        "fid_ratio 13.62 (12.5 to 14.75), must be at most 12",
         "recall nan, must be at least 0.95",
         "coverage not measured, must be at least 0.5",
     ]

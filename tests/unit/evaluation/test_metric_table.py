@@ -11,9 +11,10 @@ from evaluation.settings import Thresholds, Tolerances
 ROOT = Path(__file__).parents[3]
 
 
-def test_every_metric_with_a_direction_has_a_threshold_with_its_default() -> None:
-    directed = {m.name: m.threshold for m in METRICS.values() if m.direction is not None}
-    assert Thresholds().model_dump() == directed
+def test_every_bounded_metric_has_a_threshold_with_its_default() -> None:
+    bounded = {m.name: m.threshold for m in METRICS.values() if m.is_bounded}
+    assert Thresholds().model_dump() == bounded
+    assert not bounded.keys() & {"fid", "kid", "nearest_neighbor_distance"}
 
 
 def test_every_metric_that_is_measured_on_half_samples_has_a_tolerance() -> None:
@@ -34,8 +35,9 @@ def test_no_default_is_lost() -> None:
         (Thresholds, {"precision": 1.5}),
         (Thresholds, {"classifier_score": 0.5}),
         (Thresholds, {"fid_ratio": float("nan")}),
-        (Thresholds, {"kid": float("inf")}),
+        (Thresholds, {"density": float("inf")}),
         (Thresholds, {"nearest_neighbor_distance": 1.0}),
+        (Thresholds, {"fid": 1.0}),
         (Tolerances, {"recall": -0.1}),
         (Tolerances, {"fid_ratio": 0.1}),
     ],

@@ -11,7 +11,7 @@ ODD = [
     "train.xla=on",
     "train.augmentation=[translation]",
     "train.generator_learning_rate=1e-05",
-    "evaluation.thresholds.kid=0.5",
+    "evaluation.thresholds.density=0.5",
     "evaluation.tolerances.recall=null",
 ]
 

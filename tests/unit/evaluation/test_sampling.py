@@ -112,28 +112,26 @@ def test_another_from_latent_is_named(exported, tmp_path, shape, output, said):
         Generator(model).interpolate("normal", seed=0)
 
 
-def test_what_is_no_model_is_named(tmp_path):
-    with pytest.raises(GeneratorError, match=r"nowhere: .*does not exist"):
-        Generator(str(tmp_path / "nowhere"))
-    (tmp_path / "torn").mkdir()
-    (tmp_path / "torn" / "saved_model.pb").write_bytes(b"no graph")
-    with pytest.raises(GeneratorError, match="torn: "):
-        Generator(str(tmp_path / "torn"))
+def without_variables(folder: Path) -> None:
+    shutil.rmtree(folder / "variables")
 
 
-def test_a_model_without_its_variables_is_named(exported, tmp_path):
-    folder = tmp_path / "model"
-    tf.io.gfile.makedirs(str(folder))
-    (folder / "saved_model.pb").write_bytes((exported[True] / "saved_model.pb").read_bytes())
-    with pytest.raises(GeneratorError, match="model: "):
-        Generator(str(folder))
-
-
-def test_a_model_whose_variables_are_cut_off_is_named(exported, tmp_path):
-    folder = tmp_path / "model"
-    shutil.copytree(exported[True], folder)
+def with_half_of_the_weights(folder: Path) -> None:
     [weights] = folder.glob("variables/variables.data*")
     os.truncate(weights, weights.stat().st_size // 2)
+
+
+def with_another_graph(folder: Path) -> None:
+    (folder / "saved_model.pb").write_bytes(b"no graph")
+
+
+@pytest.mark.parametrize(
+    "damage", [shutil.rmtree, without_variables, with_half_of_the_weights, with_another_graph]
+)
+def test_what_is_no_model_is_named(exported, tmp_path, damage):
+    folder = tmp_path / "model"
+    shutil.copytree(exported[True], folder)
+    damage(folder)
     with pytest.raises(GeneratorError, match="model: "):
         Generator(str(folder))
 

@@ -11,9 +11,7 @@ def test_intensity_and_variation_by_hand() -> None:
     images[0, 3, 4] = 200
     images[1, 0, 0] = 255
     assert total_intensity(images).tolist() == [200, 255]
-    assert total_variation(images).tolist() == [4 * 200, 2 * 255], (
-        "four neighbours, two in a corner"
-    )
+    assert total_variation(images).tolist() == [4 * 200, 2 * 255], "four neighbors, two in a corner"
 
 
 def test_intensity_does_not_overflow() -> None:

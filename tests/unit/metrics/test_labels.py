@@ -55,11 +55,6 @@ def test_conditional_accuracy_by_hand() -> None:
     assert conditional_accuracy(np.array([2]), np.array([[0.0, 0.1, 0.2, *[-5.0] * 7]])) == 1.0
 
 
-def test_class_shares_by_hand() -> None:
-    shares = class_shares(one_hot([0, 0, 9, 4]))
-    assert shares.tolist() == [0.5, 0, 0, 0, 0.25, 0, 0, 0, 0, 0.25]
-
-
 @settings(max_examples=30, deadline=None)
 @given(predicted=st.lists(st.integers(0, 9), min_size=1, max_size=50))
 def test_class_shares_of_any_predictions(predicted: list[int]) -> None:
@@ -101,13 +96,6 @@ def test_the_classifier_score_of_known_cases() -> None:
     assert classifier_score(np.tile(sure[:1], (20, 1))) == pytest.approx(1)
     assert classifier_score(np.zeros((20, 10))) == pytest.approx(1)
     assert classifier_score(np.tile(sure[:4], (5, 1))) == pytest.approx(4)
-
-
-def test_the_classifier_score_by_hand() -> None:
-    """Two images, p = (0.9, 0.1) and (0.1, 0.9): exp(0.9 ln 1.8 + 0.1 ln 0.2)."""
-    logits = np.full((2, 10), -np.inf)
-    logits[0, :2] = logits[1, 1::-1] = np.log([0.9, 0.1])
-    assert classifier_score(logits) == pytest.approx(1.444935, abs=1e-6)
 
 
 @settings(max_examples=20, deadline=None)

@@ -31,9 +31,9 @@ def by_loops(generated: np.ndarray, real: np.ndarray) -> tuple[float, float, flo
         others = [np.linalg.norm(points[index] - x) for j, x in enumerate(points) if j != index]
         return sorted(others)[order - 1]
 
-    def within(point: np.ndarray, centres: np.ndarray, radii: list[float]) -> int:
-        pairs = zip(centres, radii, strict=True)
-        return sum(bool(np.linalg.norm(point - centre) < r) for centre, r in pairs)
+    def within(point: np.ndarray, centers: np.ndarray, radii: list[float]) -> int:
+        pairs = zip(centers, radii, strict=True)
+        return sum(bool(np.linalg.norm(point - center) < r) for center, r in pairs)
 
     real_3, real_5 = ([radius(real, i, k) for i in range(len(real))] for k in (3, 5))
     fake_3 = [radius(generated, j, 3) for j in range(len(generated))]
@@ -87,27 +87,6 @@ def test_identical_sets() -> None:
 def test_sets_far_apart_share_nothing() -> None:
     real = np.random.default_rng(0).normal(size=(50, 5))
     assert measure(real + 1000, real) == (0, 0, 0, 0)
-
-
-def test_one_point_repeated_is_precise_and_covers_little() -> None:
-    real = np.random.default_rng(0).normal(size=(300, 5))
-    precision, recall, _, coverage = measure(np.tile(real[0], (100, 1)), real)
-    assert precision == 1
-    assert recall == 0
-    assert 0 < coverage < 0.1
-
-
-def test_a_cluster_that_is_missing_is_missed() -> None:
-    random = np.random.default_rng(0)
-    centres = 100 * np.eye(10)[np.arange(1000) % 10]
-    real, generated = (centres + random.normal(size=(1000, 10)) for _ in range(2))
-    precision, recall, _, coverage = measure(generated[np.arange(1000) % 10 != 4], real)
-    assert precision > 0.5
-    missing = np.arange(1000) % 10 == 4
-    full = measure(generated, real)
-    assert coverage == pytest.approx(full[3] * 0.9, abs=0.03)
-    assert recall == pytest.approx(full[1] * 0.9, abs=0.03)
-    assert measure(generated[missing], real)[3] < 0.11
 
 
 def test_constant_features_are_no_error() -> None:

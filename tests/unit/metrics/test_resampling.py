@@ -44,17 +44,10 @@ def test_the_interval_by_hand() -> None:
     )
 
 
-def test_the_interval_of_a_mean_is_that_of_textbooks() -> None:
-    values = np.random.default_rng(0).normal(size=2000)
-    draws = np.array([values[rows].mean() for rows in half_samples(np.zeros(2000, int), 1000, 0)])
-    low, high = interval_of(values.mean(), draws)
-    assert high - low == pytest.approx(2 * 1.96 * values.std() / np.sqrt(2000), rel=0.1)
-
-
 def sets(random: np.random.Generator, count: int) -> list[np.ndarray]:
     """Sets of 500 rows in two clusters, as many rows of each, as of labels that are given."""
-    centres = np.repeat([[0.0, 0, 0], [6.0, 0, 0]], 250, axis=0)
-    return [centres + random.normal(1.0, 1.5, size=(500, 3)) for _ in range(count)]
+    centers = np.repeat([[0.0, 0, 0], [6.0, 0, 0]], 250, axis=0)
+    return [centers + random.normal(1.0, 1.5, size=(500, 3)) for _ in range(count)]
 
 
 def test_an_interval_has_the_width_of_fresh_draws() -> None:

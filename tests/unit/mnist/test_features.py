@@ -14,37 +14,37 @@ FULL = np.full((28, 28), 255, np.uint8)
 
 
 @st.composite
-def pictures(draw: st.DrawFn) -> np.ndarray:
-    """Ink of any strength in any box of a black picture, or nothing at all."""
+def drawn_images(draw: st.DrawFn) -> np.ndarray:
+    """Ink of any strength in any box of a black image, or nothing at all."""
     top, left = draw(st.integers(0, 27)), draw(st.integers(0, 27))
     shape = draw(st.integers(1, 28 - top)), draw(st.integers(1, 28 - left))
     ink = draw(arrays.arrays(np.uint8, shape, elements=st.integers(0, 255), fill=st.just(0)))
-    picture = BLANK.copy()
-    picture[top : top + shape[0], left : left + shape[1]] = ink
-    return picture
+    image = BLANK.copy()
+    image[top : top + shape[0], left : left + shape[1]] = ink
+    return image
 
 
-def by_hand(picture: np.ndarray) -> dict[str, float]:
-    pixels = [[int(value) for value in row] for row in picture]
+def by_hand(image: np.ndarray) -> dict[str, float]:
+    pixels = [[int(value) for value in row] for row in image]
     flat = [value / 255 for row in pixels for value in row]
     mean = sum(flat) / 784
     inked = [(y, x) for y in range(28) for x in range(28) if pixels[y][x]]
     rows, columns = [y for y, _ in inked], [x for _, x in inked]
-    centre = ndimage.center_of_mass(picture.astype(np.float64)) if inked else (13.5, 13.5)
+    center = ndimage.center_of_mass(image.astype(np.float64)) if inked else (13.5, 13.5)
     return {
         "pixel_mean": mean,
         "pixel_std": (sum((value - mean) ** 2 for value in flat) / 784) ** 0.5,
         "ink_fraction": sum(value >= 128 for row in pixels for value in row) / 784,
         "box_height": max(rows) - min(rows) + 1 if inked else 0,
         "box_width": max(columns) - min(columns) + 1 if inked else 0,
-        "center_y": centre[0],
-        "center_x": centre[1],
+        "center_y": center[0],
+        "center_x": center[1],
     }
 
 
-def assert_as_by_hand(picture: np.ndarray) -> None:
-    derived = derive_scalars(picture[np.newaxis])
-    expected = by_hand(picture)
+def assert_as_by_hand(image: np.ndarray) -> None:
+    derived = derive_scalars(image[np.newaxis])
+    expected = by_hand(image)
     assert derived.keys() == expected.keys()
     for name, value in expected.items():
         assert derived[name].shape == (1,)
@@ -53,19 +53,19 @@ def assert_as_by_hand(picture: np.ndarray) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(pictures())
-def test_scalars_of_any_picture(picture: np.ndarray) -> None:
-    assert_as_by_hand(picture)
+@given(drawn_images())
+def test_scalars_of_any_image(image: np.ndarray) -> None:
+    assert_as_by_hand(image)
 
 
 def test_scalars_of_real_digits(digits: tuple[np.ndarray, np.ndarray]) -> None:
-    for picture in digits[0][:50]:
-        assert_as_by_hand(picture)
+    for image in digits[0][:50]:
+        assert_as_by_hand(image)
 
 
-@pytest.mark.parametrize(("picture", "level", "side"), [(BLANK, 0, 0), (FULL, 1, 28)])
-def test_blank_and_full_pictures(picture: np.ndarray, level: float, side: int) -> None:
-    derived = {name: values.item() for name, values in derive_scalars(picture[np.newaxis]).items()}
+@pytest.mark.parametrize(("image", "level", "side"), [(BLANK, 0, 0), (FULL, 1, 28)])
+def test_blank_and_full_images(image: np.ndarray, level: float, side: int) -> None:
+    derived = {name: values.item() for name, values in derive_scalars(image[np.newaxis]).items()}
     assert derived == {
         "pixel_mean": level,
         "pixel_std": 0,
@@ -79,13 +79,13 @@ def test_blank_and_full_pictures(picture: np.ndarray, level: float, side: int) -
 
 @pytest.mark.parametrize(("value", "fraction"), [(127, 0.0), (128, 1 / 784)])
 def test_ink_starts_at_128(value: int, fraction: float) -> None:
-    picture = BLANK.copy()
-    picture[3, 20] = value
-    derived = derive_scalars(picture[np.newaxis])
+    image = BLANK.copy()
+    image[3, 20] = value
+    derived = derive_scalars(image[np.newaxis])
     assert derived["ink_fraction"][0] == pytest.approx(fraction)
     assert derived["box_height"][0] == derived["box_width"][0] == 1
     assert (derived["center_y"][0], derived["center_x"][0]) == (3, 20)
 
 
-def test_no_pictures() -> None:
+def test_no_images() -> None:
     assert {len(values) for values in derive_scalars(BLANK[np.newaxis][:0]).values()} == {0}

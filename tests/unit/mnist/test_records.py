@@ -32,17 +32,6 @@ def random_digits(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return images, generator.integers(0, 10, count, np.uint8)
 
 
-def test_reads_what_the_example_gen_writes(tmp_path):
-    images, labels = random_digits(30)
-    write(tmp_path / "data_tfrecord-00000-of-00001.gz", images, labels)
-    read_images, read_labels = load_split([str(tmp_path / "*")])
-    assert read_images.dtype == np.uint8
-    assert read_labels.dtype == np.int64
-    assert read_images.shape == (30, 28, 28, 1)
-    np.testing.assert_array_equal(read_images[..., 0], images)
-    np.testing.assert_array_equal(read_labels, labels)
-
-
 def test_reads_files_in_the_order_of_their_names_whatever_the_patterns_order(tmp_path):
     images, labels = random_digits(12)
     for shard in (2, 0, 1):
@@ -60,6 +49,8 @@ def test_reads_more_rows_than_a_batch_holds_and_passes_over_empty_shards(tmp_pat
     write(tmp_path / "data_tfrecord-00001-of-00003.gz", images[:0], labels[:0])
     write(tmp_path / "data_tfrecord-00002-of-00003.gz", images[10:], labels[10:])
     read_images, read_labels = load_split([str(tmp_path / "*")])
+    assert (read_images.dtype, read_images.shape) == (np.uint8, (5000, 28, 28, 1))
+    assert read_labels.dtype == np.int64
     np.testing.assert_array_equal(read_images[..., 0], images)
     np.testing.assert_array_equal(read_labels, labels)
 
@@ -67,9 +58,6 @@ def test_reads_more_rows_than_a_batch_holds_and_passes_over_empty_shards(tmp_pat
 def test_no_file_is_an_error_that_names_the_patterns(tmp_path):
     with pytest.raises(ValueError, match=r"no TFRecord file matches .*absent-\*"):
         load_split([str(tmp_path / "absent-*")])
-
-
-def test_no_pattern_is_an_error():
     with pytest.raises(ValueError, match="no TFRecord file"):
         load_split([])
 
@@ -90,26 +78,16 @@ def test_a_record_without_a_label_is_an_error_that_names_the_feature(tmp_path):
         load_split([str(tmp_path / "records.gz")])
 
 
-def test_a_truncated_file_is_an_error(tmp_path):
+@pytest.mark.parametrize("position", [500, None], ids=["altered", "truncated"])
+def test_a_damaged_file_is_an_error(tmp_path, position):
     path = tmp_path / "records.gz"
     write(path, *random_digits(100))
-    path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(tf.errors.OpError):
-        load_split([str(path)])
-
-
-def test_a_corrupt_record_is_an_error(tmp_path):
-    path = tmp_path / "records.gz"
-    write(path, *random_digits(10))
     content = bytearray(gzip.decompress(path.read_bytes()))
-    content[500] ^= 0xFF
-    path.write_bytes(gzip.compress(bytes(content)))
+    if position is not None:
+        content[position] ^= 0xFF
+    path.write_bytes(gzip.compress(bytes(content))[: None if position else -1000])
     with pytest.raises(tf.errors.DataLossError):
         load_split([str(path)])
-
-
-def test_no_digits_are_no_examples() -> None:
-    assert list(serialize_examples(BLANK[np.newaxis][:0], np.zeros(0, np.uint8))) == []
 
 
 @settings(max_examples=30, deadline=None)

@@ -32,13 +32,6 @@ def test_a_flat_folder_is_span_one(tmp_path: Path) -> None:
         )
 
 
-def test_the_real_folder(mnist_dir: Path) -> None:
-    files = spans.resolve_span(str(mnist_dir), None)
-    assert files.span == 1
-    assert files.eval_images is not None
-    assert len(spans.content_fingerprint(files)) == 64
-
-
 def test_span_folders_are_ordered_by_number(tmp_path: Path) -> None:
     for name in ("span-10", "span-9", "span-0", "span-002"):
         fill(tmp_path / name, *TRAIN)
@@ -53,13 +46,6 @@ def test_span_folders_are_ordered_by_number(tmp_path: Path) -> None:
     assert (found.is_flat, found.misnamed, found.notice()) == (False, (), "")
     assert spans.resolve_span(str(tmp_path), None).span == 10
     assert spans.resolve_span(str(tmp_path), 2).directory == str(tmp_path / "span-002")
-
-
-@pytest.mark.parametrize("number", [1_795_657_449, 20_261_128, 2**63 - 1])
-def test_spans_are_named_by_any_number_that_int64_holds(tmp_path: Path, number: int) -> None:
-    fill(tmp_path / "span-2", *TRAIN)
-    fill(tmp_path / f"span-{number}", *TRAIN)
-    assert list(spans.list_spans(str(tmp_path))) == [2, number]
 
 
 def test_names_that_are_nearly_a_spans_are_told(tmp_path: Path) -> None:
@@ -127,12 +113,6 @@ def test_every_spelling_of_the_names(tmp_path: Path, mark: str, ending: str) -> 
     names = [f"{name.replace('-idx', mark + 'idx')}{ending}" for name in (*TRAIN, *EVAL)]
     files = spans.resolve_span(str(fill(tmp_path, *names)), None)
     assert files == SpanFiles(1, str(tmp_path), *(str(tmp_path / name) for name in names))
-
-
-def test_the_eval_pair_is_optional(tmp_path: Path) -> None:
-    files = spans.resolve_span(str(fill(tmp_path, *TRAIN)), None)
-    assert files.eval_images is None
-    assert files.eval_labels is None
 
 
 @pytest.mark.parametrize("missing", [*TRAIN, *EVAL])

@@ -57,14 +57,6 @@ def test_the_share_is_about_right(
     assert abs(len(splits[EVAL]) / 6000 - share) < 4 * deviation
 
 
-def test_a_larger_share_holds_out_the_same_and_more(
-    tmp_path: Path, noise: tuple[np.ndarray, np.ndarray]
-) -> None:
-    small = set(rows(written(tmp_path / "a", *noise, 0.1)[EVAL]))
-    large = set(rows(written(tmp_path / "b", *noise, 0.2)[EVAL]))
-    assert small < large
-
-
 def test_the_choice_depends_on_the_digits_alone(
     tmp_path: Path, noise: tuple[np.ndarray, np.ndarray]
 ) -> None:

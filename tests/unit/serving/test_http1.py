@@ -114,6 +114,20 @@ def test_pipelined_requests_are_answered_in_their_order(serve):
         assert [client.answer().body for _ in bodies] == bodies
 
 
+def test_few_requests_that_were_sent_ahead_are_answered_at_once(serve, app):
+    server = serve()
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(server.client()).send(get("/") + get("/wait"))
+        wait_until(lambda: app.count("/wait") == 8)
+        with server.client() as other:
+            other.send(GET)
+            assert other.answer().status == 200
+        assert app.count("/wait") == 8
+        app.may_answer.set()
+        wait_until(lambda: app.count("/wait") == 20)
+
+
 @pytest.mark.parametrize(
     "head", [b"GET / HTTP/1.0\r\n\r\n", GET[:-2] + b"Connection: close\r\n\r\n"]
 )
@@ -494,6 +508,15 @@ def test_long_bodies_that_arrive_have_a_bound_together_and_short_ones_pass(serve
         assert len(first.answer().body) == 400_000
     assert server.arriving_bytes == 0
     assert server.refused == [503]
+
+
+def test_a_long_body_is_refused_at_its_head_where_there_is_no_room(serve):
+    server = serve(arriving_bytes=0, body_bytes=MEBIBYTE)
+    with server.client() as first, server.client() as second:
+        first.send(post(b"a", declared=2))
+        wait_until(lambda: server.arriving_bytes == 1)
+        second.send(post(b"", declared=100_000))
+        require_refusal(second, 503)
 
 
 def test_a_defect_of_the_application_is_logged_and_hurts_nobody_else(serve, caplog):

@@ -2,15 +2,13 @@
 
 from typing import Any
 
-import hypothesis.strategies as st
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
 from keras import layers
 
-from models.gan.cpu_convolutions import CpuConv2D, CpuConv2DTranspose, filter_gradient
+from models.gan.cpu_convolutions import CpuConv2D, CpuConv2DTranspose
 from models.gan.networks import apply, build_generator
 from models.gan.settings import TrainSettings
 
@@ -54,32 +52,6 @@ def test_a_layer_is_keras_own_with_its_gradients(
         seen.extend(gradients(layer, images, at_output))
     for found, expected in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-
-
-@given(
-    side=st.integers(1, 9),
-    kernel=st.integers(1, 5),
-    stride=st.integers(1, 3),
-    count=st.integers(1, 3),
-)
-@settings(max_examples=60, deadline=None)
-def test_the_filters_gradient_is_the_sum_of_products(
-    side: int, kernel: int, stride: int, count: int
-) -> None:
-    random = np.random.default_rng(side)
-    out = -(-side // stride)
-    images = random.normal(size=(count, side, side, 2)).astype(np.float32)
-    gradient = random.normal(size=(count, out, out, 3)).astype(np.float32)
-    before = max((out - 1) * stride + kernel - side, 0) // 2
-    padded = np.pad(images, ((0, 0), (before, kernel), (before, kernel), (0, 0)))
-    expected = np.zeros((kernel, kernel, 2, 3))
-    for row in range(kernel):
-        for column in range(kernel):
-            seen = padded[:, row : row + side : stride, column : column + side : stride]
-            seen = seen[:, :out, :out]
-            expected[row, column] = np.einsum("nhwc,nhwd->cd", seen, gradient)
-    found = filter_gradient(tf.constant(images), tf.constant(gradient), kernel, stride)
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("channels", [(8, 4, 2), (8, 4, 0)])

@@ -29,7 +29,7 @@ def test_learning_rates_and_noise_follow_the_fraction(digits, eagerly: None) -> 
         digits,
         lambda gan, data, noise_std: tf.stack([noise_std, 2.0, 3.0, 4.0]),
         **rates,
-        final_learning_rate=0.25,
+        final_learning_rate_factor=0.25,
         instance_noise=0.8,
     )
     for fraction, factor in ((0.0, 1), (0.5, 1), (0.625, 1 - 0.75 / 4), (1.0, 0.25)):
@@ -42,19 +42,6 @@ def test_learning_rates_and_noise_follow_the_fraction(digits, eagerly: None) -> 
             found = [float(optimizer.learning_rate) for optimizer in optimizers]
             np.testing.assert_allclose(found, [scale * factor * r for r in rates.values()], 1e-6)
     assert int(gan.step) == int(gan.total_steps) == 16
-
-
-def test_the_loop_is_updates_in_turn(digits) -> None:
-    """A graph of three updates, the same graph for two, and no graph."""
-    changed = SGD | {"final_learning_rate": 1.0, "penalty_interval": 2}
-    loop, gan = make_loop(digits, **changed)
-    update = make_update(digits, **changed)
-    loop.run(3, 0.0)
-    scalars = loop.run(2, 0.0)
-    expected = np.mean(update.run(5)[3:], axis=0)
-    np.testing.assert_allclose(list(scalars.values()), expected, rtol=1e-3, atol=1e-5)
-    found = [v.numpy() for v in gan.warm_start_variables().values()]
-    assert_close(found, [v.numpy() for v in update.gan.warm_start_variables().values()], 5e-3, 5e-5)
 
 
 def test_xla_computes_the_same(digits, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,28 +76,6 @@ def test_xla_compiles_once_for_calls_of_any_length(digits) -> None:
         loop.function.experimental_get_compiler_ir(tf.constant(1), *rest)
 
 
-@pytest.mark.slow
-def test_divergence_is_an_error_that_names_settings(digits, eagerly: None) -> None:
-    loop, gan = make_loop(
-        digits,
-        optimizer="sgd",
-        loss="least_squares",
-        generator_learning_rate=1.0,
-        discriminator_learning_rate=1.0,
-        r1_weight=1000,
-        penalty_interval=1,
-        discriminator_activation="relu",
-    )
-    with pytest.raises(NonFiniteLossError) as caught:
-        loop.run(200, 0.0)
-    message = str(caught.value)
-    assert f"diverged before step {int(gan.step)}: discriminator_loss " in message
-    named = re.findall(r"train\.(\w+)", message)
-    rates = ["generator_learning_rate", "discriminator_learning_rate"]
-    assert named == [*rates, "r1_weight", "loss"]
-    assert set(named) <= TrainSettings.model_fields.keys()
-
-
 @pytest.mark.parametrize("position", range(4))
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_any_scalar_that_is_not_finite_is_divergence(
@@ -119,5 +84,7 @@ def test_any_scalar_that_is_not_finite_is_divergence(
     scalars = [1.0] * 4
     scalars[position] = value
     loop, _ = make_loop(digits, lambda gan, data, noise_std: tf.constant(scalars))
-    with pytest.raises(NonFiniteLossError, match=f"{value:g}"):
+    with pytest.raises(NonFiniteLossError, match=f"{value:g}") as caught:
         loop.run(2, 0.0)
+    named = re.findall(r"train\.(\w+)", str(caught.value))
+    assert {"loss", "r1_weight"} < set(named) <= TrainSettings.model_fields.keys()

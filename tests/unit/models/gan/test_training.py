@@ -83,7 +83,7 @@ def test_every_call_is_reported_with_the_fraction_that_it_began_at(make, quick: 
 
 def test_updates_in_one_call_or_in_many(digits, make) -> None:
     """A graph of three updates a call, of five that do not divide into threes, and no graph."""
-    changed = SGD | {"max_steps": 5, "final_learning_rate": 1.0, "penalty_interval": 2}
+    changed = SGD | {"max_steps": 5, "final_learning_rate_factor": 1.0, "penalty_interval": 2}
     training, update = make(**changed, steps_per_execution=3), make_update(digits, **changed)
     *_, report = train(training)
     assert (report.step, report.fraction, training.step) == (5, 1.0, 5)

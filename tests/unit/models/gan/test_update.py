@@ -181,44 +181,6 @@ def test_updates_are_those_of_plain_tensorflow(
     assert not any(np.array_equal(a, b) for a, b in kernels)
 
 
-def test_a_lazy_penalty_is_rarer_and_as_much_stronger(digits, eagerly: None) -> None:
-    lazy = make_update(digits, **SGD, r1_weight=1, penalty_interval=3)
-    strong = make_update(digits, **SGD, r1_weight=3, penalty_interval=1)
-    none = make_update(digits, **SGD, r1_weight=0)
-    for step in range(4):
-        for other in (strong, none):
-            for name in ("generator", "discriminator"):
-                source = getattr(lazy.gan, name)
-                getattr(other.gan, name).set_weights(source.get_weights())
-        for update in (lazy, strong, none):
-            update.run(1)
-        like, unlike = (strong, none) if step % 3 == 0 else (none, strong)
-        assert_close(weights(lazy.gan.discriminator), weights(like.gan.discriminator))
-        found = weights(lazy.gan.discriminator), weights(unlike.gan.discriminator)
-        assert not all(np.allclose(a, b, rtol=1e-3) for a, b in zip(*found, strict=True))
-
-
-def test_shared_weights_learn_from_each_loss(digits, eagerly: None) -> None:
-    """One SGD update moves them by the sum of what either network's rate alone would."""
-    small, rate = 1e-9, 0.3
-    moved = {}
-    for name, rates in {"g": (rate, small), "d": (small, rate), "both": (rate, rate)}.items():
-        update = make_update(
-            digits,
-            optimizer="sgd",
-            tie_projection=True,
-            generator_learning_rate=rates[0],
-            discriminator_learning_rate=rates[1],
-        )
-        kernel = update.gan.generator.get_layer(PROJECTION).kernel
-        before = kernel.numpy()
-        update.run(1)
-        moved[name] = kernel.numpy() - before
-    assert np.abs(moved["g"]).max() > 1e-5
-    assert np.abs(moved["d"]).max() > 1e-5
-    np.testing.assert_allclose(moved["both"], moved["g"] + moved["d"], rtol=1e-3, atol=1e-7)
-
-
 # ----------------------------------------------------------------------------- recipes
 
 
@@ -230,7 +192,7 @@ RECIPES: list[dict[str, Any]] = [
     WGAN_GP,
     {"loss": "wasserstein", "discriminator_normalization": "spectral"},
     {"label_smoothing": 0.1},
-    {"generator_activation": "leaky_relu", "leaky_slope": 0.0},
+    {"generator_activation": "leaky_relu"},
     {"generator_activation": "elu"},
     {"generator_output": "tanh"},
     {"log_intensity_channels": True},

@@ -1,7 +1,6 @@
 """Warm starts: what a training takes over, and when it falls back to a cold start."""
 
 import dataclasses
-import json
 import logging
 import re
 import shutil
@@ -158,9 +157,9 @@ def test_a_warm_training_begins_at_its_share_of_both_rates(make, served) -> None
     for is_warm in (False, True):
         training = make(
             warm_start="served",
-            warm_learning_rate=0.25,
+            warm_start_learning_rate_factor=0.25,
             generator_learning_rate=1e-2,
-            final_learning_rate=0.1,
+            final_learning_rate_factor=0.1,
             evaluations=0,
         )
         if is_warm:
@@ -330,10 +329,3 @@ def test_a_warm_start_that_diverges_before_its_evaluation_falls_back(make, serve
     insisting.warm_start.begin_from(start)
     with pytest.raises(NonFiniteLossError):
         end(insisting)
-
-
-def test_the_progress_says_what_the_training_started_from(make, served) -> None:
-    training = make(warm_start="served")
-    training.warm_start.begin_from(state_of(served))
-    starts = {json.loads(json.dumps(dataclasses.asdict(p)))["start"] for p in train(training)}
-    assert starts == {"warm from version 5"}

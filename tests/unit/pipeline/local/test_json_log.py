@@ -64,8 +64,8 @@ def test_other_handlers_write_json_meanwhile():
     try:
         log = JsonLog(io.StringIO(), span=1)
         log.say("run started", "", run="the run")
-        log.node_started("StatisticsGen", 2, 10)
         with log.listening():
+            log.node_started("StatisticsGen", 2, 10)
             try:
                 raise ValueError("two\nlines")
             except ValueError:

@@ -1,4 +1,4 @@
-"""When passes are due, against a second reading of cron, and how the schedule ends."""
+"""When passes are due, what is made up for, and how the schedule ends."""
 
 import datetime
 import json
@@ -10,15 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import pytest
+import tzlocal
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from pipeline.local.paths import UsageError
-from pipeline.retraining.schedule import Schedule, first_after, read_cron, read_grace
+from pipeline.retraining.schedule import Schedule, ScheduleError, read_times
 
 ROOT = Path(__file__).parents[4]
 UTC = datetime.timezone.utc
@@ -29,83 +28,23 @@ def at(text: str) -> datetime.datetime:
     return datetime.datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-def due(cron: str, after: str, zone: str = "UTC", count: int = 3) -> list[str]:
-    trigger, found = read_cron(cron, zone), []
-    now = datetime.datetime.fromisoformat(after).replace(tzinfo=ZoneInfo(zone))
-    for _ in range(count):
-        now = first_after(trigger, now).astimezone(ZoneInfo(zone))
-        found.append(now.strftime("%a %Y-%m-%d %H:%M"))
-    return found
-
-
 @pytest.mark.parametrize(
-    ("cron", "expected"),
-    [
-        ("0 3 * * *", ["Tue 2026-11-24 03:00", "Wed 2026-11-25 03:00", "Thu 2026-11-26 03:00"]),
-        ("30 12 1 * *", ["Tue 2026-12-01 12:30", "Fri 2027-01-01 12:30", "Mon 2027-02-01 12:30"]),
-        # In a crontab 0 and 7 are Sunday, 1 is Monday.
-        ("0 6 * * 0", ["Sun 2026-11-29 06:00", "Sun 2026-12-06 06:00", "Sun 2026-12-13 06:00"]),
-        ("0 6 * * 7", ["Sun 2026-11-29 06:00", "Sun 2026-12-06 06:00", "Sun 2026-12-13 06:00"]),
-        ("0 6 * * 1,4", ["Thu 2026-11-26 06:00", "Mon 2026-11-30 06:00", "Thu 2026-12-03 06:00"]),
-        ("0 6 * * 5-7", ["Fri 2026-11-27 06:00", "Sat 2026-11-28 06:00", "Sun 2026-11-29 06:00"]),
-        ("0 6 * * 0-2", ["Tue 2026-11-24 06:00", "Sun 2026-11-29 06:00", "Mon 2026-11-30 06:00"]),
-        (
-            "0 6 * * Sun-Mon",
-            ["Sun 2026-11-29 06:00", "Mon 2026-11-30 06:00", "Sun 2026-12-06 06:00"],
-        ),
-        ("0 6 * * */3", ["Wed 2026-11-25 06:00", "Sat 2026-11-28 06:00", "Sun 2026-11-29 06:00"]),
-        ("0 6 * * 1-5/2", ["Wed 2026-11-25 06:00", "Fri 2026-11-27 06:00", "Mon 2026-11-30 06:00"]),
-        # Where both kinds of day are restricted, either is enough.
-        ("0 6 1 * 1", ["Mon 2026-11-30 06:00", "Tue 2026-12-01 06:00", "Mon 2026-12-07 06:00"]),
-        ("0 6 */2 * 1", ["Mon 2026-12-07 06:00", "Mon 2026-12-21 06:00", "Mon 2027-01-11 06:00"]),
-        ("0 6 30 2 1", ["Mon 2027-02-01 06:00", "Mon 2027-02-08 06:00", "Mon 2027-02-15 06:00"]),
-        ("0 6 * * fri", ["Fri 2026-11-27 06:00", "Fri 2026-12-04 06:00", "Fri 2026-12-11 06:00"]),
-        ("*/20 9 * * *", ["Mon 2026-11-23 09:40", "Tue 2026-11-24 09:00", "Tue 2026-11-24 09:20"]),
-    ],
+    ("time_zone", "grace"),
+    [("Mars/Olympus", None), ("../etc", None), *((None, text) for text in ("7", "1w", "0h", ""))],
 )
-def test_times(cron, expected):
-    assert due(cron, "2026-11-23T09:20:00") == expected
+def test_a_time_zone_or_grace_that_does_not_exist_is_refused(time_zone, grace):
+    with pytest.raises(ScheduleError):
+        read_times(NIGHTLY, time_zone, grace=grace)
 
 
-def test_a_night_that_lacks_the_hour_has_its_pass_all_the_same():
-    """02:30 is skipped in Berlin on 2027-03-28."""
-    found = due("30 2 * * *", "2027-03-27T03:00:00", "Europe/Berlin", 2)
-    assert [text[:14] for text in found] == ["Sun 2027-03-28", "Mon 2027-03-29"]
-
-
-def test_a_night_that_has_the_hour_twice_has_its_pass_once():
-    """02:30 comes twice in Berlin on 2026-10-25."""
-    found = due("30 2 * * *", "2026-10-25T00:00:00", "Europe/Berlin", 2)
-    assert found == ["Sun 2026-10-25 02:30", "Mon 2026-10-26 02:30"]
-    hourly = due("30 * * * *", "2026-10-25T02:00:00", "Europe/Berlin", 3)
-    assert [text[-5:] for text in hourly] == ["02:30", "02:30", "03:30"]
-
-
-@pytest.mark.parametrize(
-    ("cron", "zone", "said"),
-    [
-        ("61 * * * *", None, "--cron: '61 \\* \\* \\* \\*'.*minute, hour"),
-        ("0 3 * *", None, "minute, hour"),
-        ("", None, "minute, hour"),
-        ("every night", None, "minute, hour"),
-        ("0 3 * * 8", None, "'8' is no day of the week.*minute, hour"),
-        ("0 3 * * 5-3", None, "'5-3' is no day of the week"),
-        ("0 3 * * 1#2", None, "'1#2' is no day of the week"),
-        ("0 3 * * 1,", None, "'' is no day of the week"),
-        ("0 3 30 2 *", None, "no such day ever comes"),
-        ("0 3 * * *", "Mars/Olympus", "there is no time zone"),
-        ("0 3 * * *", "../etc", "there is no time zone"),
-    ],
-)
-def test_what_is_no_time_is_refused(cron, zone, said):
-    with pytest.raises(UsageError, match=said):
-        read_cron(cron, zone)
-
-
-@pytest.mark.parametrize("text", ["7", "1w", "0h", "", "-1h"])
-def test_a_grace_that_is_no_time_is_refused(text):
-    with pytest.raises(UsageError, match="is no time"):
-        read_grace(text)
+def test_without_a_time_zone_the_machines_rules_apply(monkeypatch):
+    with monkeypatch.context() as changed:
+        changed.setenv("TZ", "Europe/Berlin")
+        tzlocal.reload_localzone()
+        times = read_times(NIGHTLY, None)
+    tzlocal.reload_localzone()
+    assert times.after(at("2026-06-01T12:00:00")) == at("2026-06-02T01:00:00")
+    assert times.after(at("2026-12-01T12:00:00")) == at("2026-12-02T02:00:00")
 
 
 class Clock:
@@ -118,10 +57,9 @@ class Clock:
         return self.now
 
 
-def planned(clock: Clock, since: str | None, **options) -> Schedule:
-    cron = options.pop("cron", NIGHTLY)
+def planned(clock: Clock, since: str | None, cron=NIGHTLY, grace=None) -> Schedule:
     moment = None if since is None else at(since)
-    return Schedule(read_cron(cron, "UTC"), ["true"], since=moment, clock=clock, **options)
+    return Schedule(read_times(cron, "UTC", grace=grace), ["true"], since=moment, clock=clock)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +77,7 @@ def planned(clock: Clock, since: str | None, **options) -> Schedule:
 )
 def test_what_was_missed_is_due_once(since, grace, expected):
     clock = Clock("2026-11-23T09:20:00")
-    schedule = planned(clock, since, grace=read_grace(grace))
+    schedule = planned(clock, since, grace=grace)
     assert schedule.next_due() == at(expected)
     if at(expected) < clock.now:
         assert schedule.catch_up() == 0
@@ -151,13 +89,11 @@ def test_a_clock_that_is_set_back_by_an_hour_makes_no_pass_twice():
     schedule = planned(clock, "2026-11-22T03:05:00")
     said = []
     schedule._say = said.append
-    assert schedule.catch_up() == 0
-    assert said == ["the pass ended with status 0"]
-    clock.now = at("2026-11-23T02:10:00")
-    assert schedule.catch_up() == 0
-    clock.now = at("2026-11-23T03:00:30")
-    assert schedule.catch_up() == 0
-    assert [line[:14] for line in said[1:]] == ["nothing is due"] * 2
+    for moment in ("03:00:00", "02:10:00", "03:00:30"):
+        clock.now = at(f"2026-11-23T{moment}")
+        assert schedule.catch_up() == 0
+    assert said[0] == "the pass ended with status 0"
+    assert [line[:14] for line in said[1:]] == ["no pass is due"] * 2
 
 
 moments = st.datetimes(
@@ -176,11 +112,11 @@ def test_wherever_the_clock_is_set_at_most_one_time_is_passed_over(cron, made, n
     clock.now = made
     schedule = planned(clock, None, cron=cron)
     clock.now = now
-    trigger = read_cron(cron, "UTC")
-    first = first_after(trigger, now)
+    times = read_times(cron, "UTC")
+    first = times.after(now)
     found = schedule.next_due()
     assert found > made or now < made  # no pass twice
-    assert found <= first_after(trigger, first)  # no endless wait
+    assert found <= times.after(first)  # no endless wait
     # When that moment comes the pass is due, however often one has looked meanwhile.
     clock.now = max(now, found)
     assert schedule.next_due() == found
@@ -189,10 +125,10 @@ def test_wherever_the_clock_is_set_at_most_one_time_is_passed_over(cron, made, n
 PASSES = """
 import sys
 sys.path.insert(0, {root!r})
-from pipeline.retraining.schedule import Schedule, read_cron
+from pipeline.retraining.schedule import Schedule, read_times
 pass_ = "import time, pathlib; pathlib.Path({mark!r}).touch(); time.sleep({seconds})"
 say = lambda line: print(line, flush=True)
-schedule = Schedule(read_cron("0 3 1 1 *", None), [sys.executable, "-c", pass_], say=say)
+schedule = Schedule(read_times("0 3 1 1 *", None), [sys.executable, "-c", pass_], say=say)
 schedule.keep(now={now})
 """
 
@@ -219,12 +155,12 @@ def test_sigterm_ends_it_and_the_pass_in_progress(tmp_path, now):
 WAITS = """
 import faulthandler, signal, sys
 sys.path.insert(0, {root!r})
-from pipeline.retraining.schedule import Schedule, read_cron
+from pipeline.retraining.schedule import Schedule, read_times
 faulthandler.dump_traceback_later(120, exit=True)
-trigger = read_cron("0 3 1 1 *", None)
+times = read_times("0 3 1 1 *", None)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 for _ in range({rounds}):
-    Schedule(trigger, ["false"], say=lambda line: print(line, flush=True)).keep(now=False)
+    Schedule(times, ["false"], say=lambda line: print(line, flush=True)).keep(now=False)
 """
 
 

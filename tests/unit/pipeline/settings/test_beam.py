@@ -1,160 +1,124 @@
-"""Beam's arguments, as Beam itself reads them, and what is refused before it sees them."""
+"""Beam's own flags, as Beam reads them, and what is refused before a node runs."""
+
+import socket
 
 import pytest
 from apache_beam.options import pipeline_options as options
-from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners.runner import create_runner
 from apache_beam.transforms.environments import Environment
 
 from pipeline.kubeflow.compiler.compile import compile_settings
 from pipeline.kubeflow.compiler.spec_checks import SpecError
 from pipeline.kubeflow.container import entrypoint
-from pipeline.settings.beam import BeamSettings
+from pipeline.settings.beam import BeamError, BeamSettings, check_addresses, check_flags
 from pipeline.settings.resolution import ConfigError, resolve
 
-POOL = ("workers=external", "worker_address=pool:50000")
-IMAGE = ("worker_image=registry/beam@sha256:00",)
-GCP = ("project=my-project", "region=europe-west4", "temp_location=gs://bucket/tmp", *IMAGE)
-GOOD: dict[str, tuple[tuple[str, ...], str, dict[str, object]]] = {
-    "direct": ((), "FnApiRunner", {"direct_num_workers": 1, "direct_running_mode": "in_memory"}),
-    "direct, processes": (
-        ("parallelism=3",),
-        "FnApiRunner",
-        {"direct_num_workers": 3, "direct_running_mode": "multi_processing"},
-    ),
-    "portable": (
-        ("runner=portable", "job_endpoint=server:8099", "parallelism=4", *POOL),
-        "PortableRunner",
-        {"job_endpoint": "server:8099", "sdk_worker_parallelism": "4"},
-    ),
-    "flink": (
-        ("runner=flink", "master=http://flink:8081", "parallelism=8", *IMAGE),
-        "FlinkRunner",
-        {"flink_master": "http://flink:8081", "parallelism": 8, "flink_submit_uber_jar": True},
-    ),
-    "flink, given its jar": (
-        ("runner=flink", "master=http://flink:8081", "job_server_jar=/jars/flink.jar", *POOL),
-        "FlinkRunner",
-        {"flink_job_server_jar": "/jars/flink.jar"},
-    ),
-    "spark": (
-        ("runner=spark", "master=http://spark:6066", "workers=process", "worker_command=/boot"),
-        "SparkRunner",
-        {"spark_rest_url": "http://spark:6066", "spark_submit_uber_jar": True},
-    ),
-    "dataflow": (
-        (
-            "runner=dataflow",
-            *GCP,
-            "parallelism=20",
-            "machine_type=n2-standard-4",
-            "service_account=a@b.iam.gserviceaccount.com",
-            "subnetwork=regions/r/subnetworks/s",
-            "staging_location=gs://bucket/staging",
-        ),
-        "DataflowRunner",
-        {
-            "project": "my-project",
-            "region": "europe-west4",
-            "temp_location": "gs://bucket/tmp",
-            "staging_location": "gs://bucket/staging",
-            "max_num_workers": 20,
-            "machine_type": "n2-standard-4",
-            "service_account_email": "a@b.iam.gserviceaccount.com",
-            "use_public_ips": False,
-        },
-    ),
-}
+IMAGE = "--sdk_container_image=registry/beam@sha256:00"
+POOL = ("--environment_type=EXTERNAL", "--environment_config=pool:50000")
+GCP = ("--project=my-project", "--region=europe-west4", "--temp_location=gs://bucket/tmp", IMAGE)
 
 
-def beam(*assignments: str) -> BeamSettings:
-    keys = [f"beam.{assignment}" for assignment in assignments]
-    return resolve(environ={}, assignments=keys).settings.beam
-
-
-def problems(parsed: options.PipelineOptions, runner: object) -> list[str]:
-    """What Beam's validator finds, without the part of it that asks Google Cloud."""
-    validator = PipelineOptionsValidator(parsed, runner)
-    validator.OPTIONS = [
-        each for each in validator.OPTIONS if each is not options.GoogleCloudOptions
-    ]
-    found = validator.validate()
-    if validator.is_service_runner():
-        cloud = parsed.view_as(options.GoogleCloudOptions)
-        found += validator.validate_cloud_options(cloud)
-        for name in ("temp_location", "staging_location"):
-            found += validator.validate_gcs_path(cloud, name)
-    return found
-
-
-@pytest.mark.parametrize(("assignments", "runner", "expected"), GOOD.values(), ids=GOOD)
-def test_beam_reads_what_was_set(assignments, runner, expected) -> None:
-    parsed = options.PipelineOptions(beam(*assignments).arguments())
-    known = parsed.get_all_options(drop_default=False)
-    assert {name: known[name] for name in expected} == expected
-    chosen = create_runner(known["runner"])
-    assert type(chosen).__name__ == runner
-    assert problems(parsed, chosen) == []
-    assert known["sdk_container_image"], "else TFX packages itself at every node"
+def beam(*flags: str) -> BeamSettings:
+    assignment = f"beam.pipeline_args=[{', '.join(flags)}]"
+    return resolve(environ={}, assignments=[assignment]).settings.beam
 
 
 @pytest.mark.parametrize(
-    ("workers", "kind", "what"),
+    ("flags", "runner", "environment"),
     [
-        (IMAGE, "DockerEnvironment", ("container_image", "registry/beam@sha256:00")),
-        (POOL, "ExternalEnvironment", ("url", "pool:50000")),
+        ((), "FnApiRunner", None),
         (
-            ("workers=process", "worker_command=/opt/apache/beam/boot"),
-            "ProcessEnvironment",
-            ("command", "/opt/apache/beam/boot"),
+            ("--direct_running_mode=multi_processing", "--direct_num_workers=3"),
+            "FnApiRunner",
+            None,
         ),
-        (("workers=loopback",), "PythonLoopbackEnvironment", ("_artifacts", [])),
+        (("--runner=PortableRunner", *POOL), "PortableRunner", "ExternalEnvironment"),
+        (("--runner=FlinkRunner", IMAGE, "--parallelism=8"), "FlinkRunner", "DockerEnvironment"),
+        (
+            ("--runner=SparkRunner", "--environment_type=LOOPBACK"),
+            "SparkRunner",
+            "PythonLoopbackEnvironment",
+        ),
+        (("--runner=DataflowRunner", *GCP), "DataflowRunner", None),
     ],
 )
-def test_the_workers_are_beams_environments(workers, kind, what) -> None:
-    arguments = beam("runner=portable", "job_endpoint=a:1", *workers).arguments()
-    parsed = options.PipelineOptions(arguments).view_as(options.PortableOptions)
-    environment = Environment.from_options(parsed)
-    assert type(environment).__name__ == kind
-    assert list(getattr(environment, what[0])) == list(what[1])
+def test_beam_reads_each_flag_unchanged(flags, runner, environment) -> None:
+    settings = beam(*flags)
+    check_flags(settings)
+    arguments = settings.arguments()
+    assert tuple(arguments[len(arguments) - len(flags) :]) == flags
+    parsed = options.PipelineOptions(arguments)
+    known = parsed.get_all_options()
+    assert type(create_runner(known["runner"])).__name__ == runner
+    assert known["sdk_container_image"], "else TFX packages itself at every node"
+    if environment:
+        made = Environment.from_options(parsed.view_as(options.PortableOptions))
+        assert type(made).__name__ == environment
 
 
-BAD = {
-    "no master": (
-        ("runner=flink", *IMAGE),
-        "beam.runner=flink with beam.workers=docker needs beam.master",
-    ),
-    "no address": (
-        ("runner=portable", "workers=external", "job_endpoint=a:1"),
-        "with beam.workers=external needs beam.worker_address",
-    ),
-    "several": (
-        ("runner=dataflow", "region=r"),
-        "beam.runner=dataflow needs beam.worker_image and beam.project and beam.temp_location",
-    ),
-    "not known": (
-        ("project=p", "machine_type=m"),
-        "beam.runner=direct does not know beam.project and beam.machine_type",
-    ),
-    "workers": (("workers=loopback",), "beam.runner=direct does not know beam.workers"),
-    "of other workers": (
-        ("runner=portable", "job_endpoint=a:1", *POOL, *IMAGE),
-        "with beam.workers=external does not know beam.worker_image",
-    ),
-    "not a bucket": (
-        ("runner=dataflow", *GCP, "temp_location=/tmp"),
-        "beam.temp_location = '/tmp'",
-    ),
-    "no port": (("job_endpoint=server",), "beam.job_endpoint = 'server'"),
-    "no such runner": (("runner=prism",), "one of direct, portable, flink, spark, dataflow"),
-}
+@pytest.mark.parametrize(
+    ("flags", "sees"),
+    [
+        ((), True),
+        (("--runner=DirectRunner",), True),
+        (("--runner=PortableRunner", "--environment_type=LOOPBACK"), True),
+        (("--runner=PortableRunner", *POOL), False),
+        (("--runner=DataflowRunner", *GCP), False),
+    ],
+)
+def test_which_workers_see_the_disk_of_a_node(flags, sees) -> None:
+    assert beam(*flags).sees_this_disk is sees
 
 
-@pytest.mark.parametrize(("assignments", "message"), BAD.values(), ids=BAD)
-def test_what_a_runner_lacks_or_does_not_know_is_named(assignments, message) -> None:
-    with pytest.raises(ConfigError) as caught:
-        beam(*assignments)
-    assert message in str(caught.value)
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("parallelism=2",),
+        ("-x",),
+        ("--runner FlinkRunner",),
+        ("--runner=FlinkRunner",),
+        ("--runner=DataflowRunner",),
+    ],
+)
+def test_what_is_no_flag_and_workers_without_the_project_are_refused(flags) -> None:
+    with pytest.raises(ConfigError):
+        beam(*flags)
+
+
+def test_an_unknown_flag_is_refused_with_the_nearest() -> None:
+    with pytest.raises(BeamError) as caught:
+        check_flags(beam("--flink_mater=a", "--runer=FlinkRunner"))
+    assert caught.value.where == "beam.pipeline_args"
+    assert "--flink_master" in caught.value.what
+    assert "--runner" in caught.value.what
+
+
+def test_a_value_that_beam_cannot_read_is_refused() -> None:
+    with pytest.raises(BeamError) as caught:
+        check_flags(beam("--direct_num_workers=many"))
+    assert caught.value.what == "argument --direct_num_workers: invalid int value: 'many'"
+
+
+def test_a_job_server_may_have_flags_of_its_own() -> None:
+    check_flags(beam("--runner=PortableRunner", *POOL, "--of_the_server=1"))
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once(tmp_path) -> None:
+    jar = tmp_path / "flink.jar"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        flink = ["--runner=FlinkRunner", IMAGE, f"--flink_job_server_jar={jar}"]
+        used = beam(*flink, f"--flink_master=http://127.0.0.1:{port}/")
+        with pytest.raises(BeamError, match="flink_job_server_jar"):
+            check_addresses(used)
+        jar.touch()
+        check_addresses(used)
+        check_addresses(beam(*flink, "'--flink_master=[local]'"))
+    with pytest.raises(BeamError, match=f"--flink_master=http://127.0.0.1:{port}/"):
+        check_addresses(used)
+    pool = ("--environment_type=EXTERNAL", f"--environment_config=127.0.0.1:{port}")
+    with pytest.raises(BeamError, match="--environment_config"):
+        check_addresses(beam("--runner=PortableRunner", *pool))
 
 
 def compiled(*assignments: str) -> dict[str, list[str]]:
@@ -163,9 +127,9 @@ def compiled(*assignments: str) -> dict[str, list[str]]:
     return {name: executor["container"]["args"] for name, executor in executors.items()}
 
 
-def test_the_beam_nodes_of_the_spec_have_the_arguments() -> None:
-    wanted = ["beam.runner=dataflow", *(f"beam.{each}" for each in GCP)]
-    arguments = compiled(*wanted, "kubeflow.pipeline_root=gs://bucket/root")
+def test_the_beam_nodes_of_the_spec_have_the_flags() -> None:
+    flags = ", ".join(("--runner=DataflowRunner", *GCP))
+    arguments = compiled(f"beam.pipeline_args=[{flags}]", "kubeflow.pipeline_root=gs://bucket/root")
     nodes = {name for name, each in arguments.items() if "--leave_gs_uris" in each}
     assert nodes == {"MnistExampleGen_executor", "StatisticsGen_executor"}
     for name in nodes:  # TFX hands them to the others as well, which do not look at them.
@@ -173,10 +137,10 @@ def test_the_beam_nodes_of_the_spec_have_the_arguments() -> None:
 
 
 def test_workers_elsewhere_need_a_store_that_they_can_read() -> None:
-    wanted = ["beam.runner=flink", "beam.master=http://f:1", "beam.worker_image=i"]
-    for root in (None, "minio://bucket/root"):
-        with pytest.raises(SpecError, match=r"beam.runner=flink has workers that do not see"):
-            compiled(*wanted, *([f"kubeflow.pipeline_root={root}"] if root else []))
+    flags = f"beam.pipeline_args=[--runner=FlinkRunner, {IMAGE}]"
+    for root in ((), ("kubeflow.pipeline_root=minio://bucket/root",)):
+        with pytest.raises(SpecError):
+            compiled(flags, *root)
     assert not any("--leave_gs_uris" in each for each in compiled().values())
 
 

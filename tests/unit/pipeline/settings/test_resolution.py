@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from models.digit_classifier.settings import ClassifierSettings
+from models.gan.settings import TrainSettings
 from pipeline.cli.config import settings_lines
 from pipeline.settings.resolution import (
     PRESETS_DIR,
@@ -49,7 +51,7 @@ REFUSALS: dict[str, tuple[str, list[str]]] = {
     "no key": ("=3", ["no setting ", "value 3"]),
     "section given a value": (
         "serving_check=3",
-        ["serving_check (from --set) is a section", "serving_check.timeout_seconds"],
+        ["serving_check (from --set) is a section", "serving_check.memory_gib"],
     ),
     "section given a mapping": ("push={model_name: a}", ["push", "push.model_name"]),
     "text for a number": (
@@ -70,10 +72,10 @@ REFUSALS: dict[str, tuple[str, list[str]]] = {
         "train.generator_channels=[1, 2, wide]",
         ["train.generator_channels = 'wide'", "it takes a list"],
     ),
-    "too low": ("data.attempts=0", ["data.attempts = 0", "an integer, >= 1, <= 100"]),
-    "too high": ("data.attempts=101", ["data.attempts = 101", "an integer, >= 1, <= 100"]),
+    "too low": ("data.shards=0", ["data.shards = 0", "an integer, >= 1, <= 10000"]),
+    "too high": ("data.shards=10001", ["data.shards = 10001", "an integer, >= 1, <= 10000"]),
     "bound not included": ("data.eval_share=1", ["data.eval_share = 1", "> 0, < 1"]),
-    "not a number": ("train.leaky_slope=.nan", ["train.leaky_slope = nan", ">= 0, < 1"]),
+    "not a number": ("train.dropout=.nan", ["train.dropout = nan", ">= 0, < 1"]),
     "null": ("train.seed=null", ["train.seed = None", "an integer, >= 0"]),
     "empty text": ("output_dir=''", ["output_dir = ''", "length >= 1"]),
     "pattern": (
@@ -91,6 +93,14 @@ REFUSALS: dict[str, tuple[str, list[str]]] = {
         ["--set: 'train.seed' has no '='", "for example --set train."],
     ),
     "no budget": ("train.max_seconds=null", ["train.max_seconds and train.max_steps"]),
+    "below a row": (
+        "kubeflow.resources.Trainer.gpus=1",
+        ["no setting kubeflow.resources.Trainer.gpus", "nearest is kubeflow.resources.<name>.gpu"],
+    ),
+    "a row's range": (
+        "kubeflow.resources.Pusher.cpu=0",
+        ["kubeflow.resources.Pusher.cpu = 0 (from --set)", "a number, > 0, <= 1024"],
+    ),
     "no channels": ("train.generator_channels=[4, 0, 4]", ["train.generator_channels and train."]),
 }
 
@@ -113,7 +123,7 @@ def test_the_last_layer_wins_and_is_recorded(layers: Sequence[bool]) -> None:
         options={KEY: (13, "--batch")} if option else {},
     )
     expected = [
-        (16, "default"),
+        (16, "preset default"),
         *([(256, "preset gpu")] if preset else []),
         *([(11, "environment MNIST_GAN_TRAIN__BATCH_SIZE")] if environment else []),
         *([(12, "--set")] if assigned else []),
@@ -122,7 +132,24 @@ def test_the_last_layer_wins_and_is_recorded(layers: Sequence[bool]) -> None:
     rows = {key: (value, origin) for key, value, origin, _ in resolved.rows()}
     assert rows[KEY] == expected
     assert resolved.settings.train.batch_size == expected[0]
-    assert rows["train.latent"] == ("normal", "default"), "a key that no layer names"
+    assert rows["train.seed"] == (0, "default"), "a key that no layer names"
+
+
+def test_a_row_of_a_table_is_set_by_its_name() -> None:
+    resolved = resolve(
+        environ={"MNIST_GAN_KUBEFLOW__RESOURCES__TRAINER__GPU": "2"},
+        assignments=["kubeflow.resources.Pusher.cpu=1", "kubeflow.resources.default.gpu=3"],
+    )
+    rows = {key: (value, origin) for key, value, origin, _ in resolved.rows()}
+    row = "kubeflow.resources"
+    assert rows[f"{row}.Trainer.gpu"] == (
+        2,
+        f"environment MNIST_GAN_{row.upper().replace('.', '__')}__TRAINER__GPU",
+    )
+    assert rows[f"{row}.Trainer.memory_gib"] == (8, "default")
+    assert rows[f"{row}.Pusher.cpu"] == (1, "--set")
+    assert rows[f"{row}.Pusher.gpu"] == (3, "default"), "of the row `default`"
+    assert f"{row}.StatisticsGen.gpu" not in rows
 
 
 def test_the_later_of_two_assignments_wins() -> None:
@@ -159,7 +186,7 @@ def test_the_data_folder_of_the_environment() -> None:
 def test_an_empty_data_folder_in_the_environment_is_ignored() -> None:
     resolved = resolve(environ={"MNIST_DATA_DIR": ""})
     assert resolved.settings.data.dir is None
-    assert resolved.origins == {}
+    assert "data.dir" not in resolved.origins
 
 
 def test_without_an_environment_the_process_own_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +212,24 @@ def test_every_preset_resolves_to_what_its_file_says(preset: str) -> None:
             assert origin == f"preset {preset}"
             assert list(value) == node if isinstance(value, tuple) else value == node
     assert set(named) == set(resolved.origins), "nothing else comes from the preset"
-    assert bool(named) == (preset != "default")
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_a_preset_names_every_value_of_its_recipe(preset: str) -> None:
+    """What is left out says how a training is run, and not what is trained."""
+    text = (PRESETS_DIR / f"{preset}.yaml").read_text()
+    content = yaml.safe_load(text)
+    left_out = {
+        *("seed", "deterministic", "precision", "xla", "resume", "report_seconds"),
+        *("checkpoint_seconds", "warm_start", "warm_start_learning_rate_factor"),
+    }
+    assert set(TrainSettings.model_fields) - left_out <= content["train"].keys()
+    assert content["classifier"].keys() == ClassifierSettings.model_fields.keys()
+    assert {"samples", "fid_samples", "deep"} <= content["evaluation"].keys()
+    head = text.partition("\n\n")[0].splitlines()
+    assert all(line.startswith("#") for line in head)
+    assert any(line.startswith("#     python local_runner.py run") for line in head)
+    assert any(line.startswith("# Expect: ") for line in head)
 
 
 def test_the_default_preset_is_the_defaults() -> None:
@@ -225,7 +269,7 @@ def test_a_combination_that_cannot_work() -> None:
 def test_settings_that_do_not_go_together_are_named_by_their_keys() -> None:
     assert refusal("train.max_seconds=null") == (
         "train.max_seconds and train.max_steps are both null: training would never end "
-        "(train.max_seconds from --set, train.max_steps from default)"
+        "(train.max_seconds from --set, train.max_steps from preset default)"
     )
 
 
@@ -245,12 +289,12 @@ def test_a_refusal_names_the_variable() -> None:
 
 
 def test_all_refusals_at_once() -> None:
-    assignments = ["train.seed=-1", "data.shards=0", "classifier.learning_rate=2"]
+    assignments = ["train.seed=-1", "data.shards=0", "classifier.min_accuracy=2"]
     with pytest.raises(ConfigError) as caught:
         resolve(environ={}, assignments=assignments)
     assert [finding.split(" = ")[0] for finding in caught.value.findings] == [
         "data.shards",
-        "classifier.learning_rate",
+        "classifier.min_accuracy",
         "train.seed",
     ]
 
@@ -267,7 +311,7 @@ def test_any_assignment_is_taken_or_refused(key: str, value: str) -> None:
         message = str(error)
     else:
         message = f"{key} is taken"
-        assert resolved.origins == {key.strip(): "--set"}
+        assert resolved.origins[key.strip()] == "--set"
     assert key.partition("=")[0].strip() in message
 
 
@@ -285,8 +329,8 @@ def test_any_assignment_is_taken_or_refused(key: str, value: str) -> None:
         ("train.generator_channels", "a list"),
         ("data.span", "an integer, >= 0 or null"),
         ("data.dir", "text, length >= 1 or null"),
-        ("data.timeout_seconds", "a number, > 0, <= 3600"),
-        ("evaluation.thresholds.fid", "a number, >= 0 or null"),
+        ("data.settle_seconds", "a number, >= 0, <= 86400"),
+        ("evaluation.thresholds.fid_ratio", "a number, >= 0 or null"),
         ("pipeline_name", "text, matching ^[a-z0-9][a-z0-9-]*$"),
     ],
 )
@@ -320,7 +364,9 @@ def test_the_settings_shown_are_yaml_of_the_settings(
     assert re.search(r"^output_dir: '007'  # --output-dir$", text, re.MULTILINE)
     assert re.search(r"^  span: 0  # --set$", text, re.MULTILINE)
     shown = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
-    assert sum("  # " in line for line in shown) == len(known_keys()), "each with its origin"
+    assert sum("  # " in line for line in shown) == len(list(resolved.rows())), (
+        "each with its origin"
+    )
 
 
 @hypothesis_settings(deadline=None, max_examples=50)
@@ -363,8 +409,8 @@ def test_a_threshold_on_a_metric_that_is_not_measured_is_refused():
 
 @pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
 def test_a_bound_is_a_finite_number(value: str):
-    message = refusal(f"evaluation.thresholds.kid={value}")
-    assert "input should be a finite number; it takes a number or null" in message
+    message = refusal(f"evaluation.thresholds.density={value}")
+    assert "input should be a finite number; it takes a number, >= 0 or null" in message
 
 
 def test_a_window_is_checked_and_goes_without_a_span() -> None:

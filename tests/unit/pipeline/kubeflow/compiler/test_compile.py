@@ -18,6 +18,7 @@ from pipeline.kubeflow.compiler.compile import (
     kubeflow_pipeline,
     write_spec,
 )
+from pipeline.kubeflow.compiler.parameters import SECTION_PLACES
 from pipeline.kubeflow.compiler.pipeline_checks import check_pipeline
 from pipeline.kubeflow.compiler.spec_checks import SpecError
 from pipeline.settings.kubeflow import KubeflowSettings
@@ -89,10 +90,30 @@ def test_a_setting_goes_to_every_node_that_was_given_its_section(tasks):
         ("MnistExampleGen", "data_dir"): "data_dir",
         ("MnistExampleGen", "span"): "span",
         ("MnistExampleGen", "window"): "window",
-        ("Trainer", "custom_config.train.max_seconds"): "train_seconds",
+        ("Trainer", "custom_config.settings.max_seconds"): "train_seconds",
         ("GeneratorEvaluator", "train.max_seconds"): "train_seconds",
         ("GeneratorEvaluator", "settings.thresholds.fid_ratio"): "max_fid_ratio",
     }
+
+
+def test_the_places_of_each_section_hold_it():
+    """The table of `parameters.py` names nodes and properties by hand."""
+    chosen = settings("tune.enabled=true")
+    tasks = compile_settings(chosen)[0]["root"]["dag"]["tasks"]
+    for section, places in SECTION_PLACES.items():
+        for node, place in places:
+            name, *path = place.split(".")
+            content = json.loads(
+                tasks[node]["inputs"]["parameters"][name]["runtimeValue"]["constant"]
+            )
+            for part in path:
+                content = content[part]
+            assert content == getattr(chosen, section).model_dump(mode="json"), (node, place)
+
+
+def test_resources_of_a_node_that_is_not_there_are_refused():
+    with pytest.raises(SpecError, match="StatisticGen"):
+        compile_settings(settings("kubeflow.resources.StatisticGen.cpu=3"))
 
 
 def test_what_depends_on_the_outside_world_is_never_cached(tasks):
@@ -153,18 +174,18 @@ def test_every_container_runs_our_entry_point(spec):
         assert str(ROOT) not in json.dumps(container)
 
 
-def test_training_nodes_get_the_resources_of_training():
+def test_each_node_gets_its_resources():
     changes = [
-        *("kubeflow.training.cpu=8", "kubeflow.training.memory_gib=16", "kubeflow.training.gpu=2"),
-        *("kubeflow.default.cpu=1", "tune.enabled=true"),
+        *("kubeflow.resources.Trainer.cpu=8", "kubeflow.resources.Trainer.memory_gib=16"),
+        *("kubeflow.resources.Trainer.gpu=2", "kubeflow.resources.default.cpu=1"),
+        *("kubeflow.resources.StatisticsGen.memory_gib=2", "tune.enabled=true"),
     ]
     [spec, _] = compile_settings(settings(*changes))
     resources = {
         name.removesuffix("_executor"): executor["container"]["resources"]
         for name, executor in spec["deploymentSpec"]["executors"].items()
     }
-    training = {"DigitClassifier", "Trainer", "Tuner"}
-    assert {name for name, each in resources.items() if "accelerator" in each} == training
+    assert {name for name, each in resources.items() if "accelerator" in each} == {"Trainer"}
     # 16 GiB are 17.18 of the 10^9 bytes in which the backend counts.
     assert resources["Trainer"] == {
         "cpuLimit": 8.0,
@@ -173,7 +194,9 @@ def test_training_nodes_get_the_resources_of_training():
         "memoryRequest": 17.18,
         "accelerator": {"type": "nvidia.com/gpu", "count": "2"},
     }
-    assert resources["Pusher"]["cpuLimit"] == 1.0
+    assert resources["Pusher"]["cpuLimit"] == resources["StatisticsGen"]["cpuLimit"] == 1.0
+    assert resources["StatisticsGen"]["memoryLimit"] == 2.147
+    assert resources["Tuner"]["cpuLimit"] == resources["DigitClassifier"]["cpuLimit"] == 4.0
     # The search is handed the settings of the training too.
     overridden = spec["root"]["dag"]["tasks"]["Tuner"]["inputs"]["parameters"]
     assert "custom_config.train.max_seconds" in overridden
@@ -187,28 +210,29 @@ def test_the_volume_is_mounted_into_every_container(documents):
     assert all(executor["pvcMount"] == [mount] for executor in executors.values())
     nothing = [
         *("kubeflow.serving_root=gs://b/s", "kubeflow.checkpoint_root=gs://b/c"),
-        *("kubeflow.default.timeout_seconds=null", "kubeflow.training.timeout_seconds=null"),
+        *(f"kubeflow.resources.{row}.timeout_seconds=null" for row in KubeflowSettings().resources),
     ]
     assert len(compile_settings(settings("kubeflow.volume_claim=null", *nothing))) == 1
 
 
 def test_where_and_how_long_pods_may_run():
     changes = [
-        "kubeflow.training.node_selector=[cloud.google.com/gke-accelerator=nvidia-l4, pool=]",
-        "kubeflow.training.tolerations=['nvidia.com/gpu:NoSchedule', 'spot=yes:NoExecute']",
-        "kubeflow.training.timeout_seconds=7200",
+        "node_selector=[cloud.google.com/gke-accelerator=nvidia-l4, pool=]",
+        "tolerations=['nvidia.com/gpu:NoSchedule', 'spot=yes:NoExecute']",
+        "timeout_seconds=7200",
     ]
+    changes = [f"kubeflow.resources.Trainer.{change}" for change in changes]
     _, platform = compile_settings(settings(*changes))
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    for name in ("Trainer_executor", "DigitClassifier_executor"):
-        assert executors[name]["nodeSelector"] == {
-            "labels": {"cloud.google.com/gke-accelerator": "nvidia-l4", "pool": ""}
-        }
-        assert executors[name]["tolerations"] == [
-            {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
-            {"key": "spot", "operator": "Equal", "value": "yes", "effect": "NoExecute"},
-        ]
-        assert executors[name]["activeDeadlineSeconds"] == 7200
+    trainer = executors["Trainer_executor"]
+    assert trainer["nodeSelector"] == {
+        "labels": {"cloud.google.com/gke-accelerator": "nvidia-l4", "pool": ""}
+    }
+    assert trainer["tolerations"] == [
+        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+        {"key": "spot", "operator": "Equal", "value": "yes", "effect": "NoExecute"},
+    ]
+    assert trainer["activeDeadlineSeconds"] == 7200
     assert executors["Pusher_executor"].keys() == {"pvcMount", "activeDeadlineSeconds"}
     assert executors["Pusher_executor"]["activeDeadlineSeconds"] == 3600
 
@@ -226,7 +250,7 @@ def test_where_and_how_long_pods_may_run():
 )
 def test_what_kubernetes_would_not_take_is_refused(changed):
     with pytest.raises(ValidationError):
-        KubeflowSettings(training=changed)
+        KubeflowSettings(resources={"Trainer": changed})
 
 
 def test_an_s3_store_is_reached_with_a_secret_that_is_not_in_the_spec():

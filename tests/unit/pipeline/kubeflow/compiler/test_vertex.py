@@ -20,7 +20,7 @@ from pipeline.settings.resolution import ConfigError, resolve
 IMAGE = f"europe-docker.pkg.dev/p/r/mnist-gan@sha256:{'0' * 64}"
 ON_GCS = ("kubeflow.pipeline_root=gs://b/root", "kubeflow.checkpoint_root=gs://b/checkpoints")
 ON_VERTEX = ("kubeflow.vertex.project=my-project", "kubeflow.vertex.region=europe-west4")
-GPU = ("kubeflow.training.gpu=2", "kubeflow.vertex.accelerator=NVIDIA_TESLA_T4")
+GPU = ("kubeflow.resources.Trainer.gpu=2", "kubeflow.resources.Trainer.gpu_type=NVIDIA_TESLA_T4")
 
 
 def settings(*assignments: str):
@@ -68,7 +68,7 @@ def test_the_training_is_the_same(spec) -> None:
     there = custom_config(spec)
     assert {key: there[key] for key in here} == here
     parameters = spec["root"]["dag"]["tasks"]["Trainer"]["inputs"]["parameters"]
-    assert "custom_config.train.max_seconds" in parameters, "a run may still change it"
+    assert "custom_config.settings.max_seconds" in parameters, "a run may still change it"
     assert parameters["run_fn"]["runtimeValue"]["constant"] == "models.gan.run_fn.run_fn"
 
 
@@ -108,15 +108,13 @@ BAD = {
         (*ON_VERTEX, *ON_GCS, "train.warm_start=auto"),
         "train.warm_start reads what is served, so kubeflow.serving_root has to be gs://",
     ),
-    "no type": ((*ON_VERTEX, *ON_GCS, GPU[0]), "set both or neither"),
-    "no number": ((*ON_VERTEX, *ON_GCS, GPU[1]), "set both or neither"),
     "too large": (
-        (*ON_VERTEX, *ON_GCS, "kubeflow.training.cpu=97"),
+        (*ON_VERTEX, *ON_GCS, "kubeflow.resources.Trainer.cpu=97"),
         "no n1-standard has 97 cores and 8 GiB; set kubeflow.vertex.machine_type",
     ),
     "Kubernetes' name": (
-        (*ON_VERTEX, *ON_GCS, "kubeflow.vertex.accelerator=nvidia.com/gpu"),
-        "kubeflow.vertex.accelerator = 'nvidia.com/gpu'",
+        (*ON_VERTEX, *ON_GCS, GPU[0]),
+        "gpu_type=nvidia.com/gpu",
     ),
 }
 

@@ -1,6 +1,6 @@
 """Months of arriving spans in half an hour, each followed by a pass of retraining, with kills.
 
-Run with: MNIST_DATA_DIR=/data/mnist .venv/bin/python benchmarks/soak.py [--days 36] [--seed 0]
+Run with: MNIST_DATA_DIR=/data/mnist .venv/bin/python tools/soak.py [--days 36] [--seed 0]
 
 A day brings real digits, each digit once: most days as they are, some shifted, some with digits of
 the day before, some half-written, some not at all; and twice poison, Gaussian noise and permuted
@@ -14,13 +14,14 @@ import json
 import os
 import random
 import re
+import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from passes import Loader, Pass, bytes_in, import_all, make_pass
+from passes import Loader, Pass, Retraining, bytes_in, make_pass, prepare, write_span
 
 TRAIN, TEST = 1200, 300
 WINDOW = 3
@@ -29,11 +30,9 @@ SETTINGS = (
     "push.keep_versions=5",
     "retention.runs=6",
     "retention.reports=20",
-    "retention.logs=20",
     "classifier.steps=100",
     "evaluation.deep=false",
     "evaluation.samples=500",
-    "evaluation.resamples=5",
 )
 KILLED_NODES = (
     *("MnistExampleGen", "StatisticsGen", "DataGate", "DigitClassifier", "Trainer", "Trainer"),
@@ -114,28 +113,18 @@ def bring(kind: str, digits: Digits, draw: np.random.Generator) -> tuple[np.ndar
 
 def write(folder: Path, kind: str, images: np.ndarray, labels: np.ndarray) -> None:
     """Writes a span, with _SUCCESS at last; not all of it where its kind says so."""
-    from mnist import idx
-
-    folder.mkdir(parents=True)
-    parts = {"train": slice(None, TRAIN), "t10k": slice(TRAIN, None)}
+    splits = {"train": (images[:TRAIN], labels[:TRAIN]), "t10k": (images[TRAIN:], labels[TRAIN:])}
     if kind == "no test files":
-        del parts["t10k"]
-    for prefix, rows in parts.items():
-        idx.write_images(str(folder / f"{prefix}-images-idx3-ubyte"), images[rows])
-        if kind != "half-written":
-            idx.write_labels(str(folder / f"{prefix}-labels-idx1-ubyte"), labels[rows])
+        del splits["t10k"]
+    write_span(folder, **splits)
     if kind == "cut off":
         path = folder / "train-images-idx3-ubyte"
         os.truncate(path, path.stat().st_size // 2)
-    if kind != "half-written":
+    if kind == "half-written":
+        for path in folder.glob("*-labels-*"):
+            path.unlink()
+    else:
         (folder / "_SUCCESS").touch()
-
-
-def complete(folder: Path, images: np.ndarray, labels: np.ndarray) -> None:
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()
-    write(folder, "completed", images, labels)
 
 
 @dataclasses.dataclass
@@ -166,12 +155,11 @@ HEADINGS = (
 )
 
 
-class Soak:
+class Soak(Retraining):
     """The days, and what was seen."""
 
     def __init__(self, work: Path, digits: str, days: int, kill_share: float, seed: int) -> None:
-        self.data, self.out = work / "data", work / "out"
-        self.serving = self.out / "serving" / "mnist_gan"
+        super().__init__(work / "data", work / "out", SETTINGS)
         self.days, self.kill_share = days, kill_share
         self.draw, self.random = np.random.default_rng(seed), random.Random(seed)
         self.digits = Digits(digits, self.draw)
@@ -184,11 +172,6 @@ class Soak:
         self.half: tuple[Path, np.ndarray, np.ndarray] | None = None
         self.seconds: dict[str, float] = {}
         self.newest = 0
-
-    @property
-    def arguments(self) -> list[str]:
-        place = ["--data-dir", str(self.data), "--output-dir", str(self.out)]
-        return ["retrain", "--preset", "smoke", *place, *options()]
 
     def live(self) -> None:
         for day in range(1, self.days + 1):
@@ -205,7 +188,8 @@ class Soak:
             return ""
         if kind == "completed" and self.half:
             folder, images, labels = self.half
-            complete(folder, images, labels)
+            shutil.rmtree(folder)
+            write(folder, kind, images, labels)
             return folder.name.removeprefix("span-")
         folder = self.data / f"span-{day}"
         images, labels = bring(kind, self.digits, self.draw)
@@ -255,10 +239,6 @@ class Soak:
         self._look(done, line)
         return done
 
-    def versions(self) -> list[str]:
-        names = os.listdir(self.serving) if self.serving.is_dir() else []
-        return sorted((name for name in names if name.isdecimal()), key=int)
-
     def _look(self, done: Pass, line: Line) -> None:
         """What has to be so after every pass."""
         good = ("pushed", "not blessed", "nothing to do", "killed")
@@ -294,8 +274,8 @@ class Soak:
     def close(self) -> list[str]:
         """The checks at the end: each a line, with what was found."""
         said = make_pass(["status", "--output-dir", str(self.out), "--last", "200"]).said
-        listed = make_pass(["data", "--output-dir", str(self.out), "--data-dir", str(self.data)])
-        cleaning = ["gc", "--dry-run", "--output-dir", str(self.out), *options()]
+        listed = make_pass(["data", *self.folders])
+        cleaning = ["gc", "--dry-run", "--output-dir", str(self.out), *self.options]
         left = make_pass(cleaning).said.strip().splitlines()[-1]
         loads = {v: self.loader.load(self.serving / v) for v in self.versions()}
         self.loader.end()
@@ -327,10 +307,6 @@ class Soak:
             verdict(left == "Would remove nothing", f"`gc --dry-run` at the end: {left}"),
             verdict(not self.problems, f"passes with a problem: {len(self.problems)}"),
         ]
-
-
-def options() -> list[str]:
-    return [part for each in SETTINGS for part in ("--set", each)]
 
 
 def verdict(holds: bool, text: str) -> str:
@@ -379,9 +355,7 @@ def main() -> None:
     digits = os.environ.get("MNIST_DATA_DIR")
     if not digits:
         raise SystemExit("MNIST_DATA_DIR names no folder with MNIST's four files")
-    for name in [name for name in os.environ if name.startswith("MNIST_")]:
-        del os.environ[name]
-    import_all()
+    prepare()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as work:
         soak = Soak(Path(work), digits, arguments.days, arguments.kills, arguments.seed)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Performs the steps of deploy/Dockerfile without a Docker daemon, and runs commands in the result.
 
-    sudo unshare --mount python3 scripts/try_image.py FOLDER [--venv .venv] -- COMMAND [ARGUMENT...]
+    sudo unshare --mount python3 tools/try_image.py FOLDER [--venv .venv] -- COMMAND [ARGUMENT...]
 
 Each stage is an overlay over this machine's root, into which its RUN steps change their root; so
 this machine stands for the image that FROM names, and needs a Debian and Python 3.10 (`--python`).

@@ -1,6 +1,6 @@
 """Pushes killed at random moments under a process that loads whatever version appears.
 
-Run with: .venv/bin/python benchmarks/push_faults.py [--kills 200] [--side ours --side tfx]
+Run with: .venv/bin/python tools/push_faults.py [--kills 200] [--side ours --side tfx]
 
 A watcher looks at the folder all the time, as TensorFlow Serving does every second. The moment a
 version appears it compares its files with the model's, and loads and calls it. Meanwhile pushes are

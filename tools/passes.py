@@ -1,4 +1,4 @@
-"""Passes of `local_runner.py retrain` that can be disturbed at a chosen place.
+"""Retraining passes (`local_runner.py retrain`) that can be disturbed at a chosen place.
 
 A pass is a process of its own, forked from one that has imported TFX already, since the import
 takes as long as a tiny run. What it does is what the command does. It tells of each node and waits
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 ROOT = Path(__file__).parents[1]
@@ -58,8 +59,36 @@ class Pass:
         return at[last] - at[first]
 
 
-def import_all() -> None:
-    """What a pass imports; to be called once, before the first."""
+class Retraining:
+    """A data folder and an output folder, and the command that retrains with them."""
+
+    def __init__(self, data: Path, out: Path, settings: Sequence[str]) -> None:
+        self.data, self.out = data, out
+        self.serving = out / "serving" / "mnist_gan"
+        self.options = [part for each in settings for part in ("--set", each)]
+        self.folders = ["--data-dir", str(data), "--output-dir", str(out)]
+        self.arguments = ["retrain", "--preset", "smoke", *self.folders, *self.options]
+
+    def versions(self) -> list[str]:
+        """The served versions, oldest first."""
+        names = os.listdir(self.serving) if self.serving.is_dir() else []
+        return sorted((name for name in names if name.isdecimal()), key=int)
+
+
+def write_span(folder: Path, **splits: tuple[np.ndarray, np.ndarray]) -> None:
+    """Writes images uint8 [n, 28, 28] and labels of `train` and `t10k` as IDX files."""
+    from mnist import idx
+
+    folder.mkdir(parents=True)
+    for split, (images, labels) in splits.items():
+        idx.write_images(str(folder / f"{split}-images-idx3-ubyte"), images)
+        idx.write_labels(str(folder / f"{split}-labels-idx1-ubyte"), labels.astype(np.uint8))
+
+
+def prepare() -> None:
+    """Imports what a pass imports and drops the environment's settings; call it once."""
+    for name in [name for name in os.environ if name.startswith("MNIST_")]:
+        del os.environ[name]
     import local_runner  # noqa: F401
     from pipeline.local.imports import quick_tfx_import
 

