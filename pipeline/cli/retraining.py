@@ -1,4 +1,4 @@
-"""`local_runner.py retrain` and `schedule`."""
+"""`local_runner.py retrain` and `schedule`: one retraining pass, and passes at set times."""
 
 import os
 import sys

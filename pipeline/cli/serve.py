@@ -1,4 +1,4 @@
-"""`local_runner.py serve`."""
+"""`local_runner.py serve`: the REST and gRPC server on the served versions."""
 
 from pathlib import Path
 from typing import Annotated
