@@ -17,7 +17,6 @@ from errors import FileError, UserError
 from mnist.quarantine import QuarantineError, read_quarantine
 from pipeline.local import history
 from pipeline.local.errors import RunFailedError
-from pipeline.local.metadata import DatabaseError
 from pipeline.local.paths import Places
 from pipeline.local.recovery import find_damage
 from pipeline.local.run import Outcome, in_words, run
@@ -119,7 +118,7 @@ def _read_run(places: Places, run_id: str) -> history.RunRecord | None:
     """What is recorded of a run; None of one that failed too soon, or whose database is lost."""
     try:
         return history.read_run(places.database, run_id)
-    except (KeyError, DatabaseError):
+    except (KeyError, UserError):
         return None
 
 
