@@ -132,11 +132,14 @@ class Database:
 
     def unreadable(self, error: Exception) -> DatabaseUnreadableError:
         """The error for a file that is locked or cannot be accessed."""
+        is_locked = _is_locked(error) or "locked" in str(error)
+        why = f"locked for {self.retry_seconds:g} s" if is_locked else str(error)
         return DatabaseUnreadableError(
-            f"the metadata database could not be read, and nothing was changed: {error}",
+            f"the metadata database could not be used, and stays as it is: {why}",
             str(self),
-            "end the process that holds it locked (`fuser` names it; a backup or a database "
-            "browser, say), or give this user access, and call the same command again",
+            "end the process that holds it, a backup or a database browser say (`fuser` names it)"
+            if is_locked
+            else "give this user access to it",
         )
 
     def unusable(self, error: Exception) -> UsageError:
