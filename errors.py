@@ -1,4 +1,4 @@
-"""The base of the errors that a user can mend."""
+"""The base of the errors that a user can correct."""
 
 import errno
 from collections.abc import Sequence

@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 import storage
 from pipeline.retraining.webhook import RunReport
 
@@ -50,7 +48,7 @@ def add_pass(root: Path, new: Pass) -> None:
     """
     root.mkdir(parents=True, exist_ok=True)
     line = json.dumps({"at": new.at.isoformat(timespec="milliseconds"), **asdict(new.report)})
-    with filelock.FileLock(root / _LOCK):
+    with storage.locked(root / _LOCK):
         lines = [*_lines(root), line][-KEPT:]
         storage.write(str(root / _NAME), ("\n".join(lines) + "\n").encode())
 

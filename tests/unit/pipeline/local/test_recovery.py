@@ -1,7 +1,9 @@
 """What was damaged between runs is noticed and set aside."""
 
+import contextlib
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,12 +11,14 @@ from ml_metadata import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
 
 from pipeline.local.history import open_store
+from pipeline.local.metadata import DatabaseUnreadableError
 from pipeline.local.paths import Places
 from pipeline.local.recovery import find_damage, lost_push, repair_damage
 from registry.history import Event, add_event, now
 from registry.layout import list_versions
 from registry.push import copy_version, push
 from registry.rollback import retire
+from tests.unit.database_holders import holding, kill_in_transaction
 
 
 @pytest.fixture
@@ -44,34 +48,93 @@ def cut(database: Path) -> None:
     database.write_bytes(database.read_bytes()[:10_000])
 
 
+def empty(database: Path) -> None:
+    database.write_bytes(b"")
+
+
 def holed(database: Path) -> None:
     content = database.read_bytes()
     middle = len(content) // 2
     database.write_bytes(content[: middle - 6000] + bytes(12_000) + content[middle + 6000 :])
 
 
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        (garbage, "not a database"),
-        (cut, "malformed"),
-        (holed, "damaged"),
-        (lambda database: database.write_bytes(b""), "is gone"),
-        (Path.unlink, "is gone"),
-    ],
-)
-def test_a_damaged_database_takes_its_artifacts_with_it(places, damage, said):
+@pytest.mark.parametrize("damage", [garbage, cut, holed, empty, Path.unlink])
+def test_a_damaged_database_takes_its_artifacts_with_it(places, damage):
     assert find_damage(places) == ""
     assert repair_damage(places) == []
     damage(places.database.file)
-    assert said in find_damage(places)
-    [done] = repair_damage(places)
-    assert "the history begins anew" in done
+    assert find_damage(places)
+    assert len(repair_damage(places)) == 1
     [aside] = (places.root / "set-aside").iterdir()
     assert (aside / "artifacts" / "Trainer" / "model" / "7").is_dir()
     assert not places.artifacts.exists()
     assert not places.database.file.exists()
     assert find_damage(places) == ""
+
+
+def test_what_was_set_aside_earlier_is_kept(places):
+    note = places.root / "metadata.sqlite.note"
+    note.write_text("of the operator")
+    for count in (1, 2, 3):
+        garbage(places.database.file)
+        repair_damage(places)
+        assert len(list((places.root / "set-aside").iterdir())) == count
+    assert note.exists()
+
+
+def unlinked_target(database: Path) -> None:
+    database.rename(database.with_name("away"))
+    database.symlink_to("nowhere")
+
+
+def folder(database: Path) -> None:
+    database.unlink()
+    database.mkdir()
+
+
+def fifo(database: Path) -> None:
+    database.unlink()
+    os.mkfifo(database)
+
+
+@pytest.mark.parametrize("obstacle", [unlinked_target, folder, fifo])
+def test_a_database_that_cannot_be_read_is_not_damaged(places, obstacle):
+    obstacle(places.database.file)
+    before = sorted(os.walk(places.root))
+    for look in (find_damage, repair_damage):
+        with pytest.raises(DatabaseUnreadableError):
+            look(places)
+    assert sorted(os.walk(places.root)) == before
+
+
+@pytest.mark.parametrize(("patience", "is_enough"), [(0.2, False), (30.0, True)])
+def test_a_locked_database_is_waited_for(places, patience, is_enough):
+    database = replace(places.database, retry_seconds=patience)
+    expected = contextlib.nullcontext() if is_enough else pytest.raises(DatabaseUnreadableError)
+    store = database.open()
+    for look in (database.damage, store.get_artifacts):
+        with holding(database.file, "BEGIN EXCLUSIVE", seconds=4.0), expected:
+            look()
+
+
+def test_a_reader_delays_a_write_until_it_is_done(places):
+    store = places.database.open()
+    [artifact] = store.get_artifacts()
+    artifact.uri = "/changed"
+    with holding(places.database.file, "BEGIN", seconds=8.0):
+        store.put_artifacts([artifact])
+    assert [each.uri for each in store.get_artifacts()] == ["/changed"]
+
+
+def test_what_a_killed_process_left_half_written_is_undone(places):
+    database = places.database
+    before = database.open().get_artifacts()
+    kill_in_transaction(database.file)
+    assert len(database.files()) == 2
+    assert find_damage(places) == ""
+    assert repair_damage(places) == []
+    assert database.files() == [database.file]
+    assert database.open().get_artifacts() == before
 
 
 def test_a_new_folder_has_no_damage(tmp_path):
