@@ -9,6 +9,7 @@ from typing import Any
 import filelock
 
 import storage
+from parsing import parse_json
 from pipeline.retraining.webhook import RunReport
 
 KEPT = 1000
@@ -73,7 +74,7 @@ def _lines(root: Path) -> list[str]:
 
 def _parse(line: str) -> Pass | None:
     try:
-        content: dict[str, Any] = json.loads(line)
+        content: dict[str, Any] = parse_json(line)
         at = datetime.datetime.fromisoformat(content.pop("at"))
         return Pass(at.astimezone(datetime.timezone.utc), RunReport(**content))
     except (ValueError, TypeError, KeyError, AttributeError):
