@@ -22,6 +22,7 @@ import tensorflow as tf
 
 import storage
 from errors import UserError
+from parsing import parse_json
 
 _FORMAT = 3
 _STATE = "state"
@@ -310,7 +311,7 @@ def _read_manifest(folder: str) -> dict[str, Any]:
     except tf.errors.NotFoundError as error:
         raise BrokenStateError(f"it has no {MANIFEST}: the save was interrupted") from error
     try:
-        manifest = json.loads(written)
+        manifest = parse_json(written)
         content, digest = manifest["content"], manifest["sha256"]
     except (ValueError, LookupError, TypeError) as error:
         raise BrokenStateError(f"{MANIFEST} is not a manifest: {error}") from error

@@ -15,14 +15,13 @@ raise, and this module prints at most five lines on stderr.
 
 import shutil
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from errors import FileError, UserError
+from errors import FileError, UserError, masked_traceback
 
 FAILED, BAD_USAGE, STOPPED = 1, 2, 143
 MOST_LINES = 5
@@ -64,7 +63,7 @@ def exit_status(run: Callable[[], int | None]) -> int:
     except OSError as error:
         return _show(FileError.of(error))
     except Exception as error:
-        traceback.print_exc()
+        sys.stderr.write(masked_traceback(error))
         first = str(error).strip().partition("\n")[0]
         return _show(UserError(f"unexpected {type(error).__name__}: {first}"), FAILED)
 

@@ -17,6 +17,7 @@ _PROJECT_PACKAGES = (
     "registry",
     "storage",
     "errors",
+    "parsing",
     "surroundings",
 )
 

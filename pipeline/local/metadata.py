@@ -16,6 +16,7 @@ import ml_metadata
 import tenacity
 from ml_metadata import errors
 from ml_metadata.proto import metadata_store_pb2
+from pydantic import SecretStr
 
 from pipeline.local.errors import UsageError
 from pipeline.settings.sections import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE
@@ -86,7 +87,7 @@ class Database:
             server.port, server.dbname = str(port), name
         # By name, MySQL's client takes a socket on this machine in place of the port.
         server.host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname
-        server.user, server.password = user, read_password()
+        server.user, server.password = user, read_password().get_secret_value()
         return config
 
     def open(self) -> ml_metadata.MetadataStore:
@@ -228,7 +229,7 @@ class PatientStore(ml_metadata.MetadataStore):
                     raise
 
 
-def read_password() -> str:
+def read_password() -> SecretStr:
     """The server's password, from the environment or the file that it names; "" for none.
 
     Raises:
@@ -236,8 +237,8 @@ def read_password() -> str:
     """
     path = os.environ.get(PASSWORD_FILE_VARIABLE)
     if PASSWORD_VARIABLE in os.environ or not path:
-        return os.environ.get(PASSWORD_VARIABLE, "")
+        return SecretStr(os.environ.get(PASSWORD_VARIABLE, ""))
     try:
-        return Path(path).read_text().strip()
+        return SecretStr(Path(path).read_text().strip())
     except OSError as error:
         raise DatabaseError(str(error), f"${PASSWORD_FILE_VARIABLE}") from None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import storage
+from parsing import parse_json
 from pipeline.retraining.webhook import RunReport
 
 KEPT = 1000
@@ -71,7 +72,7 @@ def _lines(root: Path) -> list[str]:
 
 def _parse(line: str) -> Pass | None:
     try:
-        content: dict[str, Any] = json.loads(line)
+        content: dict[str, Any] = parse_json(line)
         at = datetime.datetime.fromisoformat(content.pop("at"))
         return Pass(at.astimezone(datetime.timezone.utc), RunReport(**content))
     except (ValueError, TypeError, KeyError, AttributeError):

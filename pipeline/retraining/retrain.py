@@ -8,12 +8,11 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from errors import FileError, UserError
+from errors import FileError, UserError, masked_traceback
 from mnist.quarantine import QuarantineError, read_quarantine
 from pipeline.local import history
 from pipeline.local.errors import RunFailedError
@@ -65,7 +64,7 @@ def retrain(
         error = FileError.of(refused) if isinstance(refused, OSError) else refused
         outcome, report = Outcome.BAD_USAGE, RunReport(NOT_STARTED, _located(error))
     except Exception as unforeseen:  # nobody may be there to see it
-        traceback.print_exc()
+        sys.stderr.write(masked_traceback(unforeseen))
         error = RunFailedError(f"unexpected {type(unforeseen).__name__}: {unforeseen}")
         outcome, report = Outcome.FAILED, RunReport("failed", "", error=error.what)
     except _TerminatedError as stopped:

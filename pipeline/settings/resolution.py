@@ -19,7 +19,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from errors import UserError
+from errors import UserError, is_credential
+from parsing import LimitedLoader, parse_yaml
 from pipeline.settings.sections import Settings
 
 PRESETS_DIR = Path(__file__).parents[1] / "presets"
@@ -30,7 +31,7 @@ _NEAR = 0.93  # of MNIST_GAN_TRAIN_SEED to MNIST_GAN_TRAIN__SEED; service links 
 _PATHS = ("output_dir", "data.dir", "data.cache_dir", "metrics.textfile")
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(LimitedLoader):
     """Takes true and false alone for such, as YAML 1.2 does: train.xla may be `on`."""
 
 
@@ -189,7 +190,7 @@ def _preset_layer(preset: str) -> list[tuple[str, Any, str]]:
     if preset not in preset_names():
         known = ", ".join(preset_names())
         raise ConfigError(f"there is no preset {preset!r}", "--preset", f"choose one of {known}")
-    content = yaml.load((PRESETS_DIR / f"{preset}.yaml").read_text(), _Loader) or {}
+    content = parse_yaml((PRESETS_DIR / f"{preset}.yaml").read_text(), _Loader) or {}
     return [(key, value, f"preset {preset}") for key, value in _flatten(content, "")]
 
 
@@ -212,7 +213,7 @@ def _environment_layer(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]
         if key:
             key, origin = spelled.get(key, key), f"environment {name}"
             _require_known(key, origin)
-            layer.append((key, _parse_value(key, environ[name]), origin))
+            layer.append((key, _parse_value(key, environ[name], origin), origin))
     return layer
 
 
@@ -246,19 +247,24 @@ def environment_notices(environ: Mapping[str, str]) -> list[str]:
 def _parse_assignment(text: str) -> tuple[str, Any, str]:
     key, equals, value = text.partition("=")
     if not equals:
+        shown = repr(text) if text in known_keys() else "***"
         raise ConfigError(
-            f"{text!r} has no '=', expected section.key=value",
+            f"{shown} has no '=', expected section.key=value",
             "--set",
             "for example --set train.max_seconds=60",
         )
-    return key.strip(), _parse_value(key, value), "--set"
+    key = key.strip()
+    return key, _parse_value(key, value, "--set"), "--set"
 
 
-def _parse_value(key: str, text: str) -> Any:
+def _parse_value(key: str, text: str, origin: str) -> Any:
+    """Reads a value; of an unknown key, which may be a secret's, it shows nothing."""
+    _require_known(key, origin)
     try:
-        return yaml.load(text, _Loader)
+        return parse_yaml(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
-        raise ConfigError(f"{text!r} is not YAML: {' '.join(str(error).split())}", key) from None
+        reason = "" if is_credential(key) else f": {' '.join(str(error).split())}"
+        raise ConfigError(f"{_shown(key, text)} is not YAML{reason}", key) from None
 
 
 def _set_nested(values: dict[str, Any], key: str, value: Any) -> None:
@@ -295,7 +301,7 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> ConfigError:
         if field := find_field(key):
             origin = origins.get(key, "default")
             lines.append(
-                f"{key} = {_masked(problem['input'])!r} (from {origin}): "
+                f"{key} = {_shown(key, problem['input'])} (from {origin}): "
                 f"{reason[0].lower()}{reason[1:]}; "
                 f"it takes {allowed(field)}"
             )
@@ -306,9 +312,8 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> ConfigError:
     return ConfigError(f"{len(lines)} settings cannot be used", findings=lines)
 
 
-def _masked(value: Any) -> Any:
-    """The value, without the password that an address may hold."""
-    return re.sub(r"://[^/@]*@", "://***@", value) if isinstance(value, str) else value
+def _shown(key: str, value: Any) -> str:
+    return "***" if is_credential(key) else repr(value)
 
 
 def _name_keys(section: str, reason: str, origins: Mapping[str, str]) -> str:

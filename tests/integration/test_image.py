@@ -101,6 +101,7 @@ def test_the_context_is_what_is_copied_and_nothing_else() -> None:
         "kubeflow_runner.py",
         "storage.py",
         "errors.py",
+        "parsing.py",
         "surroundings.py",
     }
     command = ["git", "ls-files", *ROOMS]

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from yaml_bomb import bomb
 
 from models.digit_classifier.settings import ClassifierSettings
 from models.gan.settings import TrainSettings
@@ -443,10 +445,57 @@ def test_a_window_is_checked_and_goes_without_a_span() -> None:
         resolve(environ={}, assignments=["data.window=all", "data.span=3"])
 
 
-def test_the_password_of_the_metadata_store_is_no_setting_and_never_shown():
+def test_the_password_of_the_metadata_store_is_no_setting():
     variable = {"MNIST_GAN_METADATA_PASSWORD": "hush", "MNIST_GAN_METADATA_PASSWORD_FILE": "/p"}
     assert "hush" not in str(resolve(environ=variable))
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "metadata.password=HUSH",
+        "metadata.password={HUSH: [",
+        "metadata.url=mysql://u:HUSH@h/db",
+        "metadata.url=mysql://u:HUSH/HUSH@h/db",
+        "metadata.url=mysql://u:p@HUSH@h/db",
+        "metadata.url=mysql://u:HUSH",
+        "metadata.url=HUSH {: [",
+        "metadata.url=postgresql://u@h/db?password=HUSH",
+        "kubeflow.s3_endpoint=https://u:HUSH@h",
+        "kubeflow.pipeline_root=https://u:HUSH HUSH@h?k=HUSH&HUSH",
+        "data.mirrors={a: 'https://u:HUSH@h'}",
+        "data.shards=https://u:HUSH@h",
+        "unknown=HUSH",
+        "unknown={HUSH: [",
+    ],
+)
+def test_a_secret_is_in_no_refusal(assignment: str) -> None:
+    key, _, value = assignment.partition("=")
+    variable = f"MNIST_GAN_{key.replace('.', '__').upper()}"
+    for layer in ({"assignments": [assignment]}, {"environ": {variable: value}}):
+        with pytest.raises(ConfigError) as caught:
+            resolve(**{"environ": {}, **layer})
+        assert "HUSH" not in str(caught.value)
+        assert "HUSH" not in repr(caught.value)
+
+
+def test_an_assignment_that_is_none_is_not_shown():
     with pytest.raises(ConfigError) as caught:
-        resolve(environ={"MNIST_GAN_METADATA__URL": "mysql://gan:hush@host/db"})
-    assert "metadata.url" in str(caught.value)
-    assert "hush" not in str(caught.value)
+        resolve(environ={}, assignments=["metadata.pasword HUSH"])
+    assert "HUSH" not in str(caught.value)
+
+
+def test_the_settings_are_shown_without_secrets():
+    resolved = resolve(environ={}, assignments=["data.mirrors=['https://u:HUSH@h/a?t=HUSH']"])
+    assert resolved.settings.data.mirrors == ("https://u:HUSH@h/a?t=HUSH",)
+    assert "HUSH" not in "\n".join(settings_lines(resolved))
+
+
+@pytest.mark.parametrize(
+    "value", ["[" * 100_000, "{a: " * 10_000, "&a [*a]", "x" * 2_000_000, bomb(9)]
+)
+def test_a_value_that_costs_more_than_it_says_is_refused(value: str):
+    started = time.monotonic()
+    with pytest.raises(ConfigError):
+        resolve(environ={}, assignments=[f"data.mirrors={value}"])
+    assert time.monotonic() - started < 5
