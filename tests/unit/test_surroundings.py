@@ -74,6 +74,8 @@ def start(command: list[str], folder: Path, seconds: float = 60.0) -> subprocess
     process = subprocess.Popen(
         [*command, str(seconds)],
         env=environment(folder),
+        # The tests themselves may run under nohup, and a child inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )

@@ -465,8 +465,8 @@ def test_the_password_of_the_metadata_store_is_no_setting():
         "kubeflow.pipeline_root=https://u:HUSH HUSH@h?k=HUSH&HUSH",
         "data.mirrors={a: 'https://u:HUSH@h'}",
         "data.shards=https://u:HUSH@h",
-        "unknown=HUSH",
-        "unknown={HUSH: [",
+        "train.unknown=HUSH",
+        "train.unknown={HUSH: [",
     ],
 )
 def test_a_secret_is_in_no_refusal(assignment: str) -> None:
