@@ -14,7 +14,7 @@ _FIXES = {
 
 
 class UserError(Exception):
-    """Something that the user can mend: bad input, a wrong setting, a missing file.
+    """Something that the user can correct: bad input, a wrong setting, a missing file.
 
     `pipeline/cli/errors.py` prints it and sets the exit status; nothing else does.
 
