@@ -342,10 +342,7 @@ def test_any_assignment_is_taken_or_refused(key: str, value: str) -> None:
 @pytest.mark.parametrize(
     ("key", "text"),
     [
-        (
-            "train.loss",
-            "one of non_saturating, minimax, least_squares, hinge, wasserstein, relativistic",
-        ),
+        ("train.discriminator_normalization", "one of none, batch, spectral"),
         ("train.conditional", "true or false"),
         ("train.seed", "an integer, >= 0, <= 2147483647"),
         ("train.dropout", "a number, >= 0, < 1"),
