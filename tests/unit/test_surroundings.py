@@ -57,7 +57,9 @@ def test_output_that_cannot_be_written_changes_nothing(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_no_temporary_files(tmp_path: Path, number: signal.Signals) -> None:
+    inherited = signal.signal(number, signal.SIG_DFL)  # the tests may run under nohup
     process = start(program(tmp_path), tmp_path)
+    signal.signal(number, inherited)
     process.send_signal(number)
     assert process.wait(30) == 143
     assert list((tmp_path / "tmp").iterdir()) == []
@@ -74,8 +76,6 @@ def start(command: list[str], folder: Path, seconds: float = 60.0) -> subprocess
     process = subprocess.Popen(
         [*command, str(seconds)],
         env=environment(folder),
-        # The tests themselves may run under nohup, and a child inherits that.
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
