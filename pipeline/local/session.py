@@ -1,5 +1,6 @@
 """One run as TFX sees it; importing this imports TFX, which takes seconds."""
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ from mnist.source import DataSource
 from mnist.windows import Window
 from models.gan.checkpoints import FINISHED
 from pipeline.local import history
+from pipeline.local.fingerprint import ROOT
 from pipeline.local.paths import Places
 from pipeline.local.recovery import lost_push
 from pipeline.local.runner import NodeListener, ReportingRunner
@@ -22,6 +24,13 @@ from registry.baselines import data_baseline, model_baseline
 
 # Recording what a node did in an hour waits for a reader, such as a backup, to end.
 _PATIENCE_SECONDS = 600.0
+
+
+def _let_workers_import() -> None:
+    """Lets Beam's worker processes import the project, from whichever folder the command runs."""
+    inherited = os.environ.get("PYTHONPATH", "")
+    if str(ROOT) not in inherited.split(os.pathsep):
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), inherited]))
 
 
 class Session:
@@ -54,6 +63,7 @@ class Session:
         """
         check_flags(resolved.settings.beam)
         check_addresses(resolved.settings.beam)
+        _let_workers_import()
         self._pipeline = create_pipeline(
             resolved.settings,
             data_dir=source.directory,
