@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from tfx import v1 as tfx
+from running_nodes import Listener, pipeline_of
 
 from mnist.records import load_split
 from pipeline.local.paths import Places
@@ -11,20 +11,6 @@ from pipeline.local.retention import plan, remove
 from pipeline.local.runner import ReportingRunner
 from pipeline.pipeline import create_data_nodes
 from pipeline.settings.resolution import resolve
-
-
-class Listener:
-    def __init__(self) -> None:
-        self.cached: list[bool] = []
-
-    def node_started(self, node_id: str, position: int, total: int) -> None:
-        pass
-
-    def node_ended(self, node_id: str, seconds: float, *, cached: bool) -> None:
-        self.cached.append(cached)
-
-    def node_failed(self, node_id: str, seconds: float) -> None:
-        pass
 
 
 def ingest(places: Places, data: Path) -> bool:
@@ -36,19 +22,8 @@ def ingest(places: Places, data: Path) -> bool:
         run_properties={},
         node_content={"MnistExampleGen": lambda _: data.name},
     )
-    runner.run(
-        tfx.dsl.Pipeline(
-            pipeline_name="gc",
-            pipeline_root=str(places.artifacts),
-            components=[nodes.example_gen],
-            enable_cache=True,
-            metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
-                str(places.database.file)
-            ),
-        )
-    )
-    [cached] = listener.cached
-    return cached
+    runner.run(pipeline_of(places.root, [nodes.example_gen], enable_cache=True))
+    return listener.ended["MnistExampleGen"]
 
 
 def test_a_run_after_gc_makes_again_what_was_removed(tmp_path, digits, write_span):

@@ -14,25 +14,19 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from browser import PHONE, WIDE, contrast, needs_browser, set_window
 from PIL import Image
 from running_server import RunningServer, start, wait_for
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
-from test_report import PHONE, WIDE
 
 from models.gan.export import export_generator
 from models.gan.networks import build_generator
 from models.gan.settings import TrainSettings
 
-_PROGRAMS = [shutil.which("chromium") or "", shutil.which("chromedriver") or ""]
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not all(_PROGRAMS), reason="needs chromium and chromedriver (Debian: chromium-driver)"
-    ),
-]
+pytestmark = [pytest.mark.slow, needs_browser]
 # He's weights are large enough for pictures that differ.
 RECIPE = TrainSettings(latent_dim=6, generator_channels=(8, 6, 4), initializer="he")
 ROWS = 30
@@ -69,16 +63,6 @@ def servers(tmp_path_factory) -> Iterator[dict[bool, RunningServer]]:
         for each in running.values():
             wait_for(each.is_ready)
         yield running
-
-
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location, driver = _PROGRAMS
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
-        options.add_argument(argument)
-    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as browser:
-        yield browser
 
 
 class Page:
@@ -269,10 +253,7 @@ def test_what_goes_wrong_is_said_in_words(page, chrome):
 @pytest.mark.parametrize("conditional", [True, False])
 @pytest.mark.parametrize(("width", "theme"), [(WIDE, "light"), (PHONE, "dark")])
 def test_sizes_and_themes(chrome, servers, width, theme, conditional):
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    features = [{"name": "prefers-color-scheme", "value": theme}]
-    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    set_window(chrome, width, theme)
     page = Page(chrome, servers[conditional].url)
     page.until(lambda: page.pictures("walk"))
     assert page.script("document.documentElement.scrollWidth") <= width
@@ -286,26 +267,10 @@ def test_sizes_and_themes(chrome, servers, width, theme, conditional):
     dark = page.script("getComputedStyle(document.body).backgroundColor") == "rgb(20, 22, 26)"
     assert dark is (theme == "dark")
     for selector in ("#draw-title", ".soft", "button"):
-        assert contrast(page, selector) >= 4.5, selector
+        assert contrast(chrome, selector) >= 4.5, selector
     for selector in ("#digits", "#write", "#walk [name=first]"):
         assert page.element(selector).is_displayed() is conditional
     assert chrome.get_log("browser") == []
-
-
-def contrast(page: Page, selector: str) -> float:
-    """Between an element's text and what it lies on, as WCAG 2 defines it."""
-    colours = page.script(
-        f"""(element => {{
-            const colour = getComputedStyle(element).color;
-            const opaque = e => getComputedStyle(e).backgroundColor;
-            while (opaque(element) === "rgba(0, 0, 0, 0)") element = element.parentElement;
-            return [colour, opaque(element)].map(c => c.match(/\\d+/g).slice(0, 3).map(Number));
-        }})(document.querySelector({selector!r}))"""
-    )
-    linear = np.array(colours) / 255
-    linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
-    lights = sorted(linear @ [0.2126, 0.7152, 0.0722])
-    return (lights[1] + 0.05) / (lights[0] + 0.05)
 
 
 def test_a_server_that_has_gone(chrome, servers):

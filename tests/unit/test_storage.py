@@ -100,9 +100,9 @@ def test_a_folder_whose_block_fails_is_not_there(s3_bucket):
     def write() -> None:
         with storage.new_folder(f"{s3_bucket}/one", last="end") as folder:
             Path(folder, "data").write_bytes(b"1")
-            raise ValueError("in between")
+            raise ZeroDivisionError
 
-    with pytest.raises(ValueError, match="in between"):
+    with pytest.raises(ZeroDivisionError):
         write()
     assert storage.names_in(s3_bucket) == []
 
@@ -120,7 +120,7 @@ def test_a_store_that_does_not_answer_is_no_empty_store(monkeypatch):
 
 
 def test_a_bucket_that_is_not_there_is_no_empty_one(s3_bucket):
-    with pytest.raises(FileNotFoundError, match="bucket does not exist"):
+    with pytest.raises(FileNotFoundError):
         storage.names_in(f"{s3_bucket}-mistyped/folder")
 
 
@@ -179,9 +179,9 @@ def test_a_block_that_fails_leaves_the_former_file(tmp_path):
     def write() -> None:
         with storage.atomic_file(path) as file:
             file.write(b"half")
-            raise ValueError("in between")
+            raise ZeroDivisionError
 
-    with pytest.raises(ValueError, match="in between"):
+    with pytest.raises(ZeroDivisionError):
         write()
     assert path.read_bytes() == b"former"
     assert os.listdir(tmp_path) == ["file"]
