@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import storage
-from pipeline.local.paths import Places, UsageError
+from errors import FileError
+from pipeline.local.errors import UsageError
+from pipeline.local.paths import OutputPaths
 
 _LOCK, _HOLDER = ".lock", ".lock-holder"
 
@@ -22,7 +24,7 @@ class LockUnavailableError(UsageError):
 
 
 @contextlib.contextmanager
-def locked(places: Places) -> Iterator[None]:
+def locked(paths: OutputPaths) -> Iterator[None]:
     """Locks an output folder, which is created if it is missing.
 
     The kernel holds the lock, see `storage.locked`, and releases it when its process ends for
@@ -34,7 +36,7 @@ def locked(places: Places) -> Iterator[None]:
       LockedError: another process holds the lock.
       LockUnavailableError: the folder cannot be written to.
     """
-    root, holder = places.root, places.root / _HOLDER
+    root, holder = paths.root, paths.root / _HOLDER
     new = [path for path in (root / _LOCK, root, *root.parents) if not path.exists()]
     held = contextlib.ExitStack()
     try:
@@ -50,10 +52,11 @@ def locked(places: Places) -> Iterator[None]:
             fix="wait for it to end, or choose another folder with --output-dir",
         ) from None
     except OSError as error:
+        refused = FileError.of(error)
         raise LockUnavailableError(
-            f"the output folder cannot be written to: {error}",
-            where=str(root),
-            fix="choose a writable folder",
+            f"the output folder cannot be written to: {refused.what}",
+            refused.where or str(root),
+            refused.fix or "choose a writable folder",
         ) from None
     with held:
         try:

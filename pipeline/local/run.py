@@ -18,11 +18,11 @@ from errors import UserError, masked_traceback
 from evaluation.metric_table import METRICS
 from pipeline.local import history
 from pipeline.local.console import RunConsole, quiet_terminal
-from pipeline.local.errors import RunFailedError, RunStoppedError
+from pipeline.local.errors import RunFailedError, RunStoppedError, UsageError
 from pipeline.local.imports import quick_tfx_import
 from pipeline.local.json_log import JsonLog
 from pipeline.local.lock import locked
-from pipeline.local.paths import Places, UsageError
+from pipeline.local.paths import OutputPaths
 from pipeline.local.recovery import repair_damage
 from pipeline.local.reports import keep_report
 from pipeline.local.retention import collect_after_run
@@ -92,18 +92,18 @@ def run(
         raise UsageError(
             f"there is no node {from_node!r}", "--from", f"name one of {', '.join(nodes)}"
         )
-    places = Places.of(resolved.settings)
-    with locked(places):
-        ended = _run_alone(resolved, places, from_node, use_cache, verbose, data)
+    paths = OutputPaths.of(resolved.settings)
+    with locked(paths):
+        ended = _run_alone(resolved, paths, from_node, use_cache, verbose, data)
         if resolved.settings.retention.automatic and ended.run_id:
-            _clean_up(resolved, places)
+            _clean_up(resolved, paths)
     export_metrics(resolved.settings)
     return ended
 
 
 def _run_alone(
     resolved: Resolved,
-    places: Places,
+    paths: OutputPaths,
     from_node: str | None,
     use_cache: bool,
     verbose: bool,
@@ -111,13 +111,13 @@ def _run_alone(
 ) -> Ended:
     as_json = resolved.settings.log.format == "json"
     screen = Console(quiet=as_json)
-    source, window = data or find_run_data(resolved, places, screen)
-    repaired = repair_damage(places)
-    log_file = None if verbose else _new_log(places.logs)
+    source, window = data or find_run_data(resolved, paths, screen)
+    repaired = repair_damage(paths)
+    log_file = None if verbose else _new_log(paths.logs)
     spans = ", ".join(str(state.span) for state in window.spans)
     screen.print(f"[bold]MNIST GAN[/]  preset {resolved.preset}, span {spans}")
     screen.print(f"  data    {escape(source.description)}", soft_wrap=True, highlight=False)
-    screen.print(f"  output  {escape(_short(places.root))}", soft_wrap=True, highlight=False)
+    screen.print(f"  output  {escape(_short(paths.root))}", soft_wrap=True, highlight=False)
     for line in window.notices():
         screen.print(f"  [yellow]![/] {escape(line)}", soft_wrap=True, highlight=False)
     if log_file:
@@ -134,7 +134,7 @@ def _run_alone(
         session = Session(
             resolved,
             source=source,
-            places=places,
+            paths=paths,
             window=window,
             from_node=from_node,
             use_cache=use_cache,
@@ -157,9 +157,9 @@ def _run_alone(
             return Ended(Outcome(failed.exit_status), session.run_id, failed)
         if run_id is None:
             return Ended(Outcome.PUSHED, run_id)
-        record = history.read_run(places.database, run_id)
-        is_new = bool(history.new_pushes(places.database, [record]))
-        _show_outcome(console, places, record, is_new=is_new)
+        record = history.read_run(paths.database, run_id)
+        is_new = bool(history.new_pushes(paths.database, [record]))
+        _show_outcome(console, paths, record, is_new=is_new)
         outcome = Outcome.PUSHED if record.pushed_version else Outcome.NOT_BLESSED
         served_already = record.pushed_version and not is_new
         say("run ended", NOTHING_TO_DO if served_already else in_words(outcome), log=log_file)
@@ -170,10 +170,10 @@ def _say_nothing(event: str, message: str, level: str = "info", **more: object) 
     """In place of `JsonLog.say` where the terminal's lines are for people."""
 
 
-def _clean_up(resolved: Resolved, places: Places) -> None:
+def _clean_up(resolved: Resolved, paths: OutputPaths) -> None:
     """Removes what retention does not keep; what goes wrong with that fails no run."""
     try:
-        done = collect_after_run(resolved.settings, places)
+        done = collect_after_run(resolved.settings, paths)
     except (UserError, OSError, StatusError) as error:
         done = f"retention removed nothing or not all: {error}"
     if done and resolved.settings.log.format == "text":
@@ -230,7 +230,7 @@ def in_words(outcome: Outcome) -> str:
 
 
 def _show_outcome(
-    console: Console, places: Places, record: history.RunRecord, *, is_new: bool
+    console: Console, paths: OutputPaths, record: history.RunRecord, *, is_new: bool
 ) -> None:
     """Shows what came of a run that went through; `is_new`: it made the version that it names."""
     console.print()
@@ -254,7 +254,7 @@ def _show_outcome(
     for line in metric_lines(record.metrics):
         console.print(f"  {line}", soft_wrap=True, highlight=False)
     try:
-        page = keep_report(places, record)
+        page = keep_report(paths, record)
     except OSError as error:
         console.print(f"  [yellow]![/] no report is kept: {escape(str(error))}", soft_wrap=True)
         page = None

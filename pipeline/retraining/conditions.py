@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from mnist.windows import Window
 from pipeline.local import history
-from pipeline.local.paths import Places, UsageError
+from pipeline.local.errors import UsageError
+from pipeline.local.paths import OutputPaths
 from pipeline.retraining.drift import find_drift
 from pipeline.settings.sections import Settings
 from registry.layout import newest_version, version_dir
@@ -22,7 +23,7 @@ class Facts:
     """What a reason is found in: the settings, the output folder and the spans of the data."""
 
     settings: Settings
-    places: Places
+    paths: OutputPaths
     window: Window
 
 
@@ -73,7 +74,7 @@ def _read(name: str) -> Check:
 
 def _has_new_data(facts: Facts) -> tuple[bool, str]:
     """Whether the data differ from those of the last run that came to a verdict."""
-    judged, span = history.last_judged(facts.places.database), facts.window.newest
+    judged, span = history.last_judged(facts.paths.database), facts.window.newest
     if judged is None:
         return True, "no run has come to a verdict yet"
     if judged.data_content == facts.window.content:
@@ -84,10 +85,10 @@ def _has_new_data(facts: Facts) -> tuple[bool, str]:
 
 def _is_older(facts: Facts, age: datetime.timedelta) -> tuple[bool, str]:
     """Whether the version that is served was pushed longer ago than that."""
-    version = newest_version(facts.places.versions)
+    version = newest_version(facts.paths.versions)
     if version is None:
         return True, "nothing is served yet"
-    record = read_record(version_dir(facts.places.versions, version))
+    record = read_record(version_dir(facts.paths.versions, version))
     if record is None:
         return True, f"version {version} does not say when it was pushed"
     found = datetime.datetime.now(datetime.timezone.utc) - record.pushed_at
@@ -97,7 +98,7 @@ def _is_older(facts: Facts, age: datetime.timedelta) -> tuple[bool, str]:
 def _has_drifted(facts: Facts) -> tuple[bool, str]:
     """Whether a new span is further from the data behind what is served than the gate likes."""
     limits = facts.settings.gate.drift.warn.model_dump()
-    return find_drift(facts.places.versions, facts.window.spans, limits)
+    return find_drift(facts.paths.versions, facts.window.spans, limits)
 
 
 _NAMED: dict[str, Check] = {

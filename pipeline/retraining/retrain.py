@@ -16,7 +16,7 @@ from errors import FileError, UserError, masked_traceback
 from mnist.quarantine import QuarantineError, read_quarantine
 from pipeline.local import history
 from pipeline.local.errors import RunFailedError
-from pipeline.local.paths import Places
+from pipeline.local.paths import OutputPaths
 from pipeline.local.recovery import find_damage
 from pipeline.local.run import Outcome, in_words, run
 from pipeline.local.window import find_run_data, quarantine_file
@@ -54,12 +54,12 @@ def retrain(
     """
     check = read_conditions(condition)
     started, at = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
-    places = Places.of(resolved.settings)
-    held = _quarantined(places)
+    paths = OutputPaths.of(resolved.settings)
+    held = _quarantined(paths)
     error: UserError | None = None
     try:
         with _heeding_signals():
-            outcome, report, error = _make_pass(resolved, places, check, verbose=verbose)
+            outcome, report, error = _make_pass(resolved, paths, check, verbose=verbose)
     except (UserError, OSError) as refused:
         error = FileError.of(refused) if isinstance(refused, OSError) else refused
         outcome, report = Outcome.BAD_USAGE, RunReport(NOT_STARTED, _located(error))
@@ -71,9 +71,9 @@ def retrain(
         outcome, report = Outcome.STOPPED, RunReport(STOPPED, str(stopped))
     report = dataclasses.replace(
         report,
-        version=newest_version(places.versions),
+        version=newest_version(paths.versions),
         seconds=round(time.monotonic() - started, 1),
-        quarantined=sorted(_quarantined(places) - held),
+        quarantined=sorted(_quarantined(paths) - held),
     )
     _write_down(resolved, Pass(at, report))
     export_metrics(resolved.settings)
@@ -88,17 +88,17 @@ def _located(error: UserError) -> str:
 
 
 def _make_pass(
-    resolved: Resolved, places: Places, check: Check, *, verbose: bool
+    resolved: Resolved, paths: OutputPaths, check: Check, *, verbose: bool
 ) -> tuple[Outcome, RunReport, RunFailedError | None]:
-    data = find_run_data(resolved, places)
+    data = find_run_data(resolved, paths)
     span = data.window.newest
-    damage = find_damage(places)
-    facts = Facts(resolved.settings, places, data.window)
+    damage = find_damage(paths)
+    facts = Facts(resolved.settings, paths, data.window)
     found, reason = (True, damage) if damage else check(facts)
     if not found:
         return Outcome.PUSHED, RunReport(NOTHING_TO_DO, reason, span=span), None
     ended = run(resolved, from_node=None, use_cache=True, verbose=verbose, data=data)
-    record = _read_run(places, ended.run_id) if ended.run_id else None
+    record = _read_run(paths, ended.run_id) if ended.run_id else None
     named = in_words(ended.outcome)
     if ended.outcome == Outcome.PUSHED and not (ended.is_new or damage):
         named, reason = NOTHING_TO_DO, f"{reason}, but what came of it is served already"
@@ -114,17 +114,17 @@ def _make_pass(
     return ended.outcome, report, ended.error
 
 
-def _read_run(places: Places, run_id: str) -> history.RunRecord | None:
+def _read_run(paths: OutputPaths, run_id: str) -> history.RunRecord | None:
     """What is recorded of a run; None of one that failed too soon, or whose database is lost."""
     try:
-        return history.read_run(places.database, run_id)
+        return history.read_run(paths.database, run_id)
     except (KeyError, UserError):
         return None
 
 
-def _quarantined(places: Places) -> set[int]:
+def _quarantined(paths: OutputPaths) -> set[int]:
     try:
-        entries = read_quarantine(quarantine_file(places))
+        entries = read_quarantine(quarantine_file(paths))
     except QuarantineError:  # the pass says so
         return set()
     return {span for span, entry in entries.items() if not entry.released}

@@ -9,7 +9,7 @@ from pathlib import Path
 from mnist.quarantine import QuarantineError, read_quarantine
 from mnist.spans import SpanError, list_spans
 from pipeline.local import history
-from pipeline.local.paths import Places
+from pipeline.local.paths import OutputPaths
 from pipeline.local.window import quarantine_file
 from pipeline.retraining.records import NOT_STARTED, NOTHING_TO_DO, STOPPED, read_passes
 from pipeline.settings.sections import Settings
@@ -41,7 +41,7 @@ def export_metrics(settings: Settings) -> None:
         ["outcome"],
         registry=registry,
     )
-    passes = read_passes(_places(settings).root)
+    passes = read_passes(_output_paths(settings).root)
     for outcome in OUTCOMES if passes else ():
         outcomes.labels(outcome).set(passes[-1].report.outcome == outcome)
     path = Path(settings.metrics.textfile).absolute()
@@ -53,8 +53,8 @@ def export_metrics(settings: Settings) -> None:
 
 
 def _gauges(settings: Settings) -> Iterator[tuple[str, str, float]]:
-    yield from _pass_gauges(_places(settings).root)
-    yield from _served_gauges(_places(settings).versions)
+    yield from _pass_gauges(_output_paths(settings).root)
+    yield from _served_gauges(_output_paths(settings).versions)
     yield from _span_gauges(settings)
 
 
@@ -103,17 +103,17 @@ def _served_gauges(base: Path) -> Iterator[tuple[str, str, float]]:
 
 
 def _span_gauges(settings: Settings) -> Iterator[tuple[str, str, float]]:
-    places = _places(settings)
+    paths = _output_paths(settings)
     with contextlib.suppress(QuarantineError, SpanError):
-        entries = read_quarantine(quarantine_file(places)).items()
+        entries = read_quarantine(quarantine_file(paths)).items()
         held = [span for span, entry in entries if not entry.released]
         yield "spans_quarantined", "Spans that stopped a run and are not released", len(held)
-        judged = history.last_judged(places.database)
+        judged = history.last_judged(paths.database)
         newest = -1 if judged is None or judged.span is None else judged.span
         spans = list_spans(settings.data.dir) if settings.data.dir else {}
         waiting = [span for span in spans if span > newest and span not in held]
         yield "spans_waiting", "Spans newer than the last that a run judged", len(waiting)
 
 
-def _places(settings: Settings) -> Places:
-    return Places.of(settings)
+def _output_paths(settings: Settings) -> OutputPaths:
+    return OutputPaths.of(settings)

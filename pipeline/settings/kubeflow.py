@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from pipeline.kubeflow.compiler.vertex import VertexSettings, machine_type
 
-# Places are joined to names with a slash, and to an object store two are another key.
+# Addresses are joined to names with a slash, and to an object store two are another key.
 _Place = Annotated[str, AfterValidator(lambda place: place.rstrip("/"))]
 _PLACE = r"^(/|gs://|s3://)[^/]"
 _NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"  # Kubernetes' own
@@ -75,7 +75,7 @@ def _default_resources() -> dict[str, NodeResources]:
 
 
 class KubeflowSettings(BaseModel):
-    """Image, places and resources of a run on Kubeflow Pipelines."""
+    """Image, addresses and resources of a run on Kubeflow Pipelines."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

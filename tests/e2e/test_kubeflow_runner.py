@@ -218,9 +218,9 @@ def test_help_says_what_is_taken_where_nothing_is_given(command, defaults, monke
     [
         ("compile --preset tiny", "'tiny'"),
         ("compile --set kubeflow.imag=x", "the nearest is kubeflow.image"),
-        ("compile --image Image", "kubeflow.image = 'Image' (from --image)"),
-        ("compile --image image@sha256:0", "(from --image)"),
-        ("compile --pipeline-root ftp://x", "(from --pipeline-root)"),
+        ("compile --image Image", "where: --image"),
+        ("compile --image image@sha256:0", "where: --image"),
+        ("compile --pipeline-root ftp://x", "where: --pipeline-root"),
         ("compile --set kubeflow.serving_root=/tmp/x", "kubeflow.serving_root"),
         ("compile --set kubeflow.serving_root=minio://b/x", "kubeflow.serving_root"),
         ("compile -o pipeline.json", "pipeline.json"),

@@ -18,7 +18,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from pipeline.local import history
 from pipeline.local.metadata import Database, DatabaseError
-from pipeline.local.paths import Places
+from pipeline.local.paths import OutputPaths
 from pipeline.settings.resolution import resolve
 
 REPOSITORY = Path(__file__).parents[2]
@@ -209,15 +209,15 @@ def test_a_run_a_kill_a_restarted_server_and_one_that_stays_away(server, tmp_pat
     assert start_run(server, output, span_dir, *anew).wait(900) in (0, 3), shown.read_text()
 
     options = {"output_dir": (str(output), "t"), "metadata.url": (server.url, "t")}
-    places = Places.of(resolve(options=options, environ={}).settings)
-    last, lost, second, first = history.read_runs(places.database, 10)
+    paths = OutputPaths.of(resolve(options=options, environ={}).settings)
+    last, lost, second, first = history.read_runs(paths.database, 10)
     assert first.nodes["Trainer"] == "running"
     assert second.nodes["DigitClassifier"] == "cached"
     assert second.nodes["Trainer"] == "complete"
     assert second.pushed_version
     assert lost.pushed_version is None
     assert last.nodes["Trainer"] == "complete"
-    assert not places.database.file.exists()
-    logs = "".join(path.read_text() for path in places.logs.glob("*.log"))
+    assert not paths.database.file.exists()
+    logs = "".join(path.read_text() for path in paths.logs.glob("*.log"))
     assert PASSWORD not in logs + shown.read_text()
     assert "_metadata_source.cc" not in shown.read_text()

@@ -4,6 +4,7 @@ TensorFlow's file system in memory, which `registry/test_object_store.py` has, i
 names twice and appends to what is opened to be written.
 """
 
+import errno
 import os
 import subprocess
 import sys
@@ -117,6 +118,15 @@ def test_a_store_that_does_not_answer_is_no_empty_store(monkeypatch):
     for call in calls:
         with pytest.raises(OSError, match=r"s3://bucket/folder.*127\.0\.0\.1:9"):
             call("s3://bucket/folder")
+
+
+def test_an_address_of_another_scheme_is_refused():
+    with pytest.raises(OSError, match="gs://") as caught:
+        storage.names_in("http://host/folder")
+    assert (caught.value.errno, caught.value.filename) == (
+        errno.EPROTONOSUPPORT,
+        "http://host/folder",
+    )
 
 
 def test_a_bucket_that_is_not_there_is_no_empty_one(s3_bucket):

@@ -145,8 +145,9 @@ def _check_resources(pipeline: tfx.dsl.Pipeline, kubeflow: KubeflowSettings) -> 
     rows = set(kubeflow.resources) - set(KubeflowSettings().resources) - set(nodes)
     if rows:
         raise SpecError(
-            f"kubeflow.resources names {', '.join(sorted(rows))}; the pipeline's nodes are "
-            f"{', '.join(nodes)}"
+            f"the pipeline has no node {', '.join(sorted(rows))}",
+            "kubeflow.resources",
+            f"name one of {', '.join(nodes)}",
         )
 
 
@@ -198,7 +199,8 @@ def _leave_uris_to_beam(
         raise SpecError(
             "the workers of beam.pipeline_args do not see a container's disk, and TensorFlow reads "
             "no store but gs://",
-            fix="set kubeflow.pipeline_root to gs://..., or beam.pipeline_args=[]",
+            "kubeflow.pipeline_root",
+            "set kubeflow.pipeline_root to gs://..., or beam.pipeline_args=[]",
         )
     for node in pipeline.components:
         if isinstance(node.executor_spec, executor_spec.BeamExecutorSpec):

@@ -213,7 +213,7 @@ def _volumes(platform_spec: Mapping[str, Any]) -> dict[str, str]:
     for name, executor in _executors(platform_spec).items():
         for mount in executor.get("pvcMount", []):
             if "constant" not in mount:
-                raise SpecError(f"{name}: only a volume claim named in the spec is rehearsed")
+                raise SpecError("only a volume claim that the spec names is rehearsed", name)
             volumes[mount["mountPath"]] = mount["constant"]
     return volumes
 

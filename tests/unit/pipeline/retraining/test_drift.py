@@ -13,7 +13,7 @@ from tensorflow_data_validation import load_schema_text
 from components.data_gate.statistics import DataStatistics, Digits, class_means, describe
 from mnist.completeness import examine
 from mnist.features import derive_scalars
-from pipeline.local.paths import UsageError
+from pipeline.local.errors import UsageError
 from pipeline.pipeline import SCHEMA_FILE
 from pipeline.retraining.drift import find_drift
 from registry.layout import DATA_STATISTICS, newest_version, version_dir

@@ -13,7 +13,7 @@ from recorder import COMPLETE, Recorder
 from errors import UserError
 from pipeline.local.errors import RunFailedError, UsageError
 from pipeline.local.metadata import Database
-from pipeline.local.paths import Places
+from pipeline.local.paths import OutputPaths
 from pipeline.local.run import Ended, Outcome
 from pipeline.local.window import find_window
 from pipeline.retraining.conditions import Facts, read_conditions
@@ -60,9 +60,9 @@ def test_an_unknown_condition_is_refused(settings, condition):
     [("age:0d,drift", True), ("age:7d,always", True), ("age:7d,age:1h", False)],
 )
 def test_of_several_conditions_any_will_do(settings, served, condition, found):
-    places = Places(Path(settings.settings.output_dir))
-    window = find_window(settings, places, settings.settings.data.dir)
-    assert read_conditions(condition)(Facts(settings.settings, places, window))[0] == found
+    paths = OutputPaths(Path(settings.settings.output_dir))
+    window = find_window(settings, paths, settings.settings.data.dir)
+    assert read_conditions(condition)(Facts(settings.settings, paths, window))[0] == found
 
 
 @pytest.mark.parametrize(("is_new", "outcome"), [(False, "nothing to do"), (True, "pushed")])

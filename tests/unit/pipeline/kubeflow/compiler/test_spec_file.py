@@ -105,8 +105,8 @@ def test_parameters_get_the_types_that_the_spec_declares(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("assignments", "named"),
     [
-        (["data=x", "spam=7"], "'spam', did you mean span?"),
-        (["data=x", "zzz=7"], "'zzz'. digits takes span, rate"),
+        (["data=x", "spam=7"], "nearest is span; digits takes span, rate"),
+        (["data=x", "zzz=7"], "'zzz'; digits takes span, rate"),
         ([], "data"),
         (["data"], "'data'"),
         (["data=x", "data=y"], "data"),
@@ -125,7 +125,8 @@ def test_parameters_that_do_not_fit_are_refused(
     pipeline = read_pipeline(_write(tmp_path, _document(**_PARAMETERS)))
     with pytest.raises(SpecError) as caught:
         run_parameters(pipeline, assignments)
-    assert named in caught.value.what
+    assert named in str(caught.value)
+    assert caught.value.where == "--param"
 
 
 def test_a_pipeline_without_parameters_takes_none(tmp_path: Path) -> None:
