@@ -344,8 +344,8 @@ def _gfile(address: str) -> Iterator["_TensorFlowFiles"]:
     try:
         yield _TensorFlowFiles(tf.io.gfile)
     except tf.errors.UnimplementedError as error:
-        reason = "this is neither a local path nor gs:// or s3://"
-        raise OSError(errno.EPROTONOSUPPORT, reason, address) from error
+        what = "this is neither a local path nor gs:// or s3://"
+        raise OSError(errno.EPROTONOSUPPORT, what, address) from error
     except (tf.errors.OpError, UnicodeError) as error:
         reason = getattr(error, "message", error)
         raise kinds.get(type(error), OSError)(f"{address}: {reason}") from error
