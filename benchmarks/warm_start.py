@@ -136,6 +136,11 @@ def with_fresh_optimizers(start, training):
     return dataclasses.replace(start, values=start.values | fresh)
 
 
+def rates_of(settings, factor: float) -> dict[str, float]:
+    names = ("generator_learning_rate", "discriminator_learning_rate")
+    return {name: factor * getattr(settings, name) for name in names}
+
+
 def compare(arguments) -> dict:
     from models.gan.training import prepare_training
 
@@ -153,12 +158,12 @@ def compare(arguments) -> dict:
         start = state_of(served, folder)
     runs = {"cold": (budget, None, {})}
     for rate in arguments.rates:
-        share = {"warm_start_learning_rate_factor": rate}
+        share = rates_of(settings.train, rate)
         runs[f"warm, rate {rate:g}"] = (budget, start, share)
         runs[f"warm, rate {rate:g}, a third"] = (budget / 3, start, share)
     if arguments.fresh_optimizers:
         other = with_fresh_optimizers(start, fresh)
-        share = {"warm_start_learning_rate_factor": arguments.rates[0]}
+        share = rates_of(settings.train, arguments.rates[0])
         runs[f"warm, rate {arguments.rates[0]:g}, a third, fresh optimizers"] = (
             budget / 3,
             other,

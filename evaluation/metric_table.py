@@ -38,10 +38,10 @@ class Metric:
         int [m] of the set; None for a metric that `measurement.py` derives from another metric, or
         for which `deep.py` trains a network.
       threshold: default of `evaluation.thresholds`; None for no bound.
-      tolerance: default of `evaluation.tolerances`; None for no bound.
+      tolerance: how much worse than the served model's it may be; None for no bound.
       in_feature_units: whether the value depends on the scale of the classifier's features. Such a
         metric has no threshold, which would mean something else for each classifier, and its
-        tolerance is a share of the served model's value.
+        tolerance, a share of the served model's value, is a setting of `evaluation.tolerances`.
       limits: lowest and highest value that is possible.
       requires: what the metric needs besides images: `labels` (a conditional generator), a
         `test split`, or `deep` (the setting `evaluation.deep`).

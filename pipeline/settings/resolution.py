@@ -292,11 +292,15 @@ def _require_known(key: str, origin: str) -> None:
 
 
 def _explain(error: ValidationError, origins: Mapping[str, str]) -> ConfigError:
-    errors = []
+    errors: list[ConfigError] = []
+    named: set[str] = set()
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
         while key and not find_field(key) and "." in key and not _is_section(key):
             key = key.rpartition(".")[0]
+        if key in named:  # a list has an error for each member, and for what is left of it
+            continue
+        named.add(key)
         reason = problem["msg"].removeprefix("Value error, ")
         if field := find_field(key):
             origin = origins.get(key, "default")

@@ -5,6 +5,7 @@ Trainings are replaced by a function from settings to FID, but for none of what 
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -221,7 +222,7 @@ def test_only_what_is_named_is_searched(searches: Searches) -> None:
 def test_the_seed_chooses_the_trials(searches: Searches) -> None:
     chosen = []
     for seed in (0, 0, 1):
-        searches.run({"resume": False}, seed=seed)
+        searches.run({"resume": False, "seed": seed})
         chosen.append(searches.trained)
     assert chosen[0] == chosen[1] != chosen[2]
 
@@ -336,7 +337,7 @@ def test_another_search_starts_at_its_beginning(searches: Searches, change: str)
     if change == "classifier":
         searches.write_classifier("other weights")
     train = {"dropout": 0.1} if change == "train" else {}
-    searches.run(train, **({"seed": 1} if change == "tune" else {}))
+    searches.run(train, **({"algorithm": "bayesian"} if change == "tune" else {}))
     assert len(searches.trained) == 5
     assert len(searches.files()) == 2
 
@@ -375,7 +376,13 @@ def test_an_error_of_ours_ends_the_search_and_counts_for_no_trial(searches: Sear
 
 
 def test_a_search_that_cannot_be_kept_says_so(searches: Searches) -> None:
-    (searches.folder / "checkpoints").write_text("a file in the way")
-    with pytest.raises(tuning.SearchError):
+    def fid(settings: TrainSettings) -> float:
+        shutil.rmtree(searches.folder / "checkpoints", ignore_errors=True)
+        (searches.folder / "checkpoints").write_text("a file in the way")
+        return 1.0
+
+    searches.fid = fid
+    with pytest.raises(tuning.SearchError) as caught:
         searches.run()
+    assert caught.value.where.startswith(str(searches.folder / "checkpoints" / "tune"))
     assert len(searches.trained) == 1

@@ -151,24 +151,6 @@ def test_the_ema_continues_without_its_warm_up(make, served) -> None:
     assert int(training.gan.total_steps) == TINY["max_steps"] + 1
 
 
-def test_a_warm_training_begins_at_its_share_of_both_rates(make, served) -> None:
-    rates = []
-    for is_warm in (False, True):
-        training = make(
-            warm_start="served",
-            warm_start_learning_rate_factor=0.25,
-            generator_learning_rate=1e-2,
-            final_learning_rate_factor=0.1,
-            evaluations=0,
-        )
-        if is_warm:
-            training.warm_start.begin_from(state_of(served))
-        rate = training.gan.generator_optimizer.learning_rate
-        found = [float(rate) for _ in train(training)]
-        rates.append((found[0], found[-1]))
-    np.testing.assert_allclose(rates, [[1e-2, 5.5e-3], [2.5e-3, 1.375e-3]], rtol=1e-5)
-
-
 # ------------------------------------------------------------------------------ what cannot be
 
 

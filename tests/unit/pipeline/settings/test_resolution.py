@@ -77,8 +77,8 @@ REFUSALS: dict[str, tuple[str, list[str]]] = {
         "train.generator_channels=[1, 2, wide]",
         ["train.generator_channels = 'wide'", "it takes a list"],
     ),
-    "too low": ("data.shards=0", ["data.shards = 0", "an integer, >= 1, <= 10000"]),
-    "too high": ("data.shards=10001", ["data.shards = 10001", "an integer, >= 1, <= 10000"]),
+    "too low": ("tune.trials=0", ["tune.trials = 0", "an integer, >= 1, <= 10000"]),
+    "too high": ("tune.trials=10001", ["tune.trials = 10001", "an integer, >= 1, <= 10000"]),
     "bound not included": ("data.eval_share=1", ["data.eval_share = 1", "> 0, < 1"]),
     "not a number": ("train.dropout=.nan", ["train.dropout = nan", ">= 0, < 1"]),
     "null": ("train.seed=null", ["train.seed = None", "an integer, >= 0"]),
@@ -226,7 +226,7 @@ def test_a_preset_names_every_value_of_its_recipe(preset: str) -> None:
     content = yaml.safe_load(text)
     left_out = {
         *("seed", "deterministic", "precision", "xla", "resume", "report_seconds"),
-        *("checkpoint_seconds", "warm_start", "warm_start_learning_rate_factor"),
+        *("checkpoint_seconds", "warm_start"),
     }
     assert set(TrainSettings.model_fields) - left_out <= content["train"].keys()
     assert content["classifier"].keys() == ClassifierSettings.model_fields.keys()
@@ -315,12 +315,12 @@ def test_a_home_folder_is_meant_by_a_tilde(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_all_refusals_at_once() -> None:
-    assignments = ["train.seed=-1", "data.shards=0", "classifier.min_accuracy=2"]
+    assignments = ["train.seed=-1", "tune.trials=0", "classifier.min_accuracy=2"]
     with pytest.raises(ConfigError) as caught:
         resolve(environ={}, assignments=assignments)
     assert [finding.split(" = ")[0] for finding in caught.value.findings] == [
-        "--set: data.shards",
         "--set: classifier.min_accuracy",
+        "--set: tune.trials",
         "--set: train.seed",
     ]
 
@@ -463,7 +463,7 @@ def test_the_password_of_the_metadata_store_is_no_setting():
         "kubeflow.s3_endpoint=https://u:HUSH@h",
         "kubeflow.pipeline_root=https://u:HUSH HUSH@h?k=HUSH&HUSH",
         "data.mirrors={a: 'https://u:HUSH@h'}",
-        "data.shards=https://u:HUSH@h",
+        "tune.trials=https://u:HUSH@h",
         "train.unknown=HUSH",
         "train.unknown={HUSH: [",
     ],
