@@ -34,7 +34,7 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # The judge and a side share the GPU.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # Evaluation and training share it.
 
 import numpy as np
 
@@ -59,7 +59,7 @@ def load_digits(data_dir: str):
 
 
 def read_settings(arguments, **train):
-    """The preset's settings, `train` replaced where told; no evaluations while training."""
+    """The preset's settings, `train` replaced where given; no evaluations while training."""
     from pipeline.settings.resolution import resolve
 
     train = {"max_steps": None, "evaluations": 0, "patience": None, "report_seconds": 0.5} | train
@@ -272,8 +272,8 @@ def compare_trainings(measures: Measures, side: str, seed: int, arguments) -> di
         for key, after in (("trained on", 0), ("left out", count)):
             digits = draw_digits(measures.train, count, seed, after=after)
             run[f"distance, {key}"] = measures.distance_to(digits, images)
-            told = f"{run[f'distance, {key}']:.3f}"
-            print(f"  distance to the digits {key}, over the test split's: {told}")
+            ratio = f"{run[f'distance, {key}']:.3f}"
+            print(f"  distance to the digits {key}, over the test split's: {ratio}")
     return {**run, **measures.at_the_end(images, asked)}
 
 

@@ -180,9 +180,9 @@ def compare(arguments) -> dict:
 
 def report(name: str, points, goal: float, seconds: float, arguments) -> None:
     reached = time_to(goal, points)
-    told = "not reached" if reached is None else f"{reached:.0f} {unit(arguments)}"
+    message = "not reached" if reached is None else f"{reached:.0f} {unit(arguments)}"
     curve = "  ".join(f"{position:.0f}: {fid:.3f}" for position, fid in points)
-    say(f"{name} ({seconds:.0f} s with measuring): goal {told}; at the end {points[-1][1]:.4f}")
+    say(f"{name} ({seconds:.0f} s with measuring): goal {message}; at the end {points[-1][1]:.4f}")
     say(f"    {curve}")
 
 
@@ -201,10 +201,10 @@ def summarise(results: dict, arguments) -> None:
         needed = time_to(goal, cold)
         for name, points in results["runs"].items():
             position = time_to(goal, points)
-            told = "not reached" if position is None else f"{position:.0f} {unit(arguments)}"
+            message = "not reached" if position is None else f"{position:.0f} {unit(arguments)}"
             if position is not None and needed:
-                told += f", {position / needed:.2f} of the cold one's {needed:.0f}"
-            say(f"to the {goal_name} FID {goal:.3f}, {name}: {told}")
+                message += f", {position / needed:.2f} of the cold one's {needed:.0f}"
+            say(f"to the {goal_name} FID {goal:.3f}, {name}: {message}")
 
 
 def main() -> None:

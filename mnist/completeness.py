@@ -114,7 +114,7 @@ def _still_settling(span_files: SpanFiles, settle_seconds: float) -> float:
 
     What a writer says of a file's age does not suffice: `cp -a`, `rsync -a` and `unzip` give a copy
     the time of the original. So the time at which the file system saw a change counts as well, and
-    that of the folder, in which files may still appear. A time that lies further ahead than
+    the time of the folder, in which files may still appear. A time that lies further ahead than
     `settle_seconds` says that a clock was set back, and not that somebody is writing.
     """
     now = time.time()

@@ -4,7 +4,7 @@ A span is one portion of data, in TFX's sense: the day's, the week's. Three layo
 
 * A folder that holds the IDX files themselves is span 1.
 * A folder in which torchvision keeps MNIST (`raw/` or `MNIST/raw/` holds the IDX files) is span 1.
-* In a folder with `span-<N>` folders, N from 0 to 2^63 - 1, each of them is span N and holds its
+* In a folder with `span-<N>` folders, N from 0 to 2^63 - 1, each is span N and holds its
   IDX files.
 
 A pair of `t10k-` files beside span folders is the fixed test split, the same for every span.
@@ -289,7 +289,7 @@ def _by_number(data_dir: str, folders: Sequence[str]) -> dict[int, str]:
                 f"the folder has two folders for span {number}: "
                 f"{os.path.basename(spans[number])} and {name}",
                 data_dir,
-                "rename one of them",
+                "rename one",
             )
         spans[number] = os.path.join(data_dir, name)
     return spans

@@ -165,7 +165,7 @@ def create_pipeline(
             "settings": settings.train.model_dump(mode="json"),
             "checkpoints": checkpoint_root,
             **({"keep_checkpoints": True} if keep_checkpoints else {}),
-            # What a warm start goes on from; see `nodes_reading_outside`.
+            # The state that a warm start takes; see `nodes_reading_outside`.
             **({"served": serving_dir} if is_warm else {}),
         },
     )

@@ -9,12 +9,12 @@ _FOLDS = 5
 
 
 def agrees(digits: Digits, means: np.ndarray | None) -> np.ndarray:
-    """Whether each digit's label is that of the nearest class mean, bool [n].
+    """Whether each digit's label is the label of the nearest class mean, bool [n].
 
     Args:
       digits: any number.
       means: of other data, float32 [10, 784]. None: of the digits themselves, of which each fifth
-        is judged by the means of the others.
+        is compared with the means of the others.
     """
     if means is not None:
         return nearest(digits.images, means) == digits.labels

@@ -30,7 +30,7 @@ class OutputPaths:
             raise UsageError(
                 r"Beam and TensorFlow would read *, ?, [, ] or \ in a path as a pattern",
                 f"output_dir {root}",
-                "name a folder whose path has none of them",
+                "name another folder",
             )
         existing = next(path for path in (root, *root.parents) if path.exists())
         if not existing.is_dir():

@@ -43,7 +43,7 @@ def repair_damage(paths: OutputPaths) -> list[str]:
     done, why = [], _why_lost(paths)
     if why:
         aside = _set_aside(paths)
-        done.append(f"{why}. It is in {aside} with the artifacts; the history begins anew.")
+        done.append(f"{why}. It is in {aside} with the artifacts; a new history begins.")
     done += map(_describe, repair(paths.versions, lost_push(paths)))
     remaining = find_damaged(paths.versions)
     if remaining:

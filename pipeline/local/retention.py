@@ -252,9 +252,9 @@ def collect_after_run(settings: Settings, paths: OutputPaths) -> str:
     """Removes what the settings do not keep; by whoever holds the lock. Returns one line or ""."""
     removals = plan(settings, paths)
     # TFX leaves temporary files after each run: not worth a line.
-    told = [each for each in removals if each.kind != "temporary"]
+    shown = [each for each in removals if each.kind != "temporary"]
     remove(paths, removals)
-    return f"retention removed {describe(told)}" if told else ""
+    return f"retention removed {describe(shown)}" if shown else ""
 
 
 def describe(removals: list[Removal]) -> str:

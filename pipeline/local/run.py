@@ -43,7 +43,7 @@ class Outcome(enum.IntEnum):
     FAILED = 1
     BAD_USAGE = 2
     NOT_BLESSED = 3
-    # As a shell says of SIGTERM. The next run goes on from the training's checkpoint.
+    # As a shell says of SIGTERM. The next run resumes the training.
     STOPPED = 143
 
 

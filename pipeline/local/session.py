@@ -56,7 +56,7 @@ class Session:
           window: the spans of the data; the run uses just these, whatever arrives meanwhile.
           from_node: run this node and all that depend on it whatever the cache has.
           use_cache: whether the cache is used at all.
-          listener: told of each node.
+          listener: called at the start and the end of each node.
 
         Raises:
           BeamError: when Beam could not run with the flags of `beam.pipeline_args`.
@@ -137,7 +137,7 @@ def _data_baseline(paths: OutputPaths, window: Window) -> str:
 
 
 def _start(resolved: Resolved, paths: OutputPaths) -> dict[str, Callable[[str], str]]:
-    """What a warm start goes on from, where one is wanted."""
+    """The state that a warm start takes, if the settings want one."""
     settings = resolved.settings
     if settings.train.warm_start == "none":
         return {}

@@ -41,7 +41,7 @@ def read_conditions(text: str) -> Check:
       A check that holds where any of them does, and says why; else why none does.
 
     Raises:
-      UsageError: when one is none of them.
+      UsageError: when a condition is unknown.
     """
     checks = [_read(name) for name in text.split(",")]
 
@@ -74,11 +74,11 @@ def _read(name: str) -> Check:
 
 def _has_new_data(facts: Facts) -> tuple[bool, str]:
     """Whether the data differ from those of the last run that came to a verdict."""
-    judged, span = history.last_judged(facts.paths.database), facts.window.newest
-    if judged is None:
+    last, span = history.last_verdict(facts.paths.database), facts.window.newest
+    if last is None:
         return True, "no run has come to a verdict yet"
-    if judged.data_content == facts.window.content:
-        run = f"{judged.started:%Y-%m-%d %H:%M}"
+    if last.data_content == facts.window.content:
+        run = f"{last.started:%Y-%m-%d %H:%M}"
         return False, f"the run of {run} gave a verdict on the data of span {span}"
     return True, f"the data of span {span} are new"
 

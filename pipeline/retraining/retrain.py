@@ -44,13 +44,13 @@ def retrain(
       verbose: leave TFX's own log on the terminal.
 
     Returns:
-      The exit status, which is that of a run, PUSHED where there was nothing to do, and BAD_USAGE
+      The exit status: a run's, PUSHED where there was nothing to do, and BAD_USAGE
       where the run could not start; what came of it, which is also posted to the address in
       `RETRAIN_WEBHOOK_URL`, if there is one and there was something to do, or to quarantine; and
       the error, if there was one.
 
     Raises:
-      UsageError: when the condition is none.
+      UsageError: when the condition is unknown, or the output folder is a file.
     """
     check = read_conditions(condition)
     started, at = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)

@@ -25,7 +25,8 @@ def export_metrics(settings: Settings) -> None:
     """Writes what is known of passes, of the served version and of the data to `metrics.textfile`.
 
     Does nothing where that is not set. The file is whole at every moment. What is not known is left
-    out, so that no alert takes a 0 for it. A file that cannot be written is said and fails nothing.
+    out, so that no alert takes a 0 for it. If the file cannot be written, a
+    warning says so, and nothing fails.
     """
     if settings.metrics.textfile is None:
         return
@@ -108,11 +109,11 @@ def _span_gauges(settings: Settings) -> Iterator[tuple[str, str, float]]:
         entries = read_quarantine(quarantine_file(paths)).items()
         held = [span for span, entry in entries if not entry.released]
         yield "spans_quarantined", "Spans that stopped a run and are not released", len(held)
-        judged = history.last_judged(paths.database)
-        newest = -1 if judged is None or judged.span is None else judged.span
+        last = history.last_verdict(paths.database)
+        newest = -1 if last is None or last.span is None else last.span
         spans = list_spans(settings.data.dir) if settings.data.dir else {}
         waiting = [span for span in spans if span > newest and span not in held]
-        yield "spans_waiting", "Spans newer than the last that a run judged", len(waiting)
+        yield "spans_waiting", "Spans newer than the last with a verdict", len(waiting)
 
 
 def _output_paths(settings: Settings) -> OutputPaths:

@@ -75,4 +75,4 @@ def notify(environ: Mapping[str, str], report: RunReport) -> None:
         retrying(lambda: httpx.post(address, json=content, timeout=10).raise_for_status())
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         # The address is a secret.
-        print(f"The webhook in {ADDRESS_VARIABLE} was not told: {type(error).__name__}")
+        print(f"Delivery to the webhook in {ADDRESS_VARIABLE} failed: {type(error).__name__}")

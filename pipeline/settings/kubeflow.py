@@ -1,4 +1,4 @@
-"""What only a cluster needs to be told."""
+"""Settings that only a run on a cluster needs."""
 
 import re
 from typing import Annotated, Any
@@ -123,7 +123,7 @@ class KubeflowSettings(BaseModel):
         None,
         pattern=_NAME,
         description="Kubernetes secret whose key url is the address of a webhook, such as Slack's, "
-        "that is told how a run ended; null: none is",
+        "that gets a message when a run ended; null: no message",
     )
     retries: int = Field(2, ge=0, le=20, description="times that a failed node is tried again")
     resources: dict[str, NodeResources] = Field(

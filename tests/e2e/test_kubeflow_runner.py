@@ -177,9 +177,9 @@ def test_a_run_on_an_s3_store_that_tells_a_webhook(span_dir, tmp_path, s3_bucket
     [version] = list_versions(base)
     card = json.loads(storage.read(f"{base}/{version}/assets.extra/model_card.json"))
     [(request, _)] = httpserver.log
-    told = request.get_json()
-    assert (told["outcome"], told["version"], told["span"]) == ("pushed", version, 1)
-    assert told["fid"] == card["metrics"]["fid"]["value"]
+    message = request.get_json()
+    assert (message["outcome"], message["version"], message["span"]) == ("pushed", version, 1)
+    assert message["fid"] == card["metrics"]["fid"]["value"]
     # Those of a training that is done are removed.
     assert storage.names_in(f"{s3_bucket}/checkpoints") == []
 
@@ -209,8 +209,8 @@ def test_help_imports_neither_tfx_nor_tensorflow():
 )
 def test_help_says_what_is_taken_where_nothing_is_given(command, defaults, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    said = " ".join(CliRunner().invoke(app, [command, "--help"]).output.split())
-    assert [each for each in defaults if each not in said] == []
+    printed = " ".join(CliRunner().invoke(app, [command, "--help"]).output.split())
+    assert [each for each in defaults if each not in printed] == []
 
 
 @pytest.mark.parametrize(

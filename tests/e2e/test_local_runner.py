@@ -222,21 +222,21 @@ def test_retraining_on_the_same_data_has_nothing_to_do(pushed, arguments):
 def test_new_data_is_a_reason_to_retrain(tmp_path, span_dir, digits, write_span):
     data, place = tmp_path / "spans", ["--output-dir", str(tmp_path / "out"), "--preset", "smoke"]
     command = ["retrain", "--data-dir", str(data), *place]
-    said = []
+    printed = []
     for span in (1, 2):
         write_span(data / f"span-{span}", *(part[span * 100 :] for part in digits), train=600)
         (data / f"span-{span}" / "_SUCCESS").touch()
         for _ in range(2):
             result = local_runner(*command)
             assert result.returncode in (0, 3), result.stdout
-            said.append(json.loads(result.stdout.splitlines()[-1]))
-    assert [done["span"] for done in said] == [1, 1, 2, 2]
-    reasons = [done["reason"] for done in said]
+            printed.append(json.loads(result.stdout.splitlines()[-1]))
+    assert [done["span"] for done in printed] == [1, 1, 2, 2]
+    reasons = [done["reason"] for done in printed]
     assert reasons[0] == "no run has come to a verdict yet"
     assert reasons[2] == "the data of span 2 are new"
-    assert [done["outcome"] for done in said[1::2]] == ["nothing to do"] * 2
-    assert said[0]["outcome"] == "pushed"
-    assert said[0]["version"] == said[1]["version"]
+    assert [done["outcome"] for done in printed[1::2]] == ["nothing to do"] * 2
+    assert printed[0]["outcome"] == "pushed"
+    assert printed[0]["version"] == printed[1]["version"]
 
 
 @pytest.mark.slow
@@ -430,8 +430,8 @@ def test_a_node_that_is_none_is_bad_usage_before_tfx_is_imported(tmp_path, span_
 
 def test_make_run_takes_the_options_of_run():
     command = ["make", "--dry-run", "run", "ARGS=--preset smoke"]
-    said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
-    program, *arguments = said.splitlines()[-1].split()
+    printed = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    program, *arguments = printed.splitlines()[-1].split()
     assert program.endswith("python")
     assert arguments == ["local_runner.py", "run", "--preset", "smoke"]
 
@@ -541,7 +541,7 @@ def test_a_killed_search_is_finished_by_the_next_run_and_feeds_the_trainer(tmp_p
 
 
 @pytest.mark.slow
-def test_a_model_is_judged_anew_when_another_is_served(tmp_path, span_dir):
+def test_a_model_is_evaluated_again_when_another_is_served(tmp_path, span_dir):
     """And not when what is served is the model itself, or the run is repeated."""
     arguments = ["run", "--preset", "smoke", "--output-dir", str(tmp_path / "out")]
     arguments += ["--data-dir", str(span_dir), "--set", "classifier.min_accuracy=0"]

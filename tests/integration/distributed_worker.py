@@ -83,14 +83,14 @@ def compare(task: dict[str, Any]) -> None:
         worker = strategy.cluster_resolver.task_id if strategy.cluster_resolver else 0
         for recipe, settings in task["recipes"].items():
             np.savez(f"{out}-{recipe}", **train(TrainSettings(**settings), data, strategy, worker))
-        said = {
+        found = {
             "strategy": type(strategy).__name__,
             "replicas": strategy.num_replicas_in_sync,
             "is_chief": is_chief(strategy),
         }
         for fault, settings in task["refused"].items():
-            said[fault] = refusal(settings, data, strategy)
-        Path(f"{out}.json").write_text(json.dumps(said))
+            found[fault] = refusal(settings, data, strategy)
+        Path(f"{out}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

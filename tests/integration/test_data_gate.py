@@ -69,7 +69,7 @@ class Place:
         )
         return examples
 
-    def judge(self, window: str = "latest", **settings: Any) -> DataBlessing:
+    def check(self, window: str = "latest", **settings: Any) -> DataBlessing:
         examples = self.ingest(window)
         inputs = {"examples": [examples], **self._validated(examples)}
         blessing = self._artifact(DataBlessing())
@@ -132,7 +132,7 @@ def served(pool, write_span, tmp_path_factory) -> Callable[[Place], int]:
     """A function that serves a generator of span 1 at a place."""
     made = Place(tmp_path_factory.mktemp("served"), write_span)
     made.add(1, (pool[0][:2000], pool[1][:2000]))
-    blessing = made.judge()
+    blessing = made.check()
 
     def serve(place: Place) -> int:
         place.add(1, (pool[0][:2000], pool[1][:2000]))
@@ -148,7 +148,7 @@ def other(pool: Pictures, count: int = 1000) -> Pictures:
 
 def test_the_first_data_pass_with_nothing_to_compare_with(place, pool):
     place.add(3, (pool[0][:1000], pool[1][:1000]))
-    content = read_blessing(place.judge())
+    content = read_blessing(place.check())
     assert (content["span"], content["version"]) == (3, None)
     assert content["examples"] == {"train": 800, "eval": 200}
     [verdict] = content["verdicts"]
@@ -162,7 +162,7 @@ def test_the_first_data_pass_with_nothing_to_compare_with(place, pool):
 def test_more_of_the_same_digits_pass_without_a_warning(place, pool, served):
     version = served(place)
     place.add(2, other(pool))
-    content = read_blessing(place.judge())
+    content = read_blessing(place.check())
     assert content["version"] == str(version)
     [verdict] = content["verdicts"]
     assert verdict["span"] == 2
@@ -219,18 +219,18 @@ def test_a_poisoned_span_is_stopped_and_quarantined(place, pool, served, spoil, 
     served(place)
     place.add(2, spoil(*other(pool)))
     with pytest.raises(DataRejectedError) as failure:
-        place.judge()
+        place.check()
     assert any(named in finding for finding in failure.value.findings)
     assert list(place.held()) == [2]
     assert named in place.held()[2].reason
     # The others go on.
-    assert read_blessing(place.judge())["span"] == 1
+    assert read_blessing(place.check())["span"] == 1
 
 
 def test_permuted_labels_are_seen_with_nothing_served(place, pool):
     place.add(1, permuted(*other(pool)))
     with pytest.raises(DataRejectedError, match="class means"):
-        place.judge()
+        place.check()
 
 
 def test_a_missing_digit_is_warned_of(place, pool, served, caplog):
@@ -238,12 +238,12 @@ def test_a_missing_digit_is_warned_of(place, pool, served, caplog):
     images, labels = other(pool, 3000)
     place.add(2, (images[labels != 4], labels[labels != 4]))
     with caplog.at_level("INFO", "mnist_gan.progress"):
-        [verdict] = read_blessing(place.judge())["verdicts"]
+        [verdict] = read_blessing(place.check())["verdicts"]
     assert any("label: l infinity distance" in line for line in verdict["warnings"])
     assert "digits: 4 (0)" in caplog.text
     assert "label: l infinity distance" in caplog.text
     with pytest.raises(DataRejectedError, match=r"gate\.drift\.stop\.l_infinity"):
-        place.judge(drift={"stop": {"l_infinity": 0.05}})
+        place.check(drift={"stop": {"l_infinity": 0.05}})
 
 
 def test_the_span_at_fault_is_found_in_a_window(place, pool, served):
@@ -252,9 +252,9 @@ def test_the_span_at_fault_is_found_in_a_window(place, pool, served):
     place.add(3, permuted(pool[0][3000:4000], pool[1][3000:4000]))
     place.add(4, (pool[0][4000:], pool[1][4000:]))
     with pytest.raises(DataRejectedError):
-        place.judge("all")
+        place.check("all")
     assert list(place.held()) == [3]
-    content = read_blessing(place.judge("all"))
+    content = read_blessing(place.check("all"))
     assert [span["span"] for span in content["spans"]] == [1, 2, 4]
     assert [verdict["span"] for verdict in content["verdicts"]] == [2, 4]
 
@@ -263,17 +263,17 @@ def test_a_released_span_passes_with_a_warning(place, pool, served):
     served(place)
     place.add(2, shifted(*other(pool)))
     with pytest.raises(DataRejectedError):
-        place.judge()
+        place.check()
     quarantine.release(place.record, 2)
-    content = read_blessing(place.judge())
+    content = read_blessing(place.check())
     assert content["span"] == 2
     assert any("the span was released" in line for line in content["verdicts"][0]["warnings"])
 
 
 def test_the_same_data_again_are_not_compared_with_themselves(place, pool):
     place.add(1, other(pool))
-    place.serve(place.judge())
-    content = read_blessing(place.judge())
+    place.serve(place.check())
+    content = read_blessing(place.check())
     assert content["version"] is None
     assert content["verdicts"] != []
 
@@ -283,7 +283,7 @@ def test_a_version_without_statistics_says_so(place, pool, tmp_path):
     (tmp_path / "model" / "saved_model.pb").write_text("graph")
     version = push(tmp_path / "model", place.serving / "model")
     place.add(1, other(pool))
-    content = read_blessing(place.judge())
+    content = read_blessing(place.check())
     assert f"ersion {version} " in content["compared"]
     assert content["version"] is None
 
@@ -293,6 +293,6 @@ def test_a_release_does_not_change_the_schema(place, pool):
     place.add(2, noise(*other(pool)))
     for _ in range(2):
         with pytest.raises(DataRejectedError):
-            place.judge("all")
+            place.check("all")
         assert [span for span, entry in place.held().items() if not entry.released] == [2]
         quarantine.release(place.record, 2)

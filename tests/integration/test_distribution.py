@@ -87,11 +87,11 @@ class Process:
 
     def wait(self) -> None:
         try:
-            assert self.popen.wait(SECONDS) == 0, self.said()
+            assert self.popen.wait(SECONDS) == 0, self.printed()
         except subprocess.TimeoutExpired:
-            pytest.fail(f"still running after {SECONDS} s:\n{self.said()}")
+            pytest.fail(f"still running after {SECONDS} s:\n{self.printed()}")
 
-    def said(self) -> str:
+    def printed(self) -> str:
         return self._log.read_text()[-6000:]
 
 
@@ -190,20 +190,20 @@ def test_workers_agree_on_the_end_of_the_time(compared: Path) -> None:
 
 @pytest.mark.slow
 def test_what_replicas_cannot_do_is_refused(compared: Path) -> None:
-    said = json.loads((compared / "mirrored.json").read_text())
-    assert said["odd batch"].startswith("train.batch_size = 9 ")
-    assert said["xla"].startswith("train.xla=on ")
+    printed = json.loads((compared / "mirrored.json").read_text())
+    assert printed["odd batch"].startswith("train.batch_size = 9 ")
+    assert printed["xla"].startswith("train.xla=on ")
 
 
 @pytest.mark.slow
 def test_one_process_is_the_chief(compared: Path) -> None:
-    said = [json.loads((compared / f"{name}.json").read_text()) for name in TOGETHER]
-    assert [one["replicas"] for one in said] == [2, 2, 2]
-    assert [one["strategy"] for one in said] == [
+    printed = [json.loads((compared / f"{name}.json").read_text()) for name in TOGETHER]
+    assert [one["replicas"] for one in printed] == [2, 2, 2]
+    assert [one["strategy"] for one in printed] == [
         "MirroredStrategy",
         *["CollectiveAllReduceStrategy"] * 2,  # What MultiWorkerMirroredStrategy calls itself
     ]
-    assert [one["is_chief"] for one in said] == [True, True, False]
+    assert [one["is_chief"] for one in printed] == [True, True, False]
 
 
 def test_workers_resume_one_training(digits: tuple[np.ndarray, np.ndarray]) -> None:

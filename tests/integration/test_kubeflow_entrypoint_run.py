@@ -1,4 +1,4 @@
-"""TFX's stock entry point fails where the backend is unkind, ours passes: real nodes, rehearsed."""
+"""TFX's stock entry point fails under the backend's rules, ours passes: real nodes, rehearsed."""
 
 import copy
 import json

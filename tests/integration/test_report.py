@@ -78,8 +78,8 @@ def test_a_rejected_generator_beside_the_one_being_served(execute, pools, show, 
     for width in (WIDE, PHONE):
         browser = show(page_of(run), width)
         assert browser.find_element(By.ID, "verdict").text == "Not blessed"
-        said = [item.text for item in browser.find_elements(By.CSS_SELECTOR, "header li")]
-        assert said == run.content["verdict"]["reasons"]
+        printed = [item.text for item in browser.find_elements(By.CSS_SELECTOR, "header li")]
+        assert printed == run.content["verdict"]["reasons"]
         assert len(browser.find_elements(By.TAG_NAME, "img")) == 4
         row = browser.find_element(By.XPATH, "//tr[@id='metric-sharpness_difference']")
         assert "✗ failed" in row.text

@@ -46,9 +46,9 @@ def test_pictures_are_those_of_the_saved_model(served, exported):
     signature = tf.saved_model.load(str(exported)).signatures["serving_default"]
     drawn = signature(seed=tf.constant([1, 2], tf.int64), digit=tf.constant([7, -1], tf.int64))
     assert [first["digit"], second["digit"]] == drawn["digit"].numpy().tolist()
-    pictures = [base64.b64decode(row["image_bytes"]["b64"]) for row in (first, second)]
-    assert pictures == drawn["image_bytes"].numpy().tolist()
-    assert np.asarray(Image.open(io.BytesIO(pictures[0]))).shape == (28, 28)
+    images = [base64.b64decode(row["image_bytes"]["b64"]) for row in (first, second)]
+    assert images == drawn["image_bytes"].numpy().tolist()
+    assert np.asarray(Image.open(io.BytesIO(images[0]))).shape == (28, 28)
 
 
 def test_every_signature_in_rows_and_columns(served):
@@ -91,7 +91,7 @@ def test_status_and_metadata_are_tensorflow_servings_messages(served, exported):
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "code", "told"),
+    ("method", "path", "code", "message"),
     [
         ("GET", "/v1/models/no", 404, "Could not find any versions of model no"),
         ("GET", "/v1/models/digits/versions/4", 404, "Could not find version 4"),
@@ -102,10 +102,10 @@ def test_status_and_metadata_are_tensorflow_servings_messages(served, exported):
         ("GET", "/%00", 404, ""),
     ],
 )
-def test_what_is_not_there_is_told_in_tensorflow_servings_words(served, method, path, code, told):
+def test_what_is_not_there_in_tensorflow_servings_words(served, method, path, code, message):
     answer = served.request(method, path)
     assert answer.status_code == code
-    assert told in error_of(answer)
+    assert message in error_of(answer)
 
 
 def test_the_models_own_refusal_comes_back_and_hurts_nobody_else(served):
@@ -206,7 +206,7 @@ def test_versions_come_go_and_break_while_requests_are_answered(tmp_path, add_ve
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--models-dir", "nowhere"], "nowhere"),
         (["--host", "no.such.host.invalid"], "where: no.such.host.invalid"),
@@ -214,7 +214,7 @@ def test_versions_come_go_and_break_while_requests_are_answered(tmp_path, add_ve
         (["--set", "serve.max_rows=0"], "serve.max_rows"),
     ],
 )
-def test_what_it_cannot_serve_is_said_in_a_line(tmp_path, exported, arguments, told):
+def test_what_it_cannot_serve_is_said_in_a_line(tmp_path, exported, arguments, message):
     base = tmp_path / "digits"
     shutil.copytree(exported, base / "1")
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -229,7 +229,7 @@ def test_what_it_cannot_serve_is_said_in_a_line(tmp_path, exported, arguments, t
         )
     assert process.returncode == 2
     assert process.stderr.startswith("error: ")
-    assert told in process.stderr
+    assert message in process.stderr
     assert len(process.stderr.splitlines()) <= 5
 
 

@@ -109,7 +109,7 @@ def test_a_folder_whose_block_fails_is_not_there(s3_bucket):
 
 
 def test_a_store_that_does_not_answer_is_no_empty_store(monkeypatch):
-    """Else the first model would be compared with nothing, and the training begun anew."""
+    """Else the first model would be compared with nothing, and the training started from step 0."""
     for name, value in (("ENDPOINT_URL", "http://127.0.0.1:9"), ("KEY", "k"), ("SECRET", "s")):
         monkeypatch.setenv(f"FSSPEC_S3_{name}", value)
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)

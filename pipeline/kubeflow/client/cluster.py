@@ -88,8 +88,8 @@ class Cluster:
     Args:
       host: URL of the API or of the page in front of it; None takes $KF_PIPELINES_ENDPOINT or, in a
         pod, the service of the cluster.
-      namespace: the user's profile on a multi-user installation; None takes that of kfp's context
-        or of the pod.
+      namespace: the user's profile on a multi-user installation; None takes the one of kfp's
+        context or of the pod.
       retry: deadlines and retries. Only requests without an effect are repeated by themselves.
 
     Attributes:

@@ -31,7 +31,7 @@ def rows(digits: Digits) -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def noise() -> tuple[np.ndarray, np.ndarray]:
-    """6,000 pictures, no two alike."""
+    """6,000 images, no two alike."""
     generator = np.random.default_rng(7)
     images = generator.integers(0, 256, (6000, 28, 28), dtype=np.uint8)
     return images, generator.integers(0, 10, 6000, dtype=np.uint8)

@@ -126,9 +126,9 @@ BREACHES = {
 }
 
 
-@pytest.mark.parametrize("said", BREACHES)
-def test_each_breach_of_the_contract_is_named(tmp_path, said):
-    name, replace = BREACHES[said]
+@pytest.mark.parametrize("message", BREACHES)
+def test_each_breach_of_the_contract_is_named(tmp_path, message):
+    name, replace = BREACHES[message]
     module = Broken()
     function = replace(module)
     signatures = {n: f for n, f in module.functions.items() if n != name}
@@ -136,7 +136,7 @@ def test_each_breach_of_the_contract_is_named(tmp_path, said):
         specs = module.functions[name].input_signature
         signatures[name] = tf.function(function, input_signature=specs)
     module.functions = signatures
-    with pytest.raises(ContractError, match=said):
+    with pytest.raises(ContractError, match=message):
         check(module.save(tmp_path / "model"))
 
 

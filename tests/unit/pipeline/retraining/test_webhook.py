@@ -1,4 +1,4 @@
-"""What the webhook is told, and that its failures stay its own."""
+"""What the webhook receives, and that its failures stay its own."""
 
 import dataclasses
 
@@ -38,6 +38,6 @@ def test_a_webhook_that_fails_at_first_is_told(httpserver):
 
 def test_a_webhook_that_is_down_fails_no_pass_and_is_not_named(capsys):
     notify({ADDRESS_VARIABLE: "http://127.0.0.1:9/secret"}, DONE)
-    said = capsys.readouterr().out
-    assert ADDRESS_VARIABLE in said
-    assert "secret" not in said
+    printed = capsys.readouterr().out
+    assert ADDRESS_VARIABLE in printed
+    assert "secret" not in printed

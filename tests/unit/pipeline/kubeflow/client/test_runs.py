@@ -155,8 +155,8 @@ def test_wait_ends_with_the_run(stand_in: StandIn, spec: str, last: str, status:
     _at_each_look(stand_in, None, "PENDING", "RUNNING", "PAUSED", "RUNNING", "CANCELING", last)
     result = _submit(spec, "--wait")
     assert result.exit_code == status, result.output
-    told = [line.strip() for line in result.stdout.splitlines()[2:8]]
-    assert told == ["pending", "running", "paused", "running", "canceling", last.lower()]
+    states = [line.strip() for line in result.stdout.splitlines()[2:8]]
+    assert states == ["pending", "running", "paused", "running", "canceling", last.lower()]
 
 
 @pytest.mark.usefixtures("_quick_waits")
@@ -340,7 +340,7 @@ def test_no_host_a_closed_port_and_a_refusal_are_one_message(
     _refused(_call(*arguments, "--host", "http://127.0.0.1:1"), "where: http://127.0.0.1:1")
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    _refused(_call(*arguments), "fix: --host")
+    _refused(_call(*arguments), "where: --host")
 
 
 def test_a_namespace_goes_with_every_request(stand_in: StandIn, spec: str) -> None:

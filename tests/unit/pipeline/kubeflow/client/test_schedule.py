@@ -379,15 +379,15 @@ def test_never_two_and_in_the_end_exactly_the_wanted_one(
 def _put_and_hold_to_what_is_said(stand_in: StandIn, cluster: Cluster, wanted: Wanted) -> None:
     try:
         put_schedule(cluster, wanted)
-        said = "the new schedule nightly is in force"
+        message = "the new schedule nightly is in force"
     except ClusterError as failure:
-        said = str(failure)
+        message = str(failure)
     in_force = [cron for cron, status in _crons(stand_in) if status == "ENABLED"]
-    if "the new schedule nightly is in force" in said:
+    if "the new schedule nightly is in force" in message:
         assert in_force == ["0 0 4 * * *"]
-    elif "the old schedule is in force" in said:
+    elif "the old schedule is in force" in message:
         assert in_force == ["0 0 3 * * *"]
-    elif "no schedule is in force" in said:
+    elif "no schedule is in force" in message:
         assert in_force == []
 
 

@@ -295,9 +295,11 @@ def test_a_webhook_gets_a_task_that_runs_however_the_others_end(tmp_path):
         "componentInputParameter": "span"
     }
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    told = {name: each["secretAsEnv"] for name, each in executors.items() if "secretAsEnv" in each}
+    with_secret = {
+        name: each["secretAsEnv"] for name, each in executors.items() if "secretAsEnv" in each
+    }
     pairs = [{"secretKey": "url", "envVar": "RETRAIN_WEBHOOK_URL"}]
-    assert told == {"report-outcome_executor": [{"secretName": "slack", "keyToEnv": pairs}]}
+    assert with_secret == {"report-outcome_executor": [{"secretName": "slack", "keyToEnv": pairs}]}
     # It reads what is served, so it has the volume too.
     assert "pvcMount" in executors["report-outcome_executor"]
 
@@ -329,8 +331,8 @@ def test_a_slash_at_the_end_of_a_place_changes_nothing():
     documents = compile_settings(settings(*slashed, "kubeflow.webhook_secret=slack"))
     plain = ["kubeflow.serving_root=s3://b/s", "kubeflow.webhook_secret=slack"]
     assert documents == compile_settings(settings(*plain))
-    told = documents[0]["root"]["dag"]["tasks"]["report-outcome"]["inputs"]["parameters"]
-    assert told["serving_dir"]["runtimeValue"]["constant"] == "s3://b/s/mnist_gan"
+    inputs = documents[0]["root"]["dag"]["tasks"]["report-outcome"]["inputs"]["parameters"]
+    assert inputs["serving_dir"]["runtimeValue"]["constant"] == "s3://b/s/mnist_gan"
 
 
 @pytest.mark.parametrize(

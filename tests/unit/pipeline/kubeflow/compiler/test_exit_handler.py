@@ -1,4 +1,4 @@
-"""The report at a run's end: as kfp compiles it, rehearsed, and told to a real HTTP server."""
+"""The report at a run's end: as kfp compiles it, rehearsed, and sent to a real HTTP server."""
 
 import copy
 import datetime

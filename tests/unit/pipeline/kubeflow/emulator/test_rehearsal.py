@@ -1,4 +1,4 @@
-"""The rehearsal is as unkind as the backend, shown with containers that are one line of Python."""
+"""The rehearsal enforces the backend's restrictions; each container is one line of Python."""
 
 import json
 from pathlib import Path
