@@ -311,14 +311,14 @@ def draw_curve(runs: list[dict], floor: float, path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 4.5))
-    colours = dict(zip(SIDES, ("tab:blue", "tab:orange"), strict=True))
+    colors = dict(zip(SIDES, ("tab:blue", "tab:orange"), strict=True))
     labelled = set()
     for run in runs:
         side, moments = run["side"], run["moments"]
         label = None if side in labelled else SIDES[side]
         labelled.add(side)
         seconds, fids = ([moment[key] for moment in moments] for key in ("seconds", "fid"))
-        axes.plot(seconds, fids, "o-", color=colours[side], label=label, alpha=0.8)
+        axes.plot(seconds, fids, "o-", color=colors[side], label=label, alpha=0.8)
     axes.axhline(floor, color="black", linestyle="--", label="real training digits")
     axes.set(
         yscale="log", xlabel="seconds of training", ylabel="Fréchet distance to the test split"

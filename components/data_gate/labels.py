@@ -47,7 +47,7 @@ def nearest(images: np.ndarray, means: np.ndarray) -> np.ndarray:
     known = np.flatnonzero(~np.isnan(means[:, 0]))
     if not len(known):
         return np.full(len(images), -1)
-    centres = means[known]
+    centers = means[known]
     # |x - m|^2 without |x|^2, which is the same for every class.
-    scores = (centres**2).sum(axis=1) - 2 * images.astype(np.float32) @ centres.T
+    scores = (centers**2).sum(axis=1) - 2 * images.astype(np.float32) @ centers.T
     return known[scores.argmin(axis=1)]

@@ -147,8 +147,8 @@ class Database:
         """Says what is wrong with it."""
         if self.url is None and _is_locked(error):
             return self.unreadable(error)
-        first = str(error).strip().partition("\n")[0]
-        reason = first.partition(" query: ")[0] or type(error).__name__
+        first = str(error).strip().partition("\n")[0].removeprefix("Error when executing query: ")
+        reason = first.partition(" query: ")[0] or type(error).__name__  # without the SQL
         fix = (
             "`local_runner.py run` checks the file, and sets it aside if it is damaged"
             if self.url is None

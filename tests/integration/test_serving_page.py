@@ -173,8 +173,8 @@ def test_the_walk(page):
 
 
 def test_a_download_is_one_picture(page, chrome, tmp_path):
-    behaviour = {"behavior": "allow", "downloadPath": str(tmp_path)}
-    chrome.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
+    behavior = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    chrome.execute_cdp_cmd("Browser.setDownloadBehavior", behavior)
     page.fill("draw", "count", 12)
     page.until(lambda: len(page.images("draw")) == 12)
     page.press("draw", "Download PNG")

@@ -45,7 +45,7 @@ def compile_settings(settings: Settings) -> list[dict[str, Any]]:
 
 
 def kubeflow_pipeline(settings: Settings) -> tfx.dsl.Pipeline:
-    """The one DAG, with places and runtime parameters for a cluster."""
+    """The one DAG, with addresses and runtime parameters for a cluster."""
     kubeflow = settings.kubeflow
     check_flags(settings.beam)
     return create_pipeline(
@@ -83,8 +83,8 @@ def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dic
 
     Args:
       pipeline: any TFX pipeline of components that the backend runs.
-      settings: `kubeflow` says image, places and resources; the others stand in nodes' properties
-        and are where runtime parameters are put.
+      settings: `kubeflow` says image, addresses and resources; the others stand in nodes'
+        properties and are where runtime parameters are put.
 
     Returns:
       The YAML documents of the spec: the pipeline spec (schema 2.1.0) and, where pods get more than

@@ -93,7 +93,7 @@ def test_input_artifacts_lose_their_type_and_metadata_is_wrapped(run, tmp_path):
     [
         ("say_artifact('out', metadata={'x': None})", "'x'"),
         ("say({'unknown': 1})", "ExecutorOutput"),
-        ("say_artifact('out', colour='red')", "ExecutorOutput"),
+        ("say_artifact('out', color='red')", "ExecutorOutput"),
         ("say_artifact('out', uri='minio://elsewhere/x')", "prefix"),
         ("sys.exit('out of ideas')", "status 1: out of ideas"),
     ],
