@@ -211,7 +211,7 @@ def test_an_export_that_python_loads_otherwise_is_refused(
     export_generator(build_generator(other), other, str(tmp_path / "other"))
     loaded = tf.saved_model.load(str(tmp_path / "other"))
     monkeypatch.setattr(probe.tf.saved_model, "load", lambda folder: loaded)
-    with pytest.raises(ContractError):
+    with pytest.raises(ContractError, match=r"tf\.saved_model\.load"):
         check(str(exported))
 
 
