@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ml_metadata.errors import StatusError
 from rich.console import Console
 from rich.markup import escape
 
@@ -31,6 +30,7 @@ from pipeline.nodes import node_names
 from pipeline.retraining.records import NOTHING_TO_DO
 from pipeline.retraining.textfile import export_metrics
 from pipeline.settings.resolution import Resolved
+from pipeline.side_work import run_aside
 from registry.layout import newest_version, version_dir
 
 _FULL_DISK = re.compile("disk is full|No space left on device")
@@ -113,7 +113,8 @@ def _run_alone(
     screen = Console(quiet=as_json)
     source, window = data or find_run_data(resolved, places, screen)
     repaired = repair_damage(places)
-    log_file = None if verbose else _new_log(places.logs)
+    failure = "no log is kept, and the terminal shows all of it"
+    log_file = None if verbose else run_aside(failure, lambda: _new_log(places.logs))
     spans = ", ".join(str(state.span) for state in window.spans)
     screen.print(f"[bold]MNIST GAN[/]  preset {resolved.preset}, span {spans}")
     screen.print(f"  data    {escape(source.description)}", soft_wrap=True, highlight=False)
@@ -171,11 +172,10 @@ def _say_nothing(event: str, message: str, level: str = "info", **more: object) 
 
 
 def _clean_up(resolved: Resolved, places: Places) -> None:
-    """Removes what retention does not keep; what goes wrong with that fails no run."""
-    try:
-        done = collect_after_run(resolved.settings, places)
-    except (UserError, OSError, StatusError) as error:
-        done = f"retention removed nothing or not all: {error}"
+    """Removes what retention does not keep."""
+    failure = "retention removed nothing or not all"
+    # In this thread, so that nothing is removed once the lock is released.
+    done = run_aside(failure, lambda: collect_after_run(resolved.settings, places), seconds=None)
     if done and resolved.settings.log.format == "text":
         Console().print(f"  {escape(done)}", soft_wrap=True, highlight=False)
 
@@ -253,11 +253,11 @@ def _show_outcome(
         console.print(f"  {escape(record.baseline)}", soft_wrap=True, highlight=False)
     for line in metric_lines(record.metrics):
         console.print(f"  {line}", soft_wrap=True, highlight=False)
-    try:
-        page = keep_report(places, record)
-    except OSError as error:
-        console.print(f"  [yellow]![/] no report is kept: {escape(str(error))}", soft_wrap=True)
-        page = None
+    page = run_aside(
+        "no report is kept",
+        lambda: keep_report(places, record),
+        say=lambda line: console.print(f"  [yellow]![/] {escape(line)}", soft_wrap=True),
+    )
     if page:
         console.print(f"  report  {escape(_short(page))}", soft_wrap=True, highlight=False)
 

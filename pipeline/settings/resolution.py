@@ -222,8 +222,9 @@ def _environment_layer(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]
 def _parse_assignment(text: str) -> tuple[str, Any, str]:
     key, equals, value = text.partition("=")
     if not equals:
+        shown = repr(text) if text in known_keys() else "***"
         raise ConfigError(
-            f"{repr(text) if text in known_keys() else '***'} has no '=', expected section.key=value",
+            f"{shown} has no '=', expected section.key=value",
             "--set",
             "for example --set train.max_seconds=60",
         )

@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import os
 import shutil
+import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import ml_metadata
@@ -20,10 +24,6 @@ from pipeline.retraining.retrain import retrain
 from pipeline.retraining.webhook import ADDRESS_VARIABLE, RunReport, notify
 from pipeline.settings.resolution import Resolved, resolve
 from registry.push import push
-
-DONE = RunReport(
-    "not blessed", "the data are new", 3, "2026-11-23T09:00:00", 7, 12.25, ["recall"], 60.0
-)
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_an_output_folder_that_is_a_file_is_said_to_be_one(settings, tmp_path, c
     assert isinstance(error, UsageError)
     assert error.where == str(tmp_path / "out")
     assert error.where in done.reason
-    assert "could not be written down" in capsys.readouterr().err
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_a_span_that_the_pass_quarantines_is_named(settings, tmp_path, span_dir, httpserver):
@@ -177,32 +177,63 @@ def test_a_span_that_the_pass_quarantines_is_named(settings, tmp_path, span_dir,
     assert httpserver.log[0][0].get_json()["text"] == text
 
 
-def test_the_webhook_is_told_as_slack_reads_it(httpserver):
-    httpserver.expect_request("/hook", method="POST").respond_with_data("ok")
-    notify({ADDRESS_VARIABLE: httpserver.url_for("/hook")}, DONE)
-    [(request, _)] = httpserver.log
-    said = request.get_json()
-    assert said["text"] == ("MNIST GAN: not blessed (the data are new), FID 12.250, failed recall")
-    assert {name: said[name] for name in dataclasses.asdict(DONE)} == dataclasses.asdict(DONE)
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB as the output folder."""
+    disk = tmp_path / "out"
+    disk.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(disk)]
+    if os.geteuid() or subprocess.run(mounting, check=False).returncode:
+        pytest.skip("only root can mount")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_the_webhook_says_what_failed(httpserver):
-    httpserver.expect_request("/hook").respond_with_data("ok")
-    report = RunReport("failed", "the data are new", error="DataGate: span 9 has drifted")
-    notify({ADDRESS_VARIABLE: httpserver.url_for("/hook")}, report)
-    text = httpserver.log[0][0].get_json()["text"]
-    assert text == "MNIST GAN: failed (the data are new). DataGate: span 9 has drifted"
+def fill(disk: Path) -> None:
+    with pytest.raises(OSError, match="No space left"), (disk / "filler").open("wb", 0) as file:
+        while True:
+            file.write(bytes(4096))
 
 
-def test_a_webhook_that_fails_at_first_is_told(httpserver):
-    httpserver.expect_ordered_request("/hook").respond_with_data("", status=500)
-    httpserver.expect_ordered_request("/hook").respond_with_data("ok")
-    notify({ADDRESS_VARIABLE: httpserver.url_for("/hook")}, DONE)
-    assert [response.status_code for _, response in httpserver.log] == [500, 200]
+def forbid_writing(disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
 
 
-def test_a_webhook_that_is_down_fails_no_pass_and_is_not_named(capsys):
-    notify({ADDRESS_VARIABLE: "http://127.0.0.1:9/secret"}, DONE)
-    said = capsys.readouterr().out
-    assert ADDRESS_VARIABLE in said
-    assert "secret" not in said
+@pytest.mark.parametrize("spoil", [fill, forbid_writing])
+def test_a_pass_that_cannot_be_recorded_ends_as_it_would(small_disk, settings, served, spoil):
+    _, first, _ = retrain(settings, "age:1h", verbose=False)
+    spoil(small_disk)
+    outcome, done, error = retrain(settings, "age:1h", verbose=False)
+    assert (outcome, done.outcome, done.version, error) == (
+        Outcome.PUSHED,
+        first.outcome,
+        served,
+        None,
+    )
+    assert [each.report for each in read_passes(small_disk)] == [first]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda root: (root / "passes.jsonl").mkdir(),
+        lambda root: (root / "passes.jsonl").symlink_to("passes.jsonl"),
+        lambda root: os.mkfifo(root / "passes.jsonl"),
+        lambda root: (root / ".passes.lock").mkdir(),
+        lambda root: (root / "passes.jsonl").write_text("[" * 100_000 + "\n5\nnull\n"),
+    ],
+)
+def test_something_else_in_place_of_the_record_changes_no_outcome(
+    settings, served, tmp_path, spoil, monkeypatch
+):
+    monkeypatch.setenv("MNIST_GAN_METRICS__TEXTFILE", str(tmp_path / "a.prom"))
+    spoil(tmp_path / "out")
+    started = time.monotonic()
+    outcome, done, error = retrain(settings, "age:1h", verbose=False)
+    assert (outcome, done.outcome, done.version, error) == (
+        Outcome.PUSHED,
+        "nothing to do",
+        served,
+        None,
+    )
+    assert time.monotonic() - started < 60
