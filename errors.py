@@ -1,4 +1,4 @@
-"""The base of the errors that a user can mend."""
+"""The base of the errors that a user can correct."""
 
 import errno
 import re
@@ -42,7 +42,7 @@ def is_credential(name: str) -> bool:
 
 
 class UserError(Exception):
-    """Something that the user can mend: bad input, a wrong setting, a missing file.
+    """Something that the user can correct: bad input, a wrong setting, a missing file.
 
     `pipeline/cli/errors.py` prints it and sets the exit status; nothing else does. Its texts pass
     through `mask_secrets`.

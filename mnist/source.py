@@ -198,14 +198,12 @@ def _bundled_digits() -> tuple[idx.Uint8Array, idx.Uint8Array]:
 @contextlib.contextmanager
 def _locked(cache_dir: Path) -> Iterator[None]:
     """Creates the cache folder, and keeps other processes from writing to it meanwhile."""
-    import filelock  # not above: the settings import this module
-
     lock = cache_dir / ".lock"
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(lock, timeout=_LOCK_SECONDS):
+        with storage.locked(lock, timeout=_LOCK_SECONDS):
             yield
-    except filelock.Timeout as error:
+    except TimeoutError as error:
         raise DataSourceError(
             f"another process has held the lock for {_LOCK_SECONDS / 60:.0f} minutes",
             where=str(lock),

@@ -36,32 +36,32 @@ def run_aside(
     Returns:
       What the function returns; None if it failed or missed the deadline.
     """
-    results: list[_Result] = []
-    errors: list[BaseException] = [] if seconds is None else [_LateError(f"no end in {seconds} s")]
-
-    def call() -> None:
-        results.append(work())
-        errors.clear()
-
-    def call_in_thread() -> None:
-        try:
-            call()
-        except BaseException as error:
-            errors[:] = [error]
-
     try:
-        if seconds is None:
-            call()
-        else:
-            thread = threading.Thread(target=call_in_thread, daemon=True)
-            thread.start()
-            thread.join(seconds)
-    except Exception as error:  # RuntimeError of a thread that cannot start, too
-        errors[:] = [error]
-    for error in errors[:1]:
+        return work() if seconds is None else _call_in_thread(work, seconds)
+    except (Exception, SystemExit) as error:
         with contextlib.suppress(Exception):  # nobody may read stderr
             say(f"{failure}: {_reason(error)}")
-    return results[0] if results and not errors else None
+        return None
+
+
+def _call_in_thread(work: Callable[[], _Result], seconds: float) -> _Result:
+    results: list[_Result] = []
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise _LateError(f"no end in {seconds:g} s")
+    return results[0]
 
 
 def _reason(error: BaseException) -> str:

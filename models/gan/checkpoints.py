@@ -27,6 +27,7 @@ from parsing import parse_json
 _FORMAT = 3
 _STATE = "state"
 MANIFEST = "manifest.json"
+FINISHED = "finished"  # beside the checkpoints of a training that is complete
 _PARTIAL_MANIFEST = "partial-manifest.json"
 _FOLDER = re.compile(r"(\d+)-step-\d+")
 _OPERATION = re.compile(r"^\{\{[^}]*\}\} | \[Op:\w+\]$")  # around TensorFlow's messages
@@ -177,6 +178,13 @@ class Checkpoints:
         for name in self._listed():
             _remove(f"{self.directory}/{name}")
         _remove(self.directory)
+
+    def mark_finished(self) -> None:
+        """Marks that the training is complete, for whoever records its result and then clears."""
+        try:
+            storage.write(f"{self.directory}/{FINISHED}", b"")
+        except OSError as error:
+            _log.warning(f"cannot mark {self.directory} as finished: {_reason(error)}")
 
     def _folders(self) -> list[str]:
         """The checkpoints' names, oldest first; none if the directory does not exist."""

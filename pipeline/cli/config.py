@@ -1,4 +1,4 @@
-"""`local_runner.py config`."""
+"""`local_runner.py config`: every setting with its value, meaning, range and origin."""
 
 from typing import TYPE_CHECKING
 

@@ -13,7 +13,6 @@ An app whose commands and groups are `Command` and `Group` needs no `try` in its
 raise, and this module prints at most five lines on stderr.
 """
 
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -61,9 +60,6 @@ def exit_status(run: Callable[[], int | None]) -> int:
         return _show(UserError("aborted"), FAILED)
     except UserError as error:
         return _show(error)
-    except BrokenPipeError:  # whoever read the output, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
     except OSError as error:
         return _show(FileError.of(error))
     except Exception as error:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 import storage
 from parsing import parse_json
 from pipeline.retraining.webhook import RunReport
@@ -51,7 +49,7 @@ def add_pass(root: Path, new: Pass) -> None:
     """
     root.mkdir(parents=True, exist_ok=True)
     line = json.dumps({"at": new.at.isoformat(timespec="milliseconds"), **new.report.content()})
-    with filelock.FileLock(root / _LOCK):
+    with storage.locked(root / _LOCK):
         lines = [*_lines(root), line][-KEPT:]
         storage.write(str(root / _NAME), ("\n".join(lines) + "\n").encode())
 

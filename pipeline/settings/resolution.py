@@ -21,11 +21,14 @@ from pydantic.fields import FieldInfo
 
 from errors import UserError, is_credential
 from parsing import LimitedLoader, parse_yaml
-from pipeline.settings.sections import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE, Settings
+from pipeline.settings.sections import Settings
 
 PRESETS_DIR = Path(__file__).parents[1] / "presets"
 ENVIRONMENT_PREFIX = "MNIST_GAN_"
 DATA_DIR_VARIABLE = "MNIST_DATA_DIR"
+# A shell leaves the ~ of --output-dir=~/outputs as it is.
+_NEAR = 0.93  # of MNIST_GAN_TRAIN_SEED to MNIST_GAN_TRAIN__SEED; service links are below
+_PATHS = ("output_dir", "data.dir", "data.cache_dir", "metrics.textfile")
 
 
 class _Loader(LimitedLoader):
@@ -95,7 +98,8 @@ def resolve(
     origins: dict[str, str] = {}
     for key, value, origin in layers:
         _require_known(key, origin)
-        _set_nested(values, key, value)
+        is_path = key in _PATHS and isinstance(value, str)
+        _set_nested(values, key, os.path.expanduser(value) if is_path else value)
         origins[key] = origin
     try:
         return Resolved(Settings.model_validate(values), preset, origins)
@@ -205,18 +209,39 @@ def _environment_layer(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]
     # A variable is in capitals; the name of a node in `kubeflow.resources` is not in small letters.
     spelled = {key.lower(): key for key, _ in _leaves(Settings(), "")}
     for name in sorted(environ):
-        is_secret = name in (PASSWORD_VARIABLE, PASSWORD_FILE_VARIABLE)
-        if name.startswith(ENVIRONMENT_PREFIX) and not is_secret:
-            key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
-            key = spelled.get(key, key)
-            layer.append(
-                (
-                    key,
-                    _parse_value(key, environ[name], f"environment {name}"),
-                    f"environment {name}",
-                )
-            )
+        key = _environment_key(name)
+        if key:
+            key, origin = spelled.get(key, key), f"environment {name}"
+            _require_known(key, origin)
+            layer.append((key, _parse_value(key, environ[name], origin), origin))
     return layer
+
+
+def _environment_key(name: str) -> str:
+    """The key that a variable sets: `MNIST_GAN_<SECTION>__<KEY>`; "" for any other variable."""
+    if not name.startswith(ENVIRONMENT_PREFIX):
+        return ""
+    key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+    section, dot, _ = key.partition(".")
+    return key if find_field(key) or (dot and section in Settings.model_fields) else ""
+
+
+def environment_notices(environ: Mapping[str, str]) -> list[str]:
+    """Names variables that set nothing and are all but settings, never with their values.
+
+    Most that begin with `MNIST_GAN_` are no settings: Kubernetes sets `MNIST_GAN_SERVING_PORT` in
+    each pod beside a Service called mnist-gan-serving.
+    """
+    names = {
+        f"{ENVIRONMENT_PREFIX}{key.upper().replace('.', '__')}"
+        for key, _ in _leaves(Settings(), "")
+    }
+    found = []
+    for name in sorted(environ):
+        if name.startswith(ENVIRONMENT_PREFIX) and not _environment_key(name):
+            near = difflib.get_close_matches(name, names, n=1, cutoff=_NEAR)
+            found += [f"{name} is no setting; the nearest is {each}" for each in near]
+    return found
 
 
 def _parse_assignment(text: str) -> tuple[str, Any, str]:

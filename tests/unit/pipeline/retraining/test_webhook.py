@@ -20,21 +20,22 @@ DONE = RunReport(
 )
 
 
-def test_the_webhook_is_told_as_slack_reads_it(httpserver):
+@pytest.mark.parametrize(
+    ("report", "text"),
+    [
+        (DONE, "MNIST GAN: not blessed (the data are new), FID 12.250, failed recall"),
+        (
+            RunReport("nothing to do", "why", quarantined=[2]),
+            "MNIST GAN: nothing to do (why), quarantined span 2",
+        ),
+        (RunReport("failed", "why", error="DataGate: x"), "MNIST GAN: failed (why). DataGate: x"),
+    ],
+)
+def test_the_webhook_is_told_as_slack_reads_it(httpserver, report, text):
     httpserver.expect_request("/hook", method="POST").respond_with_data("ok")
-    notify({ADDRESS_VARIABLE: httpserver.url_for("/hook")}, DONE)
-    [(request, _)] = httpserver.log
-    said = request.get_json()
-    assert said["text"] == ("MNIST GAN: not blessed (the data are new), FID 12.250, failed recall")
-    assert {name: said[name] for name in dataclasses.asdict(DONE)} == dataclasses.asdict(DONE)
-
-
-def test_the_webhook_says_what_failed(httpserver):
-    httpserver.expect_request("/hook").respond_with_data("ok")
-    report = RunReport("failed", "the data are new", error="DataGate: span 9 has drifted")
     notify({ADDRESS_VARIABLE: httpserver.url_for("/hook")}, report)
-    text = httpserver.log[0][0].get_json()["text"]
-    assert text == "MNIST GAN: failed (the data are new). DataGate: span 9 has drifted"
+    [(request, _)] = httpserver.log
+    assert request.get_json() == dataclasses.asdict(report) | {"text": text}
 
 
 def test_a_webhook_that_fails_at_first_is_told(httpserver):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 WITH_HEADERS = "exit 0"
 BARE = 'case "$2" in *Python.h*) exit 1 ;; esac'
 NO_UV = "exit 1"
