@@ -199,7 +199,7 @@ def sync(path: str | os.PathLike[str]) -> None:
 
 
 @contextlib.contextmanager
-def locked(file: str | os.PathLike[str], timeout: float = -1) -> Iterator[None]:
+def locked(file: str | os.PathLike[str], timeout: float = -1) -> Iterator[bool]:
     """Holds a lock of this machine, which ends with the process that holds it.
 
     Where the file system has no flock, as some network mounts, nothing is locked, and a warning
@@ -208,6 +208,9 @@ def locked(file: str | os.PathLike[str], timeout: float = -1) -> Iterator[None]:
     Args:
       file: the lock; it is made, and its folder must exist.
       timeout: how long to wait for another process, seconds; -1: for ever.
+
+    Yields:
+      Whether the file is locked.
 
     Raises:
       TimeoutError: another process held it all the time.
@@ -222,7 +225,7 @@ def locked(file: str | os.PathLike[str], timeout: float = -1) -> Iterator[None]:
             raise
         _warn_without_lock(os.path.dirname(file))
     try:
-        yield
+        yield lock.is_locked
     finally:
         lock.release()
 

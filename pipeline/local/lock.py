@@ -11,6 +11,7 @@ import storage
 from pipeline.local.paths import Places, UsageError
 
 _LOCK, _HOLDER = ".lock", ".lock-holder"
+_SECONDS = 1.0  # `is_used` holds the lock for an instant
 
 
 class LockedError(UsageError):
@@ -42,7 +43,7 @@ def locked(places: Places) -> Iterator[None]:
         if not root.exists():
             root.mkdir()
             root.chmod(root.stat().st_mode | 0o011)  # whatever the umask, servers pass through
-        held.enter_context(storage.locked(root / _LOCK, timeout=0))
+        held.enter_context(storage.locked(root / _LOCK, timeout=_SECONDS))
     except TimeoutError:
         raise LockedError(
             f"{_read(holder)} uses this output folder",
@@ -63,6 +64,17 @@ def locked(places: Places) -> Iterator[None]:
             # While it is locked: whoever has that file open finds it unlinked, and makes a new one.
             _remove(new)
             raise
+
+
+def is_used(places: Places) -> bool:
+    """Whether a process holds the lock of an output folder; True where that cannot be found out."""
+    if not (places.root / _LOCK).exists():
+        return False
+    try:
+        with storage.locked(places.root / _LOCK, timeout=0) as is_locked:
+            return not is_locked
+    except OSError:
+        return True
 
 
 @contextlib.contextmanager

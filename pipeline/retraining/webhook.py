@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -118,5 +119,13 @@ def _deliver(address: SecretStr, body: bytes) -> None:
         retrying(post)
     except httpx.HTTPStatusError as error:
         raise DeliveryError(f"HTTP status {error.response.status_code}") from None
-    except Exception as error:  # its text may hold the address, whose path is a secret
-        raise DeliveryError(type(error).__name__) from None
+    except Exception as error:
+        raise DeliveryError(_without(address.get_secret_value(), error)) from None
+
+
+def _without(address: str, error: Exception) -> str:
+    """What went wrong, without any part of an address: its path is a secret."""
+    text = str(error).partition("\n")[0]
+    parts = re.findall(r"\w{4,}", address.partition("://")[2] or address)
+    hides = not text or any(part in text for part in parts)
+    return type(error).__name__ if hides else f"{type(error).__name__}: {text}"

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shlex
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from database_holders import holding
 
 ROOT = Path(__file__).parents[2]
@@ -94,3 +96,32 @@ def test_a_reader_at_the_end_of_the_training_costs_nothing(tmp_path: Path) -> No
     assert process.returncode == 0, said
     assert list((tmp_path / "checkpoints").glob("*")) == []
     assert len(list((tmp_path / "serving" / "mnist_gan").glob("[0-9]*"))) == 1
+
+
+@pytest.mark.slow
+def test_a_pass_as_the_cronjob_makes_it(tmp_path: Path) -> None:
+    """Its arguments and environment, a root that nobody can write to, and an empty `/tmp`."""
+    manifest = ROOT / "deploy" / "kubernetes" / "retrain-cronjob.yaml"
+    job = next(yaml.safe_load_all(manifest.read_text()))["spec"]["jobTemplate"]["spec"]
+    [container] = job["template"]["spec"]["containers"]
+    arguments = [part.replace("/mnt/mnist-gan", "/mnt") for part in container["args"][2:]]
+    arguments = [part for part in arguments if not part.startswith("--data-dir")]
+    passed = shlex.join(command(*arguments))
+    script = f"""
+      set -e
+      mount --bind {tmp_path} /mnt
+      for place in / $(findmnt -rno TARGET --target {ROOT}); do
+        mount -o remount,bind,ro "$place"
+      done
+      mount -t tmpfs none /tmp
+      ! touch {ROOT}/new 2> /dev/null
+      {passed} > /mnt/said
+    """
+    given = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    given |= {"HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"}
+    unshare = ["unshare", "--mount", "--propagation", "private", "bash", "-c", script]
+    if os.geteuid():
+        unshare[1:1] = ["--user", "--map-root-user"]
+    subprocess.run(unshare, cwd=ROOT, env=given, timeout=600, check=True)
+    [line] = (tmp_path / "outputs" / "passes.jsonl").read_text().splitlines()
+    assert json.loads(line)["outcome"] == "pushed", (tmp_path / "said").read_text()

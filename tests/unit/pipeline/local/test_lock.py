@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.local.lock import LockedError, LockUnavailableError, locked
+from pipeline.local.lock import LockedError, LockUnavailableError, is_used, locked
 from pipeline.local.paths import Places, UsageError
 
 _HOLD = """
@@ -46,6 +46,17 @@ def test_the_message_names_the_holder(tmp_path):
     assert caught.value.where == str(tmp_path)
 
 
+def test_a_folder_is_used_until_its_process_is_killed(tmp_path):
+    assert not is_used(Places(tmp_path))
+    child = _holder(tmp_path)
+    try:
+        assert is_used(Places(tmp_path))
+    finally:
+        child.kill()
+        child.wait()
+    assert not is_used(Places(tmp_path))
+
+
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 def test_a_mount_without_locks_is_used_with_one_warning(tmp_path, monkeypatch, capsys, number):
     def refuse(fd, operation):
@@ -54,7 +65,7 @@ def test_a_mount_without_locks_is_used_with_one_warning(tmp_path, monkeypatch, c
     monkeypatch.setattr(fcntl, "flock", refuse)
     for _ in range(2):
         with locked(Places(tmp_path)):
-            pass
+            assert is_used(Places(tmp_path))
     assert capsys.readouterr().err.count("\n") == 1
 
 

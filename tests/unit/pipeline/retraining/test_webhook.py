@@ -83,6 +83,7 @@ def test_a_webhook_that_cannot_be_reached_is_one_line(capsys, monkeypatch, addre
     [line] = capsys.readouterr().err.splitlines()
     assert "delivery failed" in line
     assert "HUSH" not in line
+    assert ("socksio" in line) == ("ALL_PROXY" in environ)
 
 
 @contextlib.contextmanager
