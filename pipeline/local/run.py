@@ -32,6 +32,7 @@ from pipeline.retraining.textfile import export_metrics
 from pipeline.settings.resolution import Resolved
 from pipeline.side_work import run_aside
 from registry.layout import newest_version, version_dir
+from surroundings import require_temporary_folder
 
 _FULL_DISK = re.compile("disk is full|No space left on device")
 
@@ -85,8 +86,9 @@ def run(
 
     Raises:
       UserError: when the run cannot start: the output folder cannot be used, there is no node
-        `from_node`, or the data cannot be read.
+        `from_node`, the data cannot be read, or there is no place for temporary files.
     """
+    require_temporary_folder()
     nodes = node_names(resolved.settings)
     if from_node is not None and from_node not in nodes:
         raise UsageError(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from database_holders import holding
+from read_only_root import run_read_only
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = ["--preset", "smoke", "--set", "train.max_steps=20", "--set", "data.source=bundled"]
@@ -106,22 +107,7 @@ def test_a_pass_as_the_cronjob_makes_it(tmp_path: Path) -> None:
     [container] = job["template"]["spec"]["containers"]
     arguments = [part.replace("/mnt/mnist-gan", "/mnt") for part in container["args"][2:]]
     arguments = [part for part in arguments if not part.startswith("--data-dir")]
-    passed = shlex.join(command(*arguments))
-    script = f"""
-      set -e
-      mount --bind {tmp_path} /mnt
-      for place in / $(findmnt -rno TARGET --target {ROOT}); do
-        mount -o remount,bind,ro "$place"
-      done
-      mount -t tmpfs none /tmp
-      ! touch {ROOT}/new 2> /dev/null
-      {passed} > /mnt/said
-    """
-    given = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-    given |= {"HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"}
-    unshare = ["unshare", "--mount", "--propagation", "private", "bash", "-c", script]
-    if os.geteuid():
-        unshare[1:1] = ["--user", "--map-root-user"]
-    subprocess.run(unshare, cwd=ROOT, env=given, timeout=600, check=True)
+    ended = run_read_only(tmp_path, shlex.join(command(*arguments)), has_tmp=True)
+    assert ended.returncode == 0, ended.stderr
     [line] = (tmp_path / "outputs" / "passes.jsonl").read_text().splitlines()
-    assert json.loads(line)["outcome"] == "pushed", (tmp_path / "said").read_text()
+    assert json.loads(line)["outcome"] == "pushed", ended.stdout
