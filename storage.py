@@ -198,6 +198,13 @@ def sync(path: str | os.PathLike[str]) -> None:
         os.close(descriptor)
 
 
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Waits until all that is in a local folder, if there is one, is on the disk."""
+    for place, _, names in os.walk(folder):
+        for path in (place, *(os.path.join(place, name) for name in names)):
+            sync(path)
+
+
 @contextlib.contextmanager
 def locked(file: str | os.PathLike[str], timeout: float = -1) -> Iterator[bool]:
     """Holds a lock of this machine, which ends with the process that holds it.
