@@ -116,6 +116,8 @@ def read_if_there(address: str, limit: int | None = None) -> bytes | None:
       limit: the largest size to read, bytes; None for any.
     """
     try:
+        if is_local(address) and not stat.S_ISREG(_mode(address) or 0):
+            return None  # a pipe, say, which nobody may ever write to
         return None if limit is not None and size(address) > limit else read(address)
     except FileNotFoundError:  # without a number where s3fs raises it
         return None
@@ -196,8 +198,15 @@ def sync(path: str | os.PathLike[str]) -> None:
         os.close(descriptor)
 
 
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Waits until all that is in a local folder, if there is one, is on the disk."""
+    for place, _, names in os.walk(folder):
+        for path in (place, *(os.path.join(place, name) for name in names)):
+            sync(path)
+
+
 @contextlib.contextmanager
-def locked(file: str | os.PathLike[str], timeout: float = -1) -> Iterator[None]:
+def locked(file: str | os.PathLike[str], timeout: float = -1) -> Iterator[bool]:
     """Holds a lock of this machine, which ends with the process that holds it.
 
     Where the file system has no flock, as some network mounts, nothing is locked, and a warning
@@ -206,6 +215,9 @@ def locked(file: str | os.PathLike[str], timeout: float = -1) -> Iterator[None]:
     Args:
       file: the lock; it is made, and its folder must exist.
       timeout: how long to wait for another process, seconds; -1: for ever.
+
+    Yields:
+      Whether the file is locked.
 
     Raises:
       TimeoutError: another process held it all the time.
@@ -220,7 +232,7 @@ def locked(file: str | os.PathLike[str], timeout: float = -1) -> Iterator[None]:
             raise
         _warn_without_lock(os.path.dirname(file))
     try:
-        yield
+        yield lock.is_locked
     finally:
         lock.release()
 

@@ -16,6 +16,8 @@ import sys
 import tempfile
 from typing import Any, NoReturn, TextIO
 
+from errors import UserError
+
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _temporary: dict[int, str] = {}  # by process, for a fork must not remove its parent's
 _STOPPED = 128 + signal.SIGTERM  # as a shell says it
@@ -44,6 +46,18 @@ def text_output(descriptor: int) -> TextIO:
     return io.TextIOWrapper(
         io.BufferedWriter(raw), encoding="utf-8", errors="replace", line_buffering=True
     )
+
+
+def require_temporary_folder() -> None:
+    """Raises UserError if no folder for temporary files can be written to."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        raise UserError(
+            "no folder for temporary files can be written to",
+            where="$TMPDIR, /tmp, /var/tmp and the working directory",
+            fix="free some space there, or set TMPDIR to a folder of yours",
+        ) from None
 
 
 def leave(status: int) -> NoReturn:

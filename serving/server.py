@@ -23,6 +23,7 @@ from serving.http1 import HttpServer, Limits
 from serving.predicting import Predictor
 from serving.settings import IDLE_SECONDS, MAX_BODY_BYTES, ServeSettings
 from serving.watch import VersionWatch
+from surroundings import leave, stop_signals
 
 _log = logging.getLogger(__name__)
 _GRACE_SECONDS = 1.0  # beyond the time that a request may take
@@ -47,7 +48,7 @@ class ServeError(UserError):
 
 
 def serve(base: Path, settings: ServeSettings, *, host: str, port: int, grpc_port: int) -> None:
-    """Serves the newest version in a folder until SIGTERM or Ctrl-C.
+    """Serves the newest version in a folder until SIGTERM, SIGHUP or Ctrl-C.
 
     Requests that have begun are then answered, within `settings.timeout_seconds` and a second.
 
@@ -104,7 +105,7 @@ class _Serving:
 
     async def run(self) -> None:
         stopping = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (*stop_signals(), signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         rpc = grpc.aio.server(options=_GRPC_OPTIONS, maximum_concurrent_rpcs=_MAX_RPCS)
         grpc_address = _bind_grpc(rpc, self._host, self._grpc_port)
@@ -122,8 +123,8 @@ class _Serving:
         await asyncio.gather(self._http.stop(self._grace), self._stop_grpc(rpc))
         self._predictor.close()
         logging.shutdown()
-        # A version on a hung mount, or an import that never ends, may hold a thread for ever.
-        os._exit(0)
+        # A version on a hung mount, or an import that goes on, may hold a thread for ever.
+        leave(0)
 
     async def _stop_grpc(self, rpc: grpc.aio.Server) -> None:
         """Lets predict requests end; streams without one, such as health watches, are cut."""

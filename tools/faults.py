@@ -5,15 +5,18 @@ Run with: .venv/bin/python tools/faults.py [--fault kill --fault disk] [--node T
 A folder that serves a version gets a second span. Each case starts there: a pass is disturbed, then
 the cause is removed and another pass made. After each the served versions are loaded in a process
 that has TensorFlow and nothing of this project. The output folder is a small tmpfs in a mount
-namespace of its own, so that its disk can be full and read-only (`unshare`, no root needed).
+namespace of its own, so that its disk can be full and read-only (`unshare`; root is needed for
+power cuts alone).
 """
 
 import argparse
+import fcntl
 import glob
 import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -48,13 +51,14 @@ SETTINGS = (
 DISK = "size=512m"
 FIRST_RUN = "an empty folder"
 MARK = "MNIST_GAN_FAULTS_UNSHARED"
+_GOING_DOWN, _WITHOUT_LOG = 0x8004587D, struct.pack("I", 2)  # linux/fs.h
 
 
 class World(Retraining):
     """A data folder, an output folder on a disk of its own, and copies of it to start from."""
 
-    def __init__(self, work: Path, loader: Loader) -> None:
-        self.work, self.disk = work, work / "disk"
+    def __init__(self, work: Path, loader: Loader, cuts: int) -> None:
+        self.work, self.disk, self.cuts = work, work / "disk", cuts
         super().__init__(work / "data", self.disk / "out", SETTINGS)
         self.loader = loader
         self.reference: dict[str, float] = {}
@@ -75,6 +79,10 @@ class World(Retraining):
     def start_from(self, name: str) -> None:
         """Puts the output folder back; at `name`, or for the first node, which later runs reuse."""
         remount(self.disk, DISK)
+        self.put(name)
+
+    def put(self, name: str) -> None:
+        """As `start_from`, on whichever disk there is."""
         shutil.rmtree(self.out, ignore_errors=True)
         self.started_from = FIRST_RUN if name == "ImportSchemaGen" else name
         shutil.copytree(self.work / "kept" / self.started_from, self.out, symlinks=True)
@@ -99,6 +107,11 @@ class Row:
 
 def remount(disk: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
+
+
+def mapped_root() -> bool:
+    """Whether this is root in a namespace alone, who cannot use devices."""
+    return Path("/proc/self/uid_map").read_text().split()[2] == "1"
 
 
 def fill(disk: Path, room: int) -> None:
@@ -235,6 +248,52 @@ def kill_in(world: World, node: str, moment: str) -> Pass:
         if disturbed.reached[-1][:2] == (node, at):
             return disturbed
         after /= 2
+
+
+def power_cuts(world: World, nodes: list[str]) -> Iterator[Row]:
+    """As each node is recorded, and at random: what no fsync has put on the disk is lost.
+
+    The disk is ext4 on a loop device, and the kernel itself drops what is not written.
+    """
+    if mapped_root():
+        print("no root that may mount a disk: the power is left on", file=sys.stderr)
+        return
+    image = world.work / "image"
+    moments: list[tuple[str, str, float]] = [(node, "registered", 0.0) for node in nodes]
+    whole = sum(world.reference.values())
+    random = np.random.default_rng(0)
+    moments += [(NODES[0], "launch", each) for each in random.uniform(0, whole, world.cuts)]
+    for node, moment, seconds in moments:
+        with image.open("wb") as file:
+            file.truncate(512 << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
+        mount = ["mount", "-o", "loop", str(image), str(world.disk)]
+        subprocess.run(mount, check=True)
+        world.put("before")
+        os.sync()
+
+        def watch(at: str, now: str, wanted=(node, moment), after=seconds) -> float | None:
+            if (at, now) != wanted:
+                return None
+            if after == 0:
+                cut_power(world.disk)
+                return 0
+            Timer(after, cut_power, [world.disk]).start()
+            return after + 0.05
+
+        disturbed = make_pass(world.arguments, watch)
+        subprocess.run(["umount", str(world.disk)], check=True)
+        subprocess.run(mount, check=True)
+        where = f"{node} recorded" if not seconds else f"after {seconds:.2f} s"
+        yield finish(world, "power cut", where, disturbed)
+        subprocess.run(["umount", str(world.disk)], check=True)
+
+
+def cut_power(disk: Path) -> None:
+    """Ends a file system as xfstests does: nothing more reaches the device, not even the log."""
+    folder = os.open(disk, os.O_RDONLY)
+    fcntl.ioctl(folder, _GOING_DOWN, _WITHOUT_LOG)
+    os.close(folder)
 
 
 def full_disks(world: World, nodes: list[str]) -> Iterator[Row]:
@@ -412,6 +471,7 @@ def start(arguments: list[str], output, more: Mapping[str, str] | None = None) -
 
 FAULTS: dict[str, Callable[[World, list[str]], Iterator[Row]]] = {
     "kill": kills,
+    "power": power_cuts,
     "disk": full_disks,
     "read-only": read_only_folders,
     "database": damaged_databases,
@@ -445,14 +505,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--fault", action="append", choices=list(FAULTS))
     parser.add_argument("--node", action="append", choices=NODES)
+    parser.add_argument("--cuts", type=int, default=10, help="power cuts at random moments")
     arguments = parser.parse_args()
     if MARK not in os.environ:
         os.environ[MARK] = "1"
-        unshare = ["unshare", "--user", "--map-root-user", "--mount"]
+        root = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+        unshare = ["unshare", *root, "--mount"]
         os.execvp("unshare", [*unshare, sys.executable, *sys.argv])
     prepare()
     with tempfile.TemporaryDirectory() as work:
-        world = World(Path(work), Loader())
+        world = World(Path(work), Loader(), arguments.cuts)
         try:
             bad = run_cases(world, arguments.fault or list(FAULTS), arguments.node or list(NODES))
         finally:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pipeline.settings.sections import Settings
 
 _MARKS = {"complete": "[green]✓[/]", "cached": "[dim]=[/]", "failed": "[red]✗[/]"}
+_ENDED = ("complete", "cached")
 
 
 class NoReportError(UserError):
@@ -161,6 +162,7 @@ def show_runs(settings: "Settings", last: int, *, why: bool = False) -> None:
     from rich.table import Column, Table
 
     from pipeline.local import history
+    from pipeline.local.lock import is_used
     from pipeline.local.paths import OutputPaths
 
     console = Console()
@@ -173,14 +175,15 @@ def show_runs(settings: "Settings", last: int, *, why: bool = False) -> None:
     started, pushed = Column("started", no_wrap=True), Column("pushed", no_wrap=True)
     table = Table(started, "preset", "span", "nodes", "FID", "blessed", pushed, box=None)
     table.padding, table.pad_edge = (0, 2, 0, 0), False  # so that a reason fits into 80 columns
+    running = is_used(paths)
     records = history.read_runs(paths.database, last)
     made = history.new_pushes(paths.database, records)
-    for record in records:
+    for position, record in enumerate(records):
         table.add_row(
             record.started.strftime("%Y-%m-%d %H:%M:%S"),
             record.preset,
             "" if record.span is None else str(record.span),
-            _nodes(record.nodes),
+            _nodes(record.nodes, running and position == 0),
             f"{record.metrics['fid']:.3f}" if "fid" in record.metrics else "",
             _blessed(record),
             (record.run_id in made and record.pushed_version) or "",
@@ -222,7 +225,9 @@ def _reasons(record: "RunRecord") -> Iterator[str]:
         yield f"  {_MARKS['complete' if check.passed else 'failed']} {escape(str(check))}"
 
 
-def _nodes(states: dict[str, str]) -> str:
+def _nodes(states: dict[str, str], is_running: bool) -> str:
     marks = "".join(_MARKS.get(state, "…") for state in states.values())
-    unfinished = [node for node, state in states.items() if state not in ("complete", "cached")]
-    return marks + "".join(f" {node} {states[node]}" for node in unfinished)
+    unfinished = {node: state for node, state in states.items() if state not in _ENDED}
+    if not is_running:  # its process was killed, and could not record that
+        unfinished = {n: "interrupted" if s == "running" else s for n, s in unfinished.items()}
+    return marks + "".join(f" {node} {state}" for node, state in unfinished.items())

@@ -13,6 +13,7 @@ from pipeline.local.errors import UsageError
 from pipeline.local.paths import OutputPaths
 
 _LOCK, _HOLDER = ".lock", ".lock-holder"
+_SECONDS = 1.0  # `is_used` holds the lock for an instant
 
 
 class LockedError(UsageError):
@@ -44,7 +45,7 @@ def locked(paths: OutputPaths) -> Iterator[None]:
         if not root.exists():
             root.mkdir()
             root.chmod(root.stat().st_mode | 0o011)  # whatever the umask, servers pass through
-        held.enter_context(storage.locked(root / _LOCK, timeout=0))
+        held.enter_context(storage.locked(root / _LOCK, timeout=_SECONDS))
     except TimeoutError:
         raise LockedError(
             f"{_read(holder)} uses this output folder",
@@ -66,6 +67,17 @@ def locked(paths: OutputPaths) -> Iterator[None]:
             # While it is locked: whoever has that file open finds it unlinked, and makes a new one.
             _remove(new)
             raise
+
+
+def is_used(paths: OutputPaths) -> bool:
+    """Whether a process holds the lock of an output folder; True where that cannot be found out."""
+    if not (paths.root / _LOCK).exists():
+        return False
+    try:
+        with storage.locked(paths.root / _LOCK, timeout=0) as is_locked:
+            return not is_locked
+    except OSError:
+        return True
 
 
 @contextlib.contextmanager

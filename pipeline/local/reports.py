@@ -3,10 +3,12 @@
 import shutil
 from pathlib import Path
 
+import storage
 from pipeline.local import history
 from pipeline.local.paths import OutputPaths
 
 PAGE, DATA = "report.html", "evaluation.json"
+_MOST_BYTES = 64 << 20
 
 
 def keep_report(paths: OutputPaths, record: history.RunRecord) -> Path | None:
@@ -23,8 +25,11 @@ def keep_report(paths: OutputPaths, record: history.RunRecord) -> Path | None:
     folder = paths.reports / folder_name(record.run_id)
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        shutil.copyfile(Path(record.report_uri, PAGE), folder / PAGE)
-        shutil.copyfile(Path(record.evaluation_uri, DATA), folder / DATA)
+        for uri, name in ((record.evaluation_uri, DATA), (record.report_uri, PAGE)):
+            content = storage.read_if_there(str(Path(uri, name)), _MOST_BYTES)
+            if content is None:
+                raise FileNotFoundError(f"{Path(uri, name)} is missing, or larger than 64 MiB")
+            storage.write(str(folder / name), content)
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
         raise

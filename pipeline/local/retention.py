@@ -4,6 +4,7 @@ ML Metadata keeps the rows of every run, so that `status` stays true. An artifac
 removed is marked DELETED there first, so that TFX's cache no longer answers with it.
 """
 
+import math
 import os
 import shutil
 import time
@@ -35,6 +36,7 @@ _CHECKPOINT_DAYS = 7  # of an interrupted training; a later one rarely has the s
 _GIB = 2**30
 # A version that was pushed is restored from the copy that its run kept, so the last stay at hand.
 _ALWAYS = 1
+_SECONDS_AFTER_RUN = 300.0
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,16 @@ def plan(settings: Settings, paths: OutputPaths) -> list[Removal]:
     return [each for each in found if _is_inside(paths.root, each.path)]
 
 
-def remove(paths: OutputPaths, removals: Iterable[Removal]) -> int:
+def remove(paths: OutputPaths, removals: Iterable[Removal], seconds: float = math.inf) -> int:
     """Removes what `plan` lists: first in ML Metadata, then on the disk.
 
-    Cut off in between, it leaves folders that nothing names, which the next plan lists as orphans.
+    Cut off in between, or after `seconds`, it leaves folders that nothing names, which the next
+    plan lists as orphans.
 
     Returns:
       The bytes that are free now.
     """
+    ends = time.monotonic() + seconds
     listed = list(removals)
     gone = [each.artifact for each in listed if each.artifact is not None]
     if gone:
@@ -99,7 +103,10 @@ def remove(paths: OutputPaths, removals: Iterable[Removal]) -> int:
         for artifact in artifacts:
             artifact.state = _Artifact.DELETED
         store.put_artifacts(artifacts)
-    for each in listed:
+    for number, each in enumerate(listed):
+        if time.monotonic() > ends:
+            listed = listed[:number]
+            break
         if each.path.is_relative_to(paths.serving):
             remove_leftovers(each.path.parent)
         elif each.path.is_dir() and not each.path.is_symlink():
@@ -253,7 +260,7 @@ def collect_after_run(settings: Settings, paths: OutputPaths) -> str:
     removals = plan(settings, paths)
     # TFX leaves temporary files after each run: not worth a line.
     shown = [each for each in removals if each.kind != "temporary"]
-    remove(paths, removals)
+    remove(paths, removals, _SECONDS_AFTER_RUN)
     return f"retention removed {describe(shown)}" if shown else ""
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ml_metadata.errors import StatusError
 from rich.console import Console
 from rich.markup import escape
 
@@ -31,7 +30,9 @@ from pipeline.nodes import node_names
 from pipeline.retraining.records import NOTHING_TO_DO
 from pipeline.retraining.textfile import export_metrics
 from pipeline.settings.resolution import Resolved
+from pipeline.side_work import run_aside
 from registry.layout import newest_version, version_dir
+from surroundings import require_temporary_folder
 
 _FULL_DISK = re.compile("disk is full|No space left on device")
 
@@ -85,8 +86,9 @@ def run(
 
     Raises:
       UserError: when the run cannot start: the output folder cannot be used, there is no node
-        `from_node`, or the data cannot be read.
+        `from_node`, the data cannot be read, or there is no place for temporary files.
     """
+    require_temporary_folder()
     nodes = node_names(resolved.settings)
     if from_node is not None and from_node not in nodes:
         raise UsageError(
@@ -113,7 +115,8 @@ def _run_alone(
     screen = Console(quiet=as_json)
     source, window = data or find_run_data(resolved, paths, screen)
     repaired = repair_damage(paths)
-    log_file = None if verbose else _new_log(paths.logs)
+    failure = "no log is kept, and the terminal shows all of it"
+    log_file = None if verbose else run_aside(failure, lambda: _new_log(paths.logs))
     spans = ", ".join(str(state.span) for state in window.spans)
     screen.print(f"[bold]MNIST GAN[/]  preset {resolved.preset}, span {spans}")
     screen.print(f"  data    {escape(source.description)}", soft_wrap=True, highlight=False)
@@ -171,11 +174,10 @@ def _say_nothing(event: str, message: str, level: str = "info", **more: object) 
 
 
 def _clean_up(resolved: Resolved, paths: OutputPaths) -> None:
-    """Removes what retention does not keep; what goes wrong with that fails no run."""
-    try:
-        done = collect_after_run(resolved.settings, paths)
-    except (UserError, OSError, StatusError) as error:
-        done = f"retention removed nothing or not all: {error}"
+    """Removes what retention does not keep."""
+    failure = "retention removed nothing or not all"
+    # In this thread, so that nothing is removed once the lock is released.
+    done = run_aside(failure, lambda: collect_after_run(resolved.settings, paths), seconds=None)
     if done and resolved.settings.log.format == "text":
         Console().print(f"  {escape(done)}", soft_wrap=True, highlight=False)
 
@@ -253,11 +255,11 @@ def _show_outcome(
         console.print(f"  {escape(record.baseline)}", soft_wrap=True, highlight=False)
     for line in metric_lines(record.metrics):
         console.print(f"  {line}", soft_wrap=True, highlight=False)
-    try:
-        page = keep_report(paths, record)
-    except OSError as error:
-        console.print(f"  [yellow]![/] no report is kept: {escape(str(error))}", soft_wrap=True)
-        page = None
+    page = run_aside(
+        "no report is kept",
+        lambda: keep_report(paths, record),
+        say=lambda line: console.print(f"  [yellow]![/] {escape(line)}", soft_wrap=True),
+    )
     if page:
         console.print(f"  report  {escape(_short(page))}", soft_wrap=True, highlight=False)
 

@@ -14,6 +14,7 @@ from tfx.orchestration.portable import launcher, runtime_parameter_utils
 from tfx.proto.orchestration import pipeline_pb2
 from tfx.v1.orchestration import LocalDagRunner
 
+import storage
 from pipeline.local.fingerprint import file_fingerprint, source_fingerprint
 from pipeline.local.metadata import Database
 
@@ -119,7 +120,7 @@ class ReportingRunner(LocalDagRunner):
     ) -> None:
         node_id = node.node_info.id
         connection = _Connection(_connection_config(deployment), self._database)
-        node_launcher = launcher.Launcher(
+        node_launcher = _Launcher(
             pipeline_node=node,
             mlmd_connection=connection,
             pipeline_info=pipeline.pipeline_info,
@@ -138,6 +139,21 @@ class ReportingRunner(LocalDagRunner):
         if not cached and node_id in self._after_node:
             self._after_node[node_id]()
         self._listener.node_ended(node_id, time.monotonic() - started, cached=cached)
+
+
+class _Launcher(launcher.Launcher):
+    """TFX's launcher, which records a result only once its files are on the disk.
+
+    After a power cut, the cache would else answer with files that are empty or gone.
+    """
+
+    def _run_executor(self, execution_info: Any) -> Any:
+        output = super()._run_executor(execution_info)
+        for artifacts in execution_info.output_dict.values():
+            for artifact in artifacts:
+                if storage.is_local(artifact.uri):
+                    storage.sync_folder(artifact.uri)
+        return output
 
 
 class _Connection(metadata.Metadata):

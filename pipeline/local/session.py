@@ -1,6 +1,5 @@
 """One run as TFX sees it; importing this imports TFX, which takes seconds."""
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +10,8 @@ from tfx.utils import path_utils
 from mnist.source import DataSource
 from mnist.windows import Window
 from models.gan.checkpoints import FINISHED
+from pipeline.beam_workers import prepare_workers
 from pipeline.local import history
-from pipeline.local.fingerprint import ROOT
 from pipeline.local.paths import OutputPaths
 from pipeline.local.recovery import lost_push
 from pipeline.local.runner import NodeListener, ReportingRunner
@@ -24,13 +23,6 @@ from registry.baselines import data_baseline, model_baseline
 
 # Recording what a node did in an hour waits for a reader, such as a backup, to end.
 _PATIENCE_SECONDS = 600.0
-
-
-def _let_workers_import() -> None:
-    """Lets Beam's worker processes import the project, from whichever folder the command runs."""
-    inherited = os.environ.get("PYTHONPATH", "")
-    if str(ROOT) not in inherited.split(os.pathsep):
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), inherited]))
 
 
 class Session:
@@ -63,7 +55,7 @@ class Session:
         """
         check_flags(resolved.settings.beam)
         check_addresses(resolved.settings.beam)
-        _let_workers_import()
+        prepare_workers()
         self._pipeline = create_pipeline(
             resolved.settings,
             data_dir=source.directory,

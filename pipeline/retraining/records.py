@@ -2,7 +2,7 @@
 
 import datetime
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def add_pass(root: Path, new: Pass) -> None:
       OSError: when the folder cannot be written to.
     """
     root.mkdir(parents=True, exist_ok=True)
-    line = json.dumps({"at": new.at.isoformat(timespec="milliseconds"), **asdict(new.report)})
+    line = json.dumps({"at": new.at.isoformat(timespec="milliseconds"), **new.report.content()})
     with storage.locked(root / _LOCK):
         lines = [*_lines(root), line][-KEPT:]
         storage.write(str(root / _NAME), ("\n".join(lines) + "\n").encode())
@@ -64,10 +64,8 @@ def last_made(root: Path, now: datetime.datetime) -> datetime.datetime | None:
 
 
 def _lines(root: Path) -> list[str]:
-    try:
-        return (root / _NAME).read_text(encoding="utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
+    content = storage.read_if_there(str(root / _NAME)) or b""
+    return content.decode(errors="replace").splitlines()
 
 
 def _parse(line: str) -> Pass | None:

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 
 from errors import FileError, UserError, masked_traceback
@@ -25,6 +24,7 @@ from pipeline.retraining.records import NOT_STARTED, NOTHING_TO_DO, STOPPED, Pas
 from pipeline.retraining.textfile import export_metrics
 from pipeline.retraining.webhook import RunReport, notify
 from pipeline.settings.resolution import Resolved
+from pipeline.side_work import run_aside
 from registry.layout import newest_version
 from surroundings import stop_signals
 
@@ -71,11 +71,11 @@ def retrain(
         outcome, report = Outcome.STOPPED, RunReport(STOPPED, str(stopped))
     report = dataclasses.replace(
         report,
-        version=newest_version(paths.versions),
+        version=run_aside("served version unknown", lambda: newest_version(paths.versions)),
         seconds=round(time.monotonic() - started, 1),
         quarantined=sorted(_quarantined(paths) - held),
     )
-    _write_down(resolved, Pass(at, report))
+    run_aside("the pass is not recorded", lambda: add_pass(paths.root, Pass(at, report)))
     export_metrics(resolved.settings)
     if report.outcome != NOTHING_TO_DO or report.quarantined:
         notify(os.environ, report)
@@ -128,14 +128,6 @@ def _quarantined(paths: OutputPaths) -> set[int]:
     except QuarantineError:  # the pass says so
         return set()
     return {span for span, entry in entries.items() if not entry.released}
-
-
-def _write_down(resolved: Resolved, new: Pass) -> None:
-    """Adds to the record of passes; a disk that is full fails no pass."""
-    try:
-        add_pass(Path(resolved.settings.output_dir).absolute(), new)
-    except OSError as error:
-        print(f"What came of the pass could not be written down: {error}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from pipeline.local.paths import OutputPaths
 from pipeline.local.window import quarantine_file
 from pipeline.retraining.records import NOT_STARTED, NOTHING_TO_DO, STOPPED, read_passes
 from pipeline.settings.sections import Settings
+from pipeline.side_work import run_aside
 from registry.layout import newest_version, version_dir
 from registry.records import read_card, read_record
 
@@ -25,11 +25,14 @@ def export_metrics(settings: Settings) -> None:
     """Writes what is known of passes, of the served version and of the data to `metrics.textfile`.
 
     Does nothing where that is not set. The file is whole at every moment. What is not known is left
-    out, so that no alert takes a 0 for it. If the file cannot be written, a
-    warning says so, and nothing fails.
+    out, so that no alert takes a 0 for it. A failure is reported and raises nothing.
     """
-    if settings.metrics.textfile is None:
-        return
+    path = settings.metrics.textfile
+    if path is not None:
+        run_aside("metrics.textfile is not written", lambda: _write(Path(path), settings), 90.0)
+
+
+def _write(path: Path, settings: Settings) -> None:
     # Only here, for a tenth of a second.
     from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
@@ -45,12 +48,9 @@ def export_metrics(settings: Settings) -> None:
     passes = read_passes(_output_paths(settings).root)
     for outcome in OUTCOMES if passes else ():
         outcomes.labels(outcome).set(passes[-1].report.outcome == outcome)
-    path = Path(settings.metrics.textfile).absolute()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_to_textfile(str(path), registry)
-    except OSError as error:
-        print(f"metrics.textfile could not be written: {error}", file=sys.stderr)
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_to_textfile(str(path), registry)
 
 
 def _gauges(settings: Settings) -> Iterator[tuple[str, str, float]]:

@@ -2,13 +2,16 @@
 
 import json
 import os
+import shlex
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from database_holders import holding
+from read_only_root import run_read_only
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = ["--preset", "smoke", "--set", "train.max_steps=20", "--set", "data.source=bundled"]
@@ -94,3 +97,17 @@ def test_a_reader_at_the_end_of_the_training_costs_nothing(tmp_path: Path) -> No
     assert process.returncode == 0, printed
     assert list((tmp_path / "checkpoints").glob("*")) == []
     assert len(list((tmp_path / "serving" / "mnist_gan").glob("[0-9]*"))) == 1
+
+
+@pytest.mark.slow
+def test_a_pass_as_the_cronjob_makes_it(tmp_path: Path) -> None:
+    """Its arguments and environment, a root that nobody can write to, and an empty `/tmp`."""
+    manifest = ROOT / "deploy" / "kubernetes" / "retrain-cronjob.yaml"
+    job = next(yaml.safe_load_all(manifest.read_text()))["spec"]["jobTemplate"]["spec"]
+    [container] = job["template"]["spec"]["containers"]
+    arguments = [part.replace("/mnt/mnist-gan", "/mnt") for part in container["args"][2:]]
+    arguments = [part for part in arguments if not part.startswith("--data-dir")]
+    ended = run_read_only(tmp_path, shlex.join(command(*arguments)), has_tmp=True)
+    assert ended.returncode == 0, ended.stderr
+    [line] = (tmp_path / "outputs" / "passes.jsonl").read_text().splitlines()
+    assert json.loads(line)["outcome"] == "pushed", ended.stdout

@@ -1,6 +1,7 @@
 """`local_runner.py serve` as a process."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -39,9 +40,9 @@ class RunningServer:
         except httpx.TransportError:
             return False
 
-    def stop(self) -> int:
-        """Ends it as Kubernetes does; returns its exit status."""
-        self.process.terminate()
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ends it as Kubernetes does, or by another signal; returns its exit status."""
+        self.process.send_signal(number)
         return self.process.wait(SECONDS)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -9,11 +10,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 from running_nodes import pipeline_of, records
 from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx import v1 as tfx
 
+from pipeline.beam_workers import prepare_workers
 from pipeline.pipeline import create_data_nodes
 from pipeline.settings.resolution import resolve
 
@@ -152,3 +156,25 @@ def test_several_processes_of_one_machine(direct: Path, tmp_path: Path) -> None:
     for split in here:
         assert counts(there[split]) == counts(here[split])
         assert moments(there[split]) == pytest.approx(moments(here[split]), rel=1e-9)
+
+
+def end_the_worker(number: int) -> int:
+    if number == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.parametrize("python", [sys.executable, "/bin/false"], ids=["killed", "never began"])
+def test_a_worker_process_that_ends_early_fails_the_node(
+    python: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare_workers()
+    monkeypatch.setattr(sys, "executable", python)
+    flags = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+    settings = resolve(environ={}, assignments=[f"beam.pipeline_args={flags}"]).settings
+    pipeline = beam.Pipeline(options=PipelineOptions(settings.beam.arguments()))
+    _ = pipeline | beam.Create(range(10)) | beam.Reshuffle() | beam.Map(end_the_worker)
+    started = time.monotonic()
+    with pytest.raises(RuntimeError, match="worker process of Beam ended before its work"):
+        pipeline.run().wait_until_finish()
+    assert time.monotonic() - started < 60

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -252,9 +253,16 @@ server.serve(Path(sys.argv[1]), settings, host="127.0.0.1", port=0, grpc_port=0)
 """
 
 
-def test_it_ends_while_it_starts(tmp_path, add_version):
-    add_version(tmp_path, 1)
-    assert start(tmp_path).stop() == 0
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_it_ends_while_it_starts(tmp_path, add_version, monkeypatch, number):
+    (tmp_path / "tmp").mkdir()
+    add_version(tmp_path / "digits", 1)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    inherited = signal.signal(number, signal.SIG_DFL)  # the tests may run under nohup
+    running = start(tmp_path / "digits")
+    signal.signal(number, inherited)
+    assert running.stop(number) == 0
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_it_ends_while_a_version_hangs(tmp_path, add_version):

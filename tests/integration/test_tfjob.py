@@ -22,7 +22,7 @@ from pipeline.cli.train import app
 from pipeline.settings.resolution import resolve
 
 ROOT = Path(__file__).parents[2]
-MANIFEST = yaml.safe_load((ROOT / "deploy" / "tfjob.yaml").read_text())
+MANIFEST = next(yaml.safe_load_all((ROOT / "deploy" / "tfjob.yaml").read_text()))
 WORKER = MANIFEST["spec"]["tfReplicaSpecs"]["Worker"]
 [CONTAINER] = WORKER["template"]["spec"]["containers"]
 VOLUME = "/mnt/mnist-gan"

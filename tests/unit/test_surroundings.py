@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from read_only_root import run_read_only
 
 ROOT = Path(__file__).parents[2]
 CONFIG = [sys.executable, str(ROOT / "local_runner.py"), "config"]
@@ -125,3 +126,14 @@ def test_keras_configuration_of_the_user_is_not_read(tmp_path: Path, config: str
     command = [sys.executable, "-c", code]
     found = subprocess.run(command, env=given, capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["tensorflow", "float32", "channels_last"]
+
+
+def test_a_run_without_a_place_for_temporary_files_does_not_start(tmp_path: Path) -> None:
+    command = (
+        f"{sys.executable} local_runner.py run --output-dir /mnt/out --set data.source=bundled"
+    )
+    ended = run_read_only(tmp_path, command, has_tmp=False)
+    assert ended.returncode == 2, ended.stderr
+    assert "TMPDIR" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,10 +1,9 @@
-"""The manifests in deploy/ that serve: as the published schemas have it, and safe by default."""
+"""The manifests in deploy/: as the published schemas have it, and safe by default."""
 
 import copy
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ DEPLOY = Path(__file__).parents[3] / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVING = list(yaml.safe_load_all((DEPLOY / "serving.yaml").read_text()))
 KSERVE = yaml.safe_load((DEPLOY / "kserve.yaml").read_text())
+TFJOB = list(yaml.safe_load_all((DEPLOY / "tfjob.yaml").read_text()))
+RETRAIN = list(yaml.safe_load_all((DEPLOY / "kubernetes/retrain-cronjob.yaml").read_text()))
 # What an InferenceService adds to a pod and to its container: the Python models of kserve 0.21.0,
 # openapi_types of V1beta1ComponentExtensionSpec and V1beta1ModelSpec.
 OF_PREDICTOR = {
@@ -59,14 +60,23 @@ def kserve_pod() -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": KSERVE["metadata"], "spec": spec}
 
 
-def pod_specs() -> Iterator[Any]:
-    yield pytest.param(SERVING[0]["spec"]["template"]["spec"], id="serving.yaml")
-    yield pytest.param(kserve_pod()["spec"], id="kserve.yaml")
+def tfjob_pod() -> dict[str, Any]:
+    template = TFJOB[0]["spec"]["tfReplicaSpecs"]["Worker"]["template"]
+    metadata = {"name": "worker", **template["metadata"]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+
+
+TEMPLATES = {
+    "serving": SERVING[0]["spec"]["template"],
+    "kserve": kserve_pod(),
+    "tfjob": tfjob_pod(),
+    "retrain": RETRAIN[0]["spec"]["jobTemplate"]["spec"]["template"],
+}
 
 
 @pytest.mark.parametrize("release", ["1.29", "1.33", "1.37"])
 def test_what_kubernetes_takes(release):
-    for manifest in [*SERVING, kserve_pod()]:
+    for manifest in [*SERVING, kserve_pod(), tfjob_pod(), *TFJOB[1:], *RETRAIN]:
         kubernetes_validate.validate(manifest, release, strict=True)
     spoiled = copy.deepcopy(SERVING[0])
     spoiled["spec"]["template"]["spec"]["containers"][0]["readinessprobe"] = {}
@@ -116,25 +126,90 @@ def test_what_kserve_takes():
     assert {*OF_PREDICTOR, *OF_MODEL} <= {mapping[name] for name in types}
 
 
-@pytest.mark.parametrize("spec", list(pod_specs()))
-def test_pods_are_restricted(spec):
-    """To Kubernetes' Pod Security Standard "restricted", and a read-only root besides."""
+def violations(spec: dict[str, Any]) -> set[str]:
+    """The rules of Kubernetes' Pod Security Standard "restricted" that a pod breaks."""
+    pod, found = spec.get("securityContext", {}), set()
+    volumes = {"name", "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral"}
+    volumes |= {"persistentVolumeClaim", "projected", "secret"}
+    if any(spec.get(name) for name in ("hostNetwork", "hostPID", "hostIPC")):
+        found.add("host namespaces")
+    if any(not set(volume) <= volumes for volume in spec.get("volumes", [])):
+        found.add("volume types")
+    if pod.get("sysctls"):
+        found.add("sysctls")
+    for container in [*spec["containers"], *spec.get("initContainers", [])]:
+        own = container.get("securityContext", {})
+        both = {**pod, **own}
+        capabilities = own.get("capabilities", {})
+        rules = {
+            "privileged": not own.get("privileged"),
+            "privilege escalation": own.get("allowPrivilegeEscalation") is False,
+            "capabilities": "ALL" in capabilities.get("drop", [])
+            and set(capabilities.get("add", [])) <= {"NET_BIND_SERVICE"},
+            "not as root": both.get("runAsNonRoot") is True and both.get("runAsUser") != 0,
+            "seccomp": both.get("seccompProfile", {}).get("type")
+            in ("RuntimeDefault", "Localhost"),
+            "host ports": not any("hostPort" in port for port in container.get("ports", [])),
+            "proc mount": both.get("procMount", "Default") == "Default",
+            "SELinux": not {"user", "role"} & set(both.get("seLinuxOptions", {})),
+        }
+        found |= {name for name, holds in rules.items() if not holds}
+    return found
+
+
+def test_a_plain_pod_breaks_rules():
+    spoiled = {
+        "hostNetwork": True,
+        "volumes": [{"name": "a", "hostPath": {"path": "/"}}],
+        "containers": [{"name": "a", "securityContext": {"privileged": True}}],
+    }
+    assert violations(spoiled) == {
+        *("host namespaces", "volume types", "privileged", "privilege escalation"),
+        *("capabilities", "not as root", "seccomp"),
+    }
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_pods_are_restricted(name):
+    """To the Pod Security Standard, and beyond: no token, no service links, a read-only root."""
+    spec = TEMPLATES[name]["spec"]
     [container] = spec["containers"]
-    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert violations(spec) == set()
     assert spec["securityContext"]["runAsUser"] > 0
-    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert spec["automountServiceAccountToken"] is False
-    own = container["securityContext"]
-    assert own["allowPrivilegeEscalation"] is False
-    assert own["readOnlyRootFilesystem"] is True
-    assert own["capabilities"] == {"drop": ["ALL"]}
+    assert spec["enableServiceLinks"] is False
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert {"cpu", "memory"} <= set(container["resources"]["requests"])
     assert "memory" in container["resources"]["limits"]
+    [tmp] = [mount for mount in container["volumeMounts"] if mount["mountPath"] == "/tmp"]
+    assert not tmp.get("readOnly")
+    [volume] = [volume for volume in spec["volumes"] if volume["name"] == tmp["name"]]
+    assert volume["emptyDir"]["sizeLimit"]
+
+
+@pytest.mark.parametrize("name", ["serving", "kserve"])
+def test_servers_are_probed(name):
+    [container] = TEMPLATES[name]["spec"]["containers"]
     for probe in ("startupProbe", "readinessProbe"):
         assert container[probe]["httpGet"]["path"].endswith("/metadata")
     assert container["livenessProbe"]["tcpSocket"]
-    [tmp] = [mount for mount in container["volumeMounts"] if mount["mountPath"] == "/tmp"]
-    assert not tmp.get("readOnly")
+
+
+@pytest.mark.parametrize(
+    ("name", "manifests", "ports"),
+    [("serving", SERVING, {8500, 8501}), ("tfjob", TFJOB, {2222}), ("retrain", RETRAIN, set())],
+)
+def test_a_network_policy_opens_just_the_ports_of_its_pods(name, manifests, ports):
+    [policy] = [each["spec"] for each in manifests if each["kind"] == "NetworkPolicy"]
+    labels = TEMPLATES[name]["metadata"]["labels"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    rules = policy.get("ingress", [])
+    assert all(rule["from"] for rule in rules)
+    assert {port["port"] for rule in rules for port in rule["ports"]} == ports
+    others = [each for other, each in TEMPLATES.items() if other != name]
+    chosen = policy["podSelector"]["matchLabels"].items()
+    assert not any(chosen <= each["metadata"]["labels"].items() for each in others)
 
 
 def test_the_compose_service_is_as_restricted():
@@ -160,7 +235,7 @@ def test_one_release_of_tensorflow_serving_that_fits_tensorflow():
 
 
 def test_the_service_finds_its_pods():
-    deployment, config, service = SERVING
+    deployment, config, service, _ = SERVING
     template = deployment["spec"]["template"]
     [container] = template["spec"]["containers"]
     labels = template["metadata"]["labels"].items()

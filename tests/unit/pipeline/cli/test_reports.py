@@ -11,6 +11,8 @@ from evaluation.decision import Check
 from metrics.resampling import Interval
 from pipeline.cli import reports
 from pipeline.local import history
+from pipeline.local.lock import locked
+from pipeline.local.paths import OutputPaths
 from pipeline.settings.resolution import resolve
 
 CHECKS = [
@@ -79,3 +81,10 @@ def test_when_a_run_started_and_what_it_pushed_stay_whole_beside_much_that_faile
     assert any("1795636204" in line for line in lines)
     lines = show(why=False, nodes={"Pusher": "cached"}, **wide)
     assert not any("1795636204" in line for line in lines)
+
+
+def test_a_run_whose_process_was_killed_is_not_running(show, tmp_path):
+    nodes = {"DigitClassifier": "complete", "Trainer": "running"}
+    with locked(OutputPaths(tmp_path)):
+        assert "running" in " ".join(show(why=False, nodes=nodes)).split()
+    assert "interrupted" in " ".join(show(why=False, nodes=nodes)).split()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.local.errors import UsageError
-from pipeline.local.lock import LockedError, LockUnavailableError, locked
+from pipeline.local.lock import LockedError, LockUnavailableError, is_used, locked
 from pipeline.local.paths import OutputPaths
 
 _HOLD = """
@@ -47,6 +47,17 @@ def test_the_message_names_the_holder(tmp_path):
     assert caught.value.where == str(tmp_path)
 
 
+def test_a_folder_is_used_until_its_process_is_killed(tmp_path):
+    assert not is_used(OutputPaths(tmp_path))
+    child = _holder(tmp_path)
+    try:
+        assert is_used(OutputPaths(tmp_path))
+    finally:
+        child.kill()
+        child.wait()
+    assert not is_used(OutputPaths(tmp_path))
+
+
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 def test_a_mount_without_locks_is_used_with_one_warning(tmp_path, monkeypatch, capsys, number):
     def refuse(fd, operation):
@@ -55,7 +66,7 @@ def test_a_mount_without_locks_is_used_with_one_warning(tmp_path, monkeypatch, c
     monkeypatch.setattr(fcntl, "flock", refuse)
     for _ in range(2):
         with locked(OutputPaths(tmp_path)):
-            pass
+            assert is_used(OutputPaths(tmp_path))
     assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -1,9 +1,13 @@
 """When a pass of retraining has a reason, and what it tells."""
 
+import contextlib
 import dataclasses
 import json
+import os
 import shutil
-from collections.abc import Callable
+import subprocess
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import ml_metadata
@@ -148,3 +152,65 @@ def test_a_span_that_the_pass_quarantines_is_named(served, tmp_path, span_dir):
     assert (done.outcome, done.span, done.quarantined) == ("nothing to do", 1, [2])
     _, done, _ = retrain(spans, "age:1h", verbose=False)
     assert done.quarantined == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB as the output folder."""
+    disk = tmp_path / "out"
+    disk.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(disk)]
+    if os.geteuid() or subprocess.run(mounting, check=False).returncode:
+        pytest.skip("only root can mount")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def fill(disk: Path) -> None:
+    with contextlib.suppress(OSError), (disk / "filler").open("wb", 0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def forbid_writing(disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("spoil", [fill, forbid_writing])
+def test_a_pass_that_cannot_be_recorded_ends_as_it_would(small_disk, settings, served, spoil):
+    _, first, _ = retrain(settings, "age:1h", verbose=False)
+    spoil(small_disk)
+    outcome, done, error = retrain(settings, "age:1h", verbose=False)
+    assert (outcome, done.outcome, done.version, error) == (
+        Outcome.PUSHED,
+        first.outcome,
+        served,
+        None,
+    )
+    assert [each.report for each in read_passes(small_disk)] == [first]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda root: (root / "passes.jsonl").mkdir(),
+        lambda root: (root / "passes.jsonl").symlink_to("passes.jsonl"),
+        lambda root: os.mkfifo(root / "passes.jsonl"),
+        lambda root: (root / ".passes.lock").mkdir(),
+        lambda root: (root / "passes.jsonl").write_text("[" * 100_000 + "\n5\nnull\n"),
+    ],
+)
+def test_something_else_in_place_of_the_record_changes_no_outcome(
+    settings, served, tmp_path, spoil, monkeypatch
+):
+    monkeypatch.setenv("MNIST_GAN_METRICS__TEXTFILE", str(tmp_path / "a.prom"))
+    spoil(tmp_path / "out")
+    started = time.monotonic()
+    outcome, done, error = retrain(settings, "age:1h", verbose=False)
+    assert (outcome, done.outcome, done.version, error) == (
+        Outcome.PUSHED,
+        "nothing to do",
+        served,
+        None,
+    )
+    assert time.monotonic() - started < 60
