@@ -56,6 +56,14 @@ def test_what_is_written_is_read_listed_and_removed(place):
     assert storage.names_in(place) == []
 
 
+@pytest.mark.parametrize("read", [storage.read, storage.open_binary])
+def test_a_pipe_is_not_waited_for(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="pipe"):
+        read(str(tmp_path / "pipe"))
+    assert storage.read_if_there(str(tmp_path / "pipe")) is None
+
+
 def test_what_another_process_writes_is_seen(place, s3_server):
     """Nothing that was listed once is taken to be so still."""
     import s3fs
