@@ -12,6 +12,9 @@ _FIXES = {
     errno.EPERM: "give this user access, or name another folder",
     errno.EROFS: "name a folder on a file system that can be written to",
     errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path: a part of it is a file, and not a folder",
+    errno.EEXIST: "check the path: a part of it is a file, and not a folder",
+    errno.EISDIR: "check the path: it is a folder, and not a file",
 }
 
 # A password may hold any character; so the user part ends at the last @ before the next address.

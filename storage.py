@@ -359,12 +359,16 @@ def _s3(address: str) -> Iterator[Any]:
 @contextlib.contextmanager
 def _gfile(address: str) -> Iterator["_TensorFlowFiles"]:
     """TensorFlow's file systems; turns what they raise into an OSError that names the address."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its notes on this machine's hardware
     import tensorflow as tf
 
     kinds = {tf.errors.NotFoundError: FileNotFoundError}
     kinds |= {tf.errors.PermissionDeniedError: PermissionError}
     try:
         yield _TensorFlowFiles(tf.io.gfile)
+    except tf.errors.UnimplementedError as error:
+        what = "this is neither a local path nor gs:// or s3://"
+        raise OSError(errno.EPROTONOSUPPORT, what, address) from error
     except (tf.errors.OpError, UnicodeError) as error:
         reason = getattr(error, "message", error)
         raise kinds.get(type(error), OSError)(f"{address}: {reason}") from error

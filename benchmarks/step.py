@@ -2,7 +2,7 @@
 
 Run with: .venv/bin/python benchmarks/step.py
 
-The ways take turns, so that a noisy neighbour slows them alike; the ratio is to float32 without
+The ways take turns, so that a noisy neighbor slows them alike; the ratio is to float32 without
 XLA, which is what `auto` takes without a GPU. No data is needed: time does not depend on it.
 """
 

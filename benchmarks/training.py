@@ -34,7 +34,7 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # The judge and a side share the GPU.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # Evaluation and training share it.
 
 import numpy as np
 
@@ -59,7 +59,7 @@ def load_digits(data_dir: str):
 
 
 def read_settings(arguments, **train):
-    """The preset's settings, `train` replaced where told; no evaluations while training."""
+    """The preset's settings, `train` replaced where given; no evaluations while training."""
     from pipeline.settings.resolution import resolve
 
     train = {"max_steps": None, "evaluations": 0, "patience": None, "report_seconds": 0.5} | train
@@ -272,8 +272,8 @@ def compare_trainings(measures: Measures, side: str, seed: int, arguments) -> di
         for key, after in (("trained on", 0), ("left out", count)):
             digits = draw_digits(measures.train, count, seed, after=after)
             run[f"distance, {key}"] = measures.distance_to(digits, images)
-            told = f"{run[f'distance, {key}']:.3f}"
-            print(f"  distance to the digits {key}, over the test split's: {told}")
+            ratio = f"{run[f'distance, {key}']:.3f}"
+            print(f"  distance to the digits {key}, over the test split's: {ratio}")
     return {**run, **measures.at_the_end(images, asked)}
 
 
@@ -311,14 +311,14 @@ def draw_curve(runs: list[dict], floor: float, path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 4.5))
-    colours = dict(zip(SIDES, ("tab:blue", "tab:orange"), strict=True))
+    colors = dict(zip(SIDES, ("tab:blue", "tab:orange"), strict=True))
     labelled = set()
     for run in runs:
         side, moments = run["side"], run["moments"]
         label = None if side in labelled else SIDES[side]
         labelled.add(side)
         seconds, fids = ([moment[key] for moment in moments] for key in ("seconds", "fid"))
-        axes.plot(seconds, fids, "o-", color=colours[side], label=label, alpha=0.8)
+        axes.plot(seconds, fids, "o-", color=colors[side], label=label, alpha=0.8)
     axes.axhline(floor, color="black", linestyle="--", label="real training digits")
     axes.set(
         yscale="log", xlabel="seconds of training", ylabel="Fréchet distance to the test split"

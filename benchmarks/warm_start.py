@@ -136,6 +136,11 @@ def with_fresh_optimizers(start, training):
     return dataclasses.replace(start, values=start.values | fresh)
 
 
+def rates_of(settings, factor: float) -> dict[str, float]:
+    names = ("generator_learning_rate", "discriminator_learning_rate")
+    return {name: factor * getattr(settings, name) for name in names}
+
+
 def compare(arguments) -> dict:
     from models.gan.training import prepare_training
 
@@ -153,12 +158,12 @@ def compare(arguments) -> dict:
         start = state_of(served, folder)
     runs = {"cold": (budget, None, {})}
     for rate in arguments.rates:
-        share = {"warm_start_learning_rate_factor": rate}
+        share = rates_of(settings.train, rate)
         runs[f"warm, rate {rate:g}"] = (budget, start, share)
         runs[f"warm, rate {rate:g}, a third"] = (budget / 3, start, share)
     if arguments.fresh_optimizers:
         other = with_fresh_optimizers(start, fresh)
-        share = {"warm_start_learning_rate_factor": arguments.rates[0]}
+        share = rates_of(settings.train, arguments.rates[0])
         runs[f"warm, rate {arguments.rates[0]:g}, a third, fresh optimizers"] = (
             budget / 3,
             other,
@@ -175,9 +180,9 @@ def compare(arguments) -> dict:
 
 def report(name: str, points, goal: float, seconds: float, arguments) -> None:
     reached = time_to(goal, points)
-    told = "not reached" if reached is None else f"{reached:.0f} {unit(arguments)}"
+    message = "not reached" if reached is None else f"{reached:.0f} {unit(arguments)}"
     curve = "  ".join(f"{position:.0f}: {fid:.3f}" for position, fid in points)
-    say(f"{name} ({seconds:.0f} s with measuring): goal {told}; at the end {points[-1][1]:.4f}")
+    say(f"{name} ({seconds:.0f} s with measuring): goal {message}; at the end {points[-1][1]:.4f}")
     say(f"    {curve}")
 
 
@@ -196,10 +201,10 @@ def summarise(results: dict, arguments) -> None:
         needed = time_to(goal, cold)
         for name, points in results["runs"].items():
             position = time_to(goal, points)
-            told = "not reached" if position is None else f"{position:.0f} {unit(arguments)}"
+            message = "not reached" if position is None else f"{position:.0f} {unit(arguments)}"
             if position is not None and needed:
-                told += f", {position / needed:.2f} of the cold one's {needed:.0f}"
-            say(f"to the {goal_name} FID {goal:.3f}, {name}: {told}")
+                message += f", {position / needed:.2f} of the cold one's {needed:.0f}"
+            say(f"to the {goal_name} FID {goal:.3f}, {name}: {message}")
 
 
 def main() -> None:

@@ -73,10 +73,10 @@ def check_baseline(
       tolerances: bounds; a metric whose tolerance is None is not checked.
     """
     checks = []
-    for name, tolerance in tolerances:
+    for name, metric in METRICS.items():
+        tolerance = tolerances.of(metric)
         if tolerance is None or name not in baseline:
             continue
-        metric = METRICS[name]
         value, interval = differences.get(name, (None, None))
         reference = baseline[name].value
         allowed = tolerance * abs(reference) if metric.in_feature_units else tolerance

@@ -38,10 +38,10 @@ class Metric:
         int [m] of the set; None for a metric that `measurement.py` derives from another metric, or
         for which `deep.py` trains a network.
       threshold: default of `evaluation.thresholds`; None for no bound.
-      tolerance: default of `evaluation.tolerances`; None for no bound.
+      tolerance: how much worse than the served model's it may be; None for no bound.
       in_feature_units: whether the value depends on the scale of the classifier's features. Such a
         metric has no threshold, which would mean something else for each classifier, and its
-        tolerance is a share of the served model's value.
+        tolerance, a share of the served model's value, is a setting of `evaluation.tolerances`.
       limits: lowest and highest value that is possible.
       requires: what the metric needs besides images: `labels` (a conditional generator), a
         `test split`, or `deep` (the setting `evaluation.deep`).
@@ -161,7 +161,7 @@ _ROWS = (
     Metric(
         name="test_fid_ratio",
         title="FID / floor, test split",
-        description="test-split FID divided by that of as many real training images",
+        description="test-split FID divided by the FID of as many real training images",
         unit="multiple of the floor",
         direction="lower",
         requires=("test split",),
@@ -295,8 +295,8 @@ _ROWS = (
     Metric(
         name="lowest_class_diversity",
         title="Lowest class diversity",
-        description="feature variance within a class divided by that of real images, of the class "
-        "for which it is lowest",
+        description="feature variance within a class divided by the variance of real images, of "
+        "the class for which it is lowest",
         unit="multiple of real images'",
         direction="higher",
         compute=lambda images, real, rows: diversity.lowest_class_diversity(
@@ -309,7 +309,7 @@ _ROWS = (
         name="nearest_neighbor_distance",
         title="Nearest-neighbor distance",
         description="median pixel distance to the nearest training image of the class, divided by "
-        "that of the eval split",
+        "the distance of the eval split",
         unit="multiple of real images'",
         direction=None,
         compute=_neighbor_distance,

@@ -112,7 +112,7 @@ class Generator:
             images = self._interpolate(latent, seed, rows, columns)
         except (LookupError, TypeError, ValueError, tf.errors.OpError) as error:
             raise GeneratorError(
-                "the signature from_latent is not that of docs/serving-contract.md: "
+                "the signature from_latent is not the one of docs/serving-contract.md: "
                 f"{type(error).__name__}: {_first_line(error)}",
                 self._name,
             ) from None

@@ -26,8 +26,7 @@ def _threshold(metric: Metric) -> tuple[Any, Any]:
 
 
 def _tolerance(metric: Metric) -> tuple[Any, Any]:
-    unit = "share of the served model's value" if metric.in_feature_units else metric.unit
-    description = f"{metric.title}, largest accepted loss against the served model ({unit})"
+    description = f"{metric.title}, largest accepted loss, as a share of the served model's value"
     return float | None, Field(metric.tolerance, ge=0, allow_inf_nan=False, description=description)
 
 
@@ -35,7 +34,9 @@ _thresholds: dict[str, Any] = {
     metric.name: _threshold(metric) for metric in METRICS.values() if metric.is_bounded
 }
 _tolerances: dict[str, Any] = {
-    metric.name: _tolerance(metric) for metric in METRICS.values() if metric.is_comparable
+    metric.name: _tolerance(metric)
+    for metric in METRICS.values()
+    if metric.in_feature_units and metric.tolerance is not None
 }
 # As a base, mypy accepts no class made at run time, but a value of type Any.
 _Thresholds: Any = create_model("_Thresholds", __base__=_Section, **_thresholds)
@@ -48,6 +49,20 @@ class Thresholds(_Thresholds):
 
 class Tolerances(_Tolerances):
     """How much worse than the served model's each metric may be; None for no bound."""
+
+    others: float | None = Field(
+        1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="factor on the tolerances of all other metrics, see docs/metrics.md; null: "
+        "these are not compared",
+    )
+
+    def of(self, metric: Metric) -> float | None:
+        """The tolerance of a metric, in its unit or, `in_feature_units`, a share of the value."""
+        if metric.in_feature_units or metric.tolerance is None or self.others is None:
+            return getattr(self, metric.name, None)
+        return metric.tolerance * self.others
 
 
 class EvaluationSettings(_Section):

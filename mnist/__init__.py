@@ -1,1 +1,1 @@
-"""The data: IDX files, spans and windows of them, splits, features, records, and the download."""
+"""The data: IDX files, spans, windows, splits, features, records, and the download."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import storage
+from errors import FileError, UserError
 from mnist import files
 from mnist.digits import keep_digits
 from mnist.idx import IdxError
@@ -36,16 +37,21 @@ class SpanState:
         span: Its number.
         state: `incomplete` may become complete by itself; `damaged` files are settled but cannot be
             read; `quarantined` ones stopped a run.
-        why: Why the span is not complete, in words; "" where it is.
+        error: Why the span is not complete; None where it is.
         files: The span's files; None where some are missing.
         fingerprint: Of the files; "" where they are not settled.
     """
 
     span: int
     state: State
-    why: str = ""
+    error: UserError | None = None
     files: SpanFiles | None = None
     fingerprint: str = ""
+
+    @property
+    def why(self) -> str:
+        """The error in one line; "" where there is none."""
+        return str(self.error or "")
 
 
 def examine(
@@ -71,29 +77,36 @@ def examine(
     try:
         span_files = find_files(span, directory)
         waiting = 0.0 if has_marker(directory) else _still_settling(span_files, settle_seconds)
-    except (SpanError, OSError) as error:
-        return SpanState(span, "incomplete", str(error))
+    except SpanError as error:
+        return SpanState(span, "incomplete", error)
+    except OSError as error:
+        return SpanState(span, "incomplete", FileError.of(error))
     if waiting > 0:
-        why = (
-            f"its files changed less than {settle_seconds:g} s ago; it counts in "
-            f"{waiting:.0f} s, or as soon as {directory} holds {MARKER}"
+        settling = SpanError(
+            f"the files changed less than {settle_seconds:g} s ago",
+            directory,
+            f"wait {waiting:.0f} s, or make the file {MARKER} there, if the files are complete",
         )
-        return SpanState(span, "incomplete", why, span_files)
+        return SpanState(span, "incomplete", settling, span_files)
     try:
         fingerprint = content_fingerprint(span_files)
     except IdxError as error:
-        return SpanState(span, "incomplete", str(error), span_files)
+        return SpanState(span, "incomplete", error, span_files)
     if held and not held.released and held.fingerprint == fingerprint:
-        why = f"{held.reason} (quarantined {held.when})"
-        return SpanState(span, "quarantined", why, span_files, fingerprint)
+        reason = SpanError(
+            f"span {span} is quarantined since {held.when}: {held.reason}",
+            directory,
+            f"`python local_runner.py release {span}` lets it through",
+        )
+        return SpanState(span, "quarantined", reason, span_files, fingerprint)
     try:
         if fingerprint not in known:
             keep_digits(span_files.paths, fingerprint)
     except SpanError as error:
-        return SpanState(span, "incomplete", str(error), span_files)
+        return SpanState(span, "incomplete", error, span_files)
     except IdxError as error:
-        return SpanState(span, "damaged", str(error), span_files, fingerprint)
-    return SpanState(span, "complete", "", span_files, fingerprint)
+        return SpanState(span, "damaged", error, span_files, fingerprint)
+    return SpanState(span, "complete", None, span_files, fingerprint)
 
 
 def _still_settling(span_files: SpanFiles, settle_seconds: float) -> float:
@@ -101,7 +114,7 @@ def _still_settling(span_files: SpanFiles, settle_seconds: float) -> float:
 
     What a writer says of a file's age does not suffice: `cp -a`, `rsync -a` and `unzip` give a copy
     the time of the original. So the time at which the file system saw a change counts as well, and
-    that of the folder, in which files may still appear. A time that lies further ahead than
+    the time of the folder, in which files may still appear. A time that lies further ahead than
     `settle_seconds` says that a clock was set back, and not that somebody is writing.
     """
     now = time.time()

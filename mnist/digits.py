@@ -40,11 +40,11 @@ class Digits:
 
 
 def read_digits(paths: Sequence[str], fingerprint: str = "") -> tuple[Digits, ...]:
-    """Reads pairs of IDX files, or takes what `keep_digits` kept of them.
+    """Reads pairs of IDX files, or takes what `keep_digits` kept.
 
     Args:
         paths: Images and labels in turn, as `SpanFiles.paths` gives them.
-        fingerprint: What `fingerprint_files` said of the files; "" to take them as they are.
+        fingerprint: What `fingerprint_files` returned for the files; "" to take them as they are.
 
     Returns:
         The digits of each pair.

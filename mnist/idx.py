@@ -228,11 +228,11 @@ def _explain(error: OSError) -> tuple[str, str]:
         case FileNotFoundError() | NotADirectoryError():
             return "there is no such file", "check the path and that the copy is complete"
         case IsADirectoryError():
-            return "it is a folder, not a file", "move the file itself there"
+            return "this is a folder, not a file", "move the file itself there"
         case PermissionError():
-            return "this user may not read it", "give this user read permission (chmod a+r)"
+            return "this user may not read the file", "give this user read permission (chmod a+r)"
         case _:
-            return f"it cannot be read ({error})", "check the path and the storage it lies on"
+            return f"the file cannot be read ({error})", "check the path and the storage it lies on"
 
 
 def _read(path: str, layout: _Layout, watch: Watch | None) -> Uint8Array:
@@ -251,17 +251,17 @@ def _gzip_errors(path: str) -> Iterator[None]:
     try:
         yield
     except EOFError as error:
-        wrong = "its gzip data end too early: the file was cut short"
+        wrong = "the gzip data end too early: the file was cut short"
         raise _error(path, wrong, "a complete gzip file", _FETCH_AGAIN) from error
     except (gzip.BadGzipFile, zlib.error) as error:
-        wrong = f"its gzip data are corrupt ({error})"
+        wrong = f"the gzip data are corrupt ({error})"
         raise _error(path, wrong, "an undamaged gzip file", _FETCH_AGAIN) from error
 
 
 def _parse(stream: _Readable, path: str, layout: _Layout, most_bytes: int) -> Uint8Array:
     """Reads header and values, and one byte more, of a stream that holds `most_bytes` at most."""
     count = _read_count(stream, path, layout)
-    claim = f"its header claims {count:,} {layout.noun}, {count * layout.item_bytes:,} bytes"
+    claim = f"the header claims {count:,} {layout.noun}, {count * layout.item_bytes:,} bytes"
     most_values = most_bytes - layout.header_bytes
     if count * layout.item_bytes > most_values:
         wrong = f"{claim}, but a file of its size can hold at most {most_values:,}"
@@ -282,20 +282,18 @@ def _read_count(stream: _Readable, path: str, layout: _Layout) -> int:
     header = stream.read(layout.header_bytes)
     _check_magic(header[:4], path, layout)
     if len(header) < layout.header_bytes:
-        wrong = f"it ends inside its header, after {len(header)} bytes: the file was cut short"
+        wrong = f"the file ends inside its header, after {len(header)} bytes"
         _fail(path, wrong, f"a header of {layout.header_bytes} bytes", _FETCH_AGAIN)
     count, *item_shape = struct.unpack(f">{1 + len(layout.item_shape)}I", header[4:])
     if tuple(item_shape) != layout.item_shape:
         found, expected = ("x".join(map(str, shape)) for shape in (item_shape, layout.item_shape))
         remedy = "resize the images: only MNIST's own size is supported"
-        _fail(path, f"its images are {found} pixels", f"{expected} pixels", remedy)
+        _fail(path, f"the images are {found} pixels", f"{expected} pixels", remedy)
     if count == 0:
-        _fail(
-            path, f"it holds no {layout.noun}", f"at least one of the {layout.noun}", _FETCH_AGAIN
-        )
+        _fail(path, f"the file holds no {layout.noun}", "at least one", _FETCH_AGAIN)
     if count > MAX_ITEMS:
         remedy = "split the data into spans, or replace the file if it should be smaller"
-        _fail(path, f"its header claims {count:,} {layout.noun}", f"at most {MAX_ITEMS:,}", remedy)
+        _fail(path, f"the header claims {count:,} {layout.noun}", f"at most {MAX_ITEMS:,}", remedy)
     return int(count)
 
 
@@ -303,18 +301,18 @@ def _check_magic(magic: bytes, path: str, layout: _Layout) -> None:
     dimensions = 1 + len(layout.item_shape)
     expected = f"00 00 08 {dimensions:02x}, an IDX file of {layout.noun}"
     if not magic:
-        _fail(path, "it is empty", expected, _FETCH_AGAIN)
+        _fail(path, "the file is empty", expected, _FETCH_AGAIN)
     if magic[:2] != b"\0\0"[: len(magic)]:
-        wrong = f"it is not an IDX file: it starts with {magic.hex(' ')} (wrong magic number)"
-        _fail(path, wrong, expected, "check that this is the file you meant, then fetch it again")
+        wrong = f"this is not an IDX file: it starts with {magic.hex(' ')} (wrong magic number)"
+        _fail(path, wrong, expected, "name the right file, or download it again")
     if len(magic) < 4:
-        wrong = f"it ends inside its header, after {len(magic)} bytes: the file was cut short"
+        wrong = f"the file ends inside its header, after {len(magic)} bytes"
         _fail(path, wrong, expected, _FETCH_AGAIN)
     if magic[2] != _UINT8_CODE:
-        wrong = f"its values have the IDX type code {magic[2]:02x}"
+        wrong = f"the values have the IDX type code {magic[2]:02x}"
         _fail(path, wrong, f"{_UINT8_CODE:02x} (unsigned bytes)", "convert the values to uint8")
     if magic[3] != dimensions:
-        wrong = f"its values have {magic[3]} dimension(s), which {layout.noun} do not"
+        wrong = f"the values have {magic[3]} dimension(s), which {layout.noun} do not"
         _fail(path, wrong, str(dimensions), "check that images and labels are not swapped")
 
 
@@ -322,7 +320,7 @@ def _allocate(path: str, size: int) -> Uint8Array:
     try:
         return np.empty(size, np.uint8)
     except MemoryError as error:
-        wrong = f"its values need {size:,} bytes of memory, which cannot be had"
+        wrong = f"the values need {size:,} bytes of memory, which cannot be had"
         raise _error(path, wrong, "enough memory", "split the data into spans") from error
 
 

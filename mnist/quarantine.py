@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pydantic import TypeAdapter, ValidationError
 
 import storage
-from errors import UserError
+from errors import FileError, UserError
 
 FILE_NAME = "quarantine.json"
 
@@ -58,9 +58,14 @@ def read_quarantine(address: str) -> dict[int, Entry]:
         return _ENTRIES.validate_json(storage.read(address) or b"{}")
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        refused = FileError.of(error)
         raise QuarantineError(
-            f"cannot be read ({_reason(error)}), expected what the pipeline wrote",
+            f"the list of quarantined spans cannot be read: {refused.what}", address, refused.fix
+        ) from error
+    except ValueError as error:
+        raise QuarantineError(
+            f"the list of quarantined spans is not what the pipeline wrote: {_reason(error)}",
             address,
             "repair it, or delete it to release every span",
         ) from error

@@ -50,7 +50,6 @@ class DataSettings(BaseModel):
         lt=1,
         description="share of the train files held out when a span has no t10k- files",
     )
-    shards: int = Field(4, ge=1, le=10_000, description="TFRecord files of the train split")
 
     @model_validator(mode="after")
     def _refuse_two_choices(self) -> "DataSettings":

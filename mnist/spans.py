@@ -4,7 +4,7 @@ A span is one portion of data, in TFX's sense: the day's, the week's. Three layo
 
 * A folder that holds the IDX files themselves is span 1.
 * A folder in which torchvision keeps MNIST (`raw/` or `MNIST/raw/` holds the IDX files) is span 1.
-* In a folder with `span-<N>` folders, N from 0 to 2^63 - 1, each of them is span N and holds its
+* In a folder with `span-<N>` folders, N from 0 to 2^63 - 1, each is span N and holds its
   IDX files.
 
 A pair of `t10k-` files beside span folders is the fixed test split, the same for every span.
@@ -100,8 +100,8 @@ def open_folder(data_dir: str) -> DataFolder:
     folders = sorted(name for name in entries if entries[name] and _number(name) is not None)
     if training and folders:
         raise SpanError(
-            f"holds both training files ({_some(training)}) and span folders ({_some(folders)}), "
-            "so which are meant is unclear",
+            f"the folder holds both training files ({_some(training)}) and span folders "
+            f"({_some(folders)}), so which are meant is unclear",
             data_dir,
             "move the files into a span folder of their own",
         )
@@ -111,7 +111,7 @@ def open_folder(data_dir: str) -> DataFolder:
         inner = _inner_folder(data_dir, entries)
         if inner is None:
             raise SpanError(
-                f"holds no MNIST data; found: {_some(sorted(entries))}",
+                f"the folder holds no MNIST data; found: {_some(sorted(entries))}",
                 data_dir,
                 f"put there {_EXPECTED_FILES}; or folders named span-<N>, N a whole number, with "
                 "such files",
@@ -159,7 +159,9 @@ def resolve_span(data_dir: str, span: int | None) -> SpanFiles:
     number = max(spans) if span is None else span
     if number not in spans:
         raise SpanError(
-            f"has no span {number}", data_dir, f"choose one of {_some(list(map(str, spans)))}"
+            f"the folder has no span {number}",
+            data_dir,
+            f"choose one of {_some(list(map(str, spans)))}",
         )
     return find_files(number, spans[number])
 
@@ -248,7 +250,8 @@ def _entries(directory: str) -> dict[str, bool]:
         return files.entries(directory, _matters)
     except OSError as error:
         raise SpanError(
-            f"cannot be listed ({error.strerror or error}), expected a folder with MNIST's files",
+            f"a folder with MNIST's files is expected, and cannot be listed: "
+            f"{error.strerror or error}",
             directory,
             "check the path and who may read it",
         ) from error
@@ -283,9 +286,10 @@ def _by_number(data_dir: str, folders: Sequence[str]) -> dict[int, str]:
     for number, name in sorted((_number(name) or 0, name) for name in folders):
         if number in spans:
             raise SpanError(
-                f"has two folders for span {number}: {os.path.basename(spans[number])} and {name}",
+                f"the folder has two folders for span {number}: "
+                f"{os.path.basename(spans[number])} and {name}",
                 data_dir,
-                "rename one of them",
+                "rename one",
             )
         spans[number] = os.path.join(data_dir, name)
     return spans
@@ -310,7 +314,7 @@ def _find(directory: str, entries: dict[str, bool], role: str) -> str | None:
         return paths[0]
     if len(present) > 1:
         raise SpanError(
-            f"holds the {role} more than once, and not as a .gz and what it holds: "
+            f"the folder holds the {role} more than once, and not as a .gz and what it holds: "
             f"{_some(present)}",
             directory,
             "remove all but one",
@@ -335,7 +339,7 @@ def _is_unpacked(plain: str, archive: str) -> bool:
 
 def _missing(directory: str, entries: dict[str, bool], role: str) -> SpanError:
     return SpanError(
-        f"lacks {_names(role)[0]}, plain or as .gz; found: {_some(sorted(entries))}",
+        f"the folder lacks {_names(role)[0]}, plain or as .gz; found: {_some(sorted(entries))}",
         directory,
         f"put there {_EXPECTED_FILES} (both of a pair or neither)",
     )

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from errors import UserError
 from mnist.completeness import SpanState, examine
-from mnist.idx import IdxError
 from mnist.quarantine import Entry
 from mnist.spans import (
     MAX_SPAN,
@@ -23,7 +22,6 @@ from mnist.spans import (
 
 SYNTAX = "latest, rolling:N (the newest N), all, or static:A-B (also static:1,4-6)"
 _RANGE = "[0-9]{1,19}(-[0-9]{1,19})?"
-_RELEASE = "`python local_runner.py release {span}` lets it through"
 
 
 class WindowError(UserError, ValueError):
@@ -142,8 +140,8 @@ def resolve_window(
     Raises:
         WindowError: `window` is none, or both a span and a window are given.
         SpanError: The folder holds no spans, a span that is named cannot be used, or none can.
-        IdxError: The files of the only span, or of one that is named, are damaged; or a file of the
-            test split cannot be read.
+        IdxError: The files of the only span, or of a span that is named, are damaged; or a file of
+            the test split cannot be read.
     """
     if span is not None and window != "latest":
         raise WindowError(f"span {span} and window {window!r} are both given, expected one of them")
@@ -160,17 +158,17 @@ def resolve_window(
             held=(quarantine or {}).get(number),
             known=known,
         )
-        if state.state == "complete":
+        if state.error is None:
             chosen.append(state)
         elif named or folder.is_flat:
-            raise _unusable(state)
+            raise state.error
         else:
             refused.append(state)
         if len(chosen) == request.newest:
             break
     if not chosen:
         raise SpanError(
-            "has no span that can be used",
+            "the folder has no span that can be used",
             data_dir,
             "`python local_runner.py data` shows the state of each",
             [f"span {state.span} is {state.state}: {state.why}" for state in refused],
@@ -206,14 +204,14 @@ def reopen_window(data_dir: str, name: str, content: str) -> Window:
         fingerprints.append(last)
     if last.startswith("test:") != (test is not None) or len(numbers) != len(fingerprints):
         raise SpanError(
-            f"no longer holds the spans with which the run began: {name}, and the test split as "
-            "it was",
+            f"the folder no longer holds the spans with which the run began: {name}, and the "
+            "test split as it was",
             data_dir,
             "run again",
         )
     return Window(
         tuple(
-            SpanState(number, "complete", "", find_files(number, folders[number]), fingerprint)
+            SpanState(number, "complete", None, find_files(number, folders[number]), fingerprint)
             for number, fingerprint in zip(numbers, fingerprints, strict=True)
         ),
         test,
@@ -233,15 +231,6 @@ def _named(data_dir: str, request: Request, known: list[int]) -> list[int]:
         if not inside:
             wanted = f"span {first}" if first == last else f"span from {first} to {last}"
             there = ", ".join(map(str, known[-12:]))
-            raise SpanError(f"has no {wanted}", data_dir, f"choose one of {there}")
+            raise SpanError(f"the folder has no {wanted}", data_dir, f"choose one of {there}")
         found |= inside
     return sorted(found)
-
-
-def _unusable(state: SpanState) -> Exception:
-    if state.state == "damaged":
-        return IdxError(state.why)
-    if state.state == "incomplete":
-        return SpanError(f"span {state.span} is not complete: {state.why}")
-    remedy = _RELEASE.format(span=state.span)
-    return SpanError(f"span {state.span} is quarantined: {state.why}", fix=remedy)

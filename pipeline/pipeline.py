@@ -60,7 +60,7 @@ def create_data_nodes(
         content=content,
         quarantine=quarantine,
         # Where the data lie is no setting of the node: a copy of them elsewhere is the same data.
-        settings=settings.data.model_dump_json(include={"settle_seconds", "eval_share", "shards"}),
+        settings=settings.data.model_dump_json(include={"settle_seconds", "eval_share"}),
         source=source,
     )
     # The pixels themselves say nothing to TFDV; the scalars derived from them do.
@@ -165,7 +165,7 @@ def create_pipeline(
             "settings": settings.train.model_dump(mode="json"),
             "checkpoints": checkpoint_root,
             **({"keep_checkpoints": True} if keep_checkpoints else {}),
-            # What a warm start goes on from; see `nodes_reading_outside`.
+            # The state that a warm start takes; see `nodes_reading_outside`.
             **({"served": serving_dir} if is_warm else {}),
         },
     )

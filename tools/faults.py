@@ -87,9 +87,9 @@ class World(Retraining):
 
     def loads(self) -> str:
         """`loads` if every version does, else why one does not."""
-        said = {version: self.loader.load(self.serving / version) for version in self.versions()}
-        bad = [f"{version}: {text}" for version, text in said.items() if text != "loads"]
-        return "; ".join(bad) or ("loads" if said else "nothing is served")
+        printed = {version: self.loader.load(self.serving / version) for version in self.versions()}
+        bad = [f"{version}: {text}" for version, text in printed.items() if text != "loads"]
+        return "; ".join(bad) or ("loads" if printed else "nothing is served")
 
     def keep(self, name: str) -> None:
         shutil.copytree(self.out, self.work / "kept" / name, symlinks=True)
@@ -180,7 +180,7 @@ def build(world: World) -> None:
 
 def expect(done: Pass, outcome: str) -> Pass:
     if done.outcome != outcome:
-        raise SystemExit(f"expected {outcome}, found {done.outcome}:\n{done.said}")
+        raise SystemExit(f"expected {outcome}, found {done.outcome}:\n{done.printed}")
     return done
 
 
@@ -200,7 +200,7 @@ def finish(
     repair()
     after = make_pass(world.arguments)
     quiet = make_pass(world.arguments)
-    cached = after.said.count("unchanged, from the cache")
+    cached = after.printed.count("unchanged, from the cache")
     whole_bytes, whole_versions = world.expected()
     if world.first and meanwhile != "loads":
         problems.append(f"after the fault: {meanwhile}")
@@ -214,14 +214,14 @@ def finish(
         problems.append(f"the next passes: {after.outcome}, {quiet.outcome}")
     if disturbed.left or after.left:
         problems.append(f"processes left: {disturbed.left + after.left}")
-    if "Traceback" in disturbed.said + after.said:
+    if "Traceback" in disturbed.printed + after.printed:
         problems.append("a traceback on the terminal")
     if problems:
-        print(disturbed.said, after.said, file=sys.stderr, flush=True)
+        print(disturbed.printed, after.printed, file=sys.stderr, flush=True)
     return Row(
         fault,
         where,
-        told(disturbed),
+        message(disturbed),
         meanwhile,
         f"{after.outcome}, {cached} nodes from the cache, {after.seconds:.0f} s",
         bytes_in(world.out) - whole_bytes,
@@ -229,11 +229,11 @@ def finish(
     )
 
 
-def told(done: Pass) -> str:
-    """How a pass ended, with what it said of its failure."""
+def message(done: Pass) -> str:
+    """How a pass ended, and the message of its failure."""
     if done.status in (None, 0):
         return done.outcome
-    lines = [" ".join(line.split()) for line in done.said.splitlines() if line[:1] != "{"]
+    lines = [" ".join(line.split()) for line in done.printed.splitlines() if line[:1] != "{"]
     failed = [i for i, line in enumerate(lines) if line.startswith("error: ")]
     reason = " ".join(lines[failed[0] : failed[0] + 2]) if failed else "".join(lines[-2:-1])
     return f"status {done.status}: {reason[:160]}"
@@ -447,10 +447,10 @@ def two_schedulers(world: World, nodes: list[str]) -> Iterator[Row]:
     for process in processes:
         process.terminate()
     codes = [process.wait() for process in processes]
-    said = "".join(log.read_text() for log in logs)
+    printed = "".join(log.read_text() for log in logs)
     statuses = [re.findall(rf"{ended} (\d+)", log.read_text()) for log in logs]
     both = f"passes ended with {' and with '.join(', '.join(found) for found in statuses)}"
-    done = Pass(max(codes), said + json.dumps({"outcome": both}), time.monotonic() - started)
+    done = Pass(max(codes), printed + json.dumps({"outcome": both}), time.monotonic() - started)
     yield finish(world, "two schedulers", "one output folder", done)
 
 
@@ -462,7 +462,7 @@ def clocks(world: World, nodes: list[str]) -> Iterator[Row]:
             "no libfaketime (Debian's package faketime): the clock is left alone", file=sys.stderr
         )
         return
-    said = world.work / "said.txt"
+    printed = world.work / "printed.txt"
     now = world.work / "clock"
     for where, sign in (("before the pass", ""), ("while the GAN trains", "Trainer ...")):
         world.start_from("before")
@@ -470,13 +470,13 @@ def clocks(world: World, nodes: list[str]) -> Iterator[Row]:
         fake = {"FAKETIME_TIMESTAMP_FILE": str(now), "FAKETIME_NO_CACHE": "1"}
         fake |= {"LD_PRELOAD": library, "DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_RESET": "1"}
         started = time.monotonic()
-        with open(said, "w") as file:
+        with open(printed, "w") as file:
             process = start(world.arguments, file, fake)
             while process.poll() is None:
-                if sign and sign in said.read_text():
+                if sign and sign in printed.read_text():
                     now.write_text("-2d")
                 time.sleep(0.2)
-        done = Pass(process.returncode, said.read_text(), time.monotonic() - started)
+        done = Pass(process.returncode, printed.read_text(), time.monotonic() - started)
         yield finish(world, "clock two days back", where, done)
 
 

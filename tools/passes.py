@@ -35,7 +35,7 @@ class Pass:
     """What came of a pass; `status` is None where it was killed, `left` its surviving children."""
 
     status: int | None
-    said: str
+    printed: str
     seconds: float
     reached: list[tuple[str, str, float]] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Pass:
     @property
     def result(self) -> dict:
         """The line of JSON; {} where there is none."""
-        last = (self.said.strip().splitlines() or [""])[-1]
+        last = (self.printed.strip().splitlines() or [""])[-1]
         return json.loads(last) if last.startswith("{") else {}
 
     @property
@@ -103,13 +103,13 @@ def make_pass(arguments: Sequence[str], watcher: Watcher | None = None) -> Pass:
     """Runs `local_runner.py` with the arguments; see `Watcher` for how to disturb it."""
     events, tell = os.pipe()
     hear, answers = os.pipe()
-    said = os.memfd_create("said")
+    printed = os.memfd_create("printed")
     started = time.monotonic()
     child = os.fork()
     if child == 0:
         os.close(events)
         os.close(answers)
-        _be_the_pass(arguments, said, tell, hear)
+        _be_the_pass(arguments, printed, tell, hear)
     os.close(tell)
     os.close(hear)
     reached: list[tuple[str, str, float]] = []
@@ -117,7 +117,7 @@ def make_pass(arguments: Sequence[str], watcher: Watcher | None = None) -> Pass:
         _follow(child, stream, reply, reached, watcher or (lambda node, moment: None), started)
     _, status = os.waitpid(child, 0)
     seconds = time.monotonic() - started
-    with os.fdopen(said, "rb") as file:
+    with os.fdopen(printed, "rb") as file:
         file.seek(0)
         text = file.read().decode(errors="replace")
     code = None if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
@@ -147,13 +147,13 @@ def _follow(child: int, stream, reply, reached: list, watcher: Watcher, started:
             reply.write(b".")
 
 
-def _be_the_pass(arguments: Sequence[str], said: int, tell: int, hear: int) -> None:
+def _be_the_pass(arguments: Sequence[str], printed: int, tell: int, hear: int) -> None:
     """The child's whole life."""
     status = 70
     try:
         os.setsid()
         nothing = os.open(os.devnull, os.O_RDONLY)
-        for source, target in ((nothing, 0), (said, 1), (said, 2)):
+        for source, target in ((nothing, 0), (printed, 1), (printed, 2)):
             os.dup2(source, target)
         with _telling(tell, hear):
             import local_runner
@@ -176,16 +176,16 @@ def _telling(tell: int, hear: int) -> Iterator[None]:
     """Makes TFX's launcher tell of each node, and wait for an answer."""
     from tfx.orchestration.portable import launcher
 
-    def told(moment: str, node: str) -> None:
+    def message(moment: str, node: str) -> None:
         os.write(tell, f"{node} {moment}\n".encode())
         os.read(hear, 1)
 
     def around(function: Callable, before: str, after: str) -> Callable:
         def wrapped(self, *positional, **named):
             node = self._pipeline_node.node_info.id
-            told(before, node)
+            message(before, node)
             result = function(self, *positional, **named)
-            told(after, node)
+            message(after, node)
             return result
 
         return wrapped

@@ -383,8 +383,8 @@ def measure_exits(models: Path, arguments: argparse.Namespace) -> int:
     for state, measure in states.items():
         seconds = measure()
         missed += seconds > GRACE_SECONDS
-        told = "killed" if math.isinf(seconds) else f"{seconds:.1f}"
-        print(f"{state:32} {told}", flush=True)
+        message = "killed" if math.isinf(seconds) else f"{seconds:.1f}"
+        print(f"{state:32} {message}", flush=True)
     return missed
 
 

@@ -459,9 +459,9 @@ class Soak:
             minute, rss, descriptors, threads = self._samples[-1]
             answers = self.log.answers - before
             before = self.log.answers.copy()
-            told = ", ".join(f"{name}: {count}" for name, count in sorted(answers.items()))
+            message = ", ".join(f"{name}: {count}" for name, count in sorted(answers.items()))
             print(
-                f"{minute / 60:4.0f} min: {answers.total()} answers ({told}); slowest good one "
+                f"{minute / 60:4.0f} min: {answers.total()} answers ({message}); slowest good one "
                 f"{self.log.slowest:.1f} s; {self.log.unexpected.total()} unexpected; "
                 f"{rss:.0f} MiB, {descriptors} fds, {threads} threads",
                 flush=True,
@@ -516,8 +516,8 @@ def conclude(soak: Soak, exit_seconds: float, log: bytes) -> bool:
     )
     grown = soak.growth()
     for what, growth in grown.items():
-        told = "too short a soak to tell" if math.isnan(growth) else f"{growth:+.1f}"
-        print(f"growth of {what}: {told} (at most {MAX_GROWTH[what]:g})")
+        message = "too short a soak to tell" if math.isnan(growth) else f"{growth:+.1f}"
+        print(f"growth of {what}: {message} (at most {MAX_GROWTH[what]:g})")
     print(f"{soak.log.unexpected.total()} unexpected")
     for kind, count in soak.log.unexpected.most_common():
         print(f"  {kind} {count}")

@@ -243,15 +243,17 @@ class Soak(Retraining):
         """What has to be so after every pass."""
         good = ("pushed", "not blessed", "nothing to do", "killed")
         if done.outcome not in good and not done.result.get("quarantined"):
-            self._problem(line, f"{done.outcome} with nothing to quarantine: {done.said[-1500:]}")
-        if "Traceback" in done.said:
-            self._problem(line, f"a traceback on the terminal: {done.said[-1500:]}")
+            self._problem(
+                line, f"{done.outcome} with nothing to quarantine: {done.printed[-1500:]}"
+            )
+        if "Traceback" in done.printed:
+            self._problem(line, f"a traceback on the terminal: {done.printed[-1500:]}")
         if done.left:
             self._problem(line, f"processes left: {done.left}")
         if versions := self.versions():
-            said = self.loader.load(self.serving / versions[-1])
-            if said != "loads":
-                self._problem(line, f"the served version does not load: {said}")
+            state = self.loader.load(self.serving / versions[-1])
+            if state != "loads":
+                self._problem(line, f"the served version does not load: {state}")
         if done.outcome == "pushed":
             self._check_push(done, line)
 
@@ -273,17 +275,17 @@ class Soak(Retraining):
 
     def close(self) -> list[str]:
         """The checks at the end: each a line, with what was found."""
-        said = make_pass(["status", "--output-dir", str(self.out), "--last", "200"]).said
+        printed = make_pass(["status", "--output-dir", str(self.out), "--last", "200"]).printed
         listed = make_pass(["data", *self.folders])
         cleaning = ["gc", "--dry-run", "--output-dir", str(self.out), *self.options]
-        left = make_pass(cleaning).said.strip().splitlines()[-1]
+        left = make_pass(cleaning).printed.strip().splitlines()[-1]
         loads = {v: self.loader.load(self.serving / v) for v in self.versions()}
         self.loader.end()
         pushed = {str(r["version"]) for r in self.results if r.get("outcome") == "pushed"}
         trained = {span for line in self.lines for span in line.trained_on.split()}
         poison = set(map(str, self.poisoned))
-        held = set(re.findall(r"span (\d+) is quarantined", said))
-        shown = {v for v in self.versions() if v in said}
+        held = set(re.findall(r"span (\d+) is quarantined", printed))
+        shown = {v for v in self.versions() if v in printed}
         sizes = [line.size for line in self.lines]
         half = len(sizes) // 2
         return [

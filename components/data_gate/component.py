@@ -49,12 +49,12 @@ class DataGate(tfx.types.BaseComponent):
         serving_dir: str,
         quarantine: str,
     ) -> None:
-        """Takes what is to be judged and by what.
+        """Takes what is to be checked and by what.
 
         Args:
           examples: of MnistExampleGen.
-          statistics: of them.
-          schema: of them.
+          statistics: of the examples.
+          schema: of the examples.
           anomalies: what ExampleValidator found in them.
           settings: GateSettings as JSON.
           serving_dir: folder or URI of the versions that are served; "" for none. Read when the

@@ -16,10 +16,10 @@ from components.anomalies import find_anomalies
 from components.data_blessing import BLESSING_FILE, STATISTICS_FOLDER
 from components.data_gate.digits import read_spans_digits
 from components.data_gate.histograms import histograms
-from components.data_gate.judge import Verdict, judge_span
 from components.data_gate.served import Served, find_served
 from components.data_gate.settings import GateSettings
 from components.data_gate.statistics import DataStatistics, Digits, class_means, describe, join
+from components.data_gate.verdict import Verdict, check_span
 from errors import UserError
 from mnist.quarantine import quarantine, read_quarantine
 from mnist.records import read_spans
@@ -44,7 +44,7 @@ class Executor(base_executor.BaseExecutor):
     ) -> None:
         """Judges from the files: a property set by an executor does not survive every backend.
 
-        Each span that is not behind what is served yet is judged by itself, so that a bad one is
+        Each span that is not behind what is served yet is checked by itself, so that a bad one is
         found among good ones.
 
         Args:
@@ -73,7 +73,7 @@ class Executor(base_executor.BaseExecutor):
         )
         _progress_log.info(served.message)
         found = find_anomalies(artifacts["anomalies"])
-        verdicts = list(_judge_spans(spans, parts, schema, served, settings, bool(found)))
+        verdicts = list(_check_spans(spans, parts, schema, served, settings, bool(found)))
         _let_released_through(verdicts, spans, address)
         if found or any(verdict.anomalies or verdict.faults for verdict in verdicts):
             run = self._context.pipeline_run_id if self._context else None
@@ -90,7 +90,7 @@ class Executor(base_executor.BaseExecutor):
         _write(artifacts["blessing"], content, new)
 
 
-def _judge_spans(
+def _check_spans(
     spans: list[dict[str, Any]],
     parts: Mapping[int, Mapping[str, Digits]],
     schema: schema_pb2.Schema,
@@ -104,7 +104,7 @@ def _judge_spans(
         is_new = span["fingerprint"] not in behind
         if (is_new or all_of_them) and parts[span["span"]]:
             before = served.statistics if is_new else None
-            yield judge_span(span["span"], parts[span["span"]], schema, before, settings)
+            yield check_span(span["span"], parts[span["span"]], schema, before, settings)
 
 
 def _let_released_through(

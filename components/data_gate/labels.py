@@ -9,12 +9,12 @@ _FOLDS = 5
 
 
 def agrees(digits: Digits, means: np.ndarray | None) -> np.ndarray:
-    """Whether each digit's label is that of the nearest class mean, bool [n].
+    """Whether each digit's label is the label of the nearest class mean, bool [n].
 
     Args:
       digits: any number.
       means: of other data, float32 [10, 784]. None: of the digits themselves, of which each fifth
-        is judged by the means of the others.
+        is compared with the means of the others.
     """
     if means is not None:
         return nearest(digits.images, means) == digits.labels
@@ -47,7 +47,7 @@ def nearest(images: np.ndarray, means: np.ndarray) -> np.ndarray:
     known = np.flatnonzero(~np.isnan(means[:, 0]))
     if not len(known):
         return np.full(len(images), -1)
-    centres = means[known]
+    centers = means[known]
     # |x - m|^2 without |x|^2, which is the same for every class.
-    scores = (centres**2).sum(axis=1) - 2 * images.astype(np.float32) @ centres.T
+    scores = (centers**2).sum(axis=1) - 2 * images.astype(np.float32) @ centers.T
     return known[scores.argmin(axis=1)]

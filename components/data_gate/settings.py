@@ -44,6 +44,6 @@ class GateSettings(_Section):
         0.6,
         ge=0,
         le=1,
-        description="share of a new span's digits whose label has to be that of the nearest class "
-        "mean, and of the digits of any one label a share of 0.35; null: any",
+        description="share of a new span's digits whose label has to be the label of the nearest "
+        "class mean, and of the digits of any one label a share of 0.35; null: any",
     )

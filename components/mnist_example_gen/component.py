@@ -54,8 +54,7 @@ class MnistExampleGen(tfx.types.BaseBeamComponent):
         Args:
           data_dir: folder or URI with the IDX files (span 1) or `span-<N>/` folders.
           span: which one; None or a negative number for those of `window`.
-          settings: DataSettings as JSON, of which `settle_seconds`, `eval_share` and `shards` are
-            read.
+          settings: DataSettings as JSON, of which `settle_seconds` and `eval_share` are read.
           source: one sentence on where the data is from, recorded on the artifact.
           window: which spans; see `mnist.windows.SYNTAX`.
           content: the fingerprints that the spans of `window` must have, as `Window.content` gives

@@ -20,6 +20,7 @@ from mnist.settings import DataSettings
 from mnist.splits import TRAIN, Joined, SplitError, join_spans
 from mnist.windows import Window, reopen_window, resolve_window
 
+_SHARDS = 4  # TFRecord files of the train split
 _progress_log = logging.getLogger("mnist_gan.progress")
 
 
@@ -75,7 +76,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         finally:
             forget_digits()
         examples.split_names = artifact_utils.encode_split_names(list(joined.splits))
-        per_shard = -(-len(joined.splits[TRAIN]) // settings.shards)
+        per_shard = -(-len(joined.splits[TRAIN]) // _SHARDS)
         shards = [
             shard
             for split, digits in joined.splits.items()

@@ -52,15 +52,12 @@ class DeviceLoop:
         xla = choose_xla(gan.settings.xla, data.replicas)
         self.function = tf.function(self._run, jit_compile=xla or None)
 
-    def run(
-        self, steps: int, fraction: float, learning_rate_scale: float = 1.0
-    ) -> dict[str, float]:
+    def run(self, steps: int, fraction: float) -> dict[str, float]:
         """Runs updates in one call.
 
         Args:
           steps: how many, 1 or more.
           fraction: of the budget used, 0..1, which sets the learning rates and the noise.
-          learning_rate_scale: a factor on both learning rates.
 
         Returns:
           Means of `SCALARS` over the updates, by name.
@@ -68,11 +65,7 @@ class DeviceLoop:
         Raises:
           NonFiniteLossError: if a mean is NaN or infinite.
         """
-        means = self.function(
-            tf.constant(steps),
-            tf.constant(fraction, tf.float32),
-            tf.constant(learning_rate_scale, tf.float32),
-        ).numpy()
+        means = self.function(tf.constant(steps), tf.constant(fraction, tf.float32)).numpy()
         scalars = dict(zip(SCALARS, means.tolist(), strict=True))
         if not np.isfinite(means).all():
             values = ", ".join(f"{name} {value:g}" for name, value in scalars.items())
@@ -83,15 +76,11 @@ class DeviceLoop:
             )
         return scalars
 
-    def _run(
-        self, steps: tf.Tensor, fraction: tf.Tensor, learning_rate_scale: tf.Tensor
-    ) -> tf.Tensor:
+    def _run(self, steps: tf.Tensor, fraction: tf.Tensor) -> tf.Tensor:
         gan, settings = self._gan, self._gan.settings
         # Constant learning rates, then linear decay over the second half of the budget.
         decay = 1.0 - settings.final_learning_rate_factor
-        gan.set_learning_rates(
-            learning_rate_scale * (1.0 - decay * tf.clip_by_value(2.0 * fraction - 1.0, 0.0, 1.0))
-        )
+        gan.set_learning_rates(1.0 - decay * tf.clip_by_value(2.0 * fraction - 1.0, 0.0, 1.0))
         noise_std = settings.instance_noise * (1.0 - fraction)
         total = tf.zeros([len(SCALARS)])
         done = tf.constant(0)

@@ -123,7 +123,7 @@ def _any_digit(seed: tf.Tensor) -> tf.Tensor:
 
 
 def _finite(images: tf.Tensor, latent: tf.Tensor) -> tf.Tensor:
-    """The images, once each of them and of the latents that they are drawn from is finite."""
+    """The images, after a check that they and their latents are finite."""
     is_finite = tf.reduce_all(tf.math.is_finite(latent), axis=1) & tf.reduce_all(
         tf.math.is_finite(images), axis=[1, 2, 3]
     )

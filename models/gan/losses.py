@@ -56,7 +56,7 @@ def _softplus(logits: "tf.Tensor") -> "tf.Tensor":
 
 
 def _cross_entropy(logits: "tf.Tensor", target: float) -> "tf.Tensor":
-    """Mean binary cross-entropy between sigmoid(logits) and one target for all of them."""
+    """Mean binary cross-entropy between sigmoid(logits) and one target for all."""
     import tensorflow as tf
 
     targets = tf.fill(tf.shape(logits), tf.cast(target, logits.dtype))

@@ -57,7 +57,7 @@ def run_fn(fn_args: Any) -> None:
     rows, validation_set = _split(settings, images, labels, fn_args.base_model)
     images, labels = images[rows], labels[rows]
 
-    # Initial state: random, or that of the served model's training.
+    # Initial state: random, or the state of the served model's training.
     training = prepare_training(
         settings, images, labels, validation_set=validation_set, strategy=strategy
     )

@@ -30,7 +30,12 @@ class TrainSettings(BaseModel):
     max_steps: int | None = Field(
         None, ge=1, le=100_000_000, description="budget of generator updates; null: by time alone"
     )
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of weights, batches and noise")
+    seed: int = Field(
+        0,
+        ge=0,
+        le=2**31 - 1,
+        description="seed of weights, batches, noise and the choice of trials",
+    )
     deterministic: bool = Field(
         False, description="same weights from every run on the same device; needs max_steps alone"
     )
@@ -54,9 +59,6 @@ class TrainSettings(BaseModel):
         description="initial state of networks, optimizers and moving average: none: random, from "
         "the seed; served: the final state of the served model's training; auto: as served, with a "
         "fallback to random where the first evaluation is worse than a cold start's was",
-    )
-    warm_start_learning_rate_factor: float = Field(
-        1.0, gt=0, le=1, description="factor on both learning rates after a warm start"
     )
     evaluations: int = Field(
         4,

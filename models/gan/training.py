@@ -221,9 +221,8 @@ def _run_updates(
 ) -> dict[str, float]:
     """Runs updates; falls back to a cold start if a warm one diverges before its evaluation."""
     loop, warm_start = training.device_loop, training.warm_start
-    scale = training.settings.warm_start_learning_rate_factor if warm_start.lineage.is_warm else 1.0
     try:
-        return loop.run(budget.clip_steps(steps, training.step), fraction, scale)
+        return loop.run(budget.clip_steps(steps, training.step), fraction)
     except NonFiniteLossError as error:
         if not warm_start.may_fall_back or training.early_stopping.fids:
             raise

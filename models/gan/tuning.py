@@ -148,7 +148,7 @@ def _make_oracle(first: TrainSettings, tune: TuneSettings) -> keras_tuner.Oracle
         "objective": keras_tuner.Objective(_OBJECTIVE, "min"),
         "max_trials": tune.trials,
         "hyperparameters": _space(first, tune),
-        "seed": tune.seed + 1,  # KerasTuner takes 0 for none
+        "seed": first.seed + 1,  # KerasTuner takes 0 for none
         "max_consecutive_failed_trials": tune.trials + 1,  # that is, any number of them
     }
     if tune.algorithm == "bayesian":

@@ -72,7 +72,6 @@ class TuneSettings(BaseModel):
     algorithm: Literal["random", "bayesian"] = Field(
         "random", description="how trials are chosen; bayesian: by the FIDs so far, from trial 7"
     )
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of the choice of trials")
     parameters: tuple[Parameter, ...] = Field(
         get_args(Parameter),
         min_length=1,

@@ -22,7 +22,7 @@ class ValidationMetrics:
 
     Attributes:
       fid: Frechet distance to the validation set in the classifier's features, 0 or more.
-      variance_ratio: total variance of the features over that of the validation set.
+      variance_ratio: total variance of the features divided by the variance of the validation set.
       class_shares: share of each predicted label 0..9, each 0..1.
       conditional_accuracy: share of images whose predicted label is their label, 0..1.
       relative_fid: `fid` over the total variance of the validation set. It does not depend on the

@@ -109,7 +109,7 @@ class WarmStart:
         return self.lineage.is_warm and self._mode == "auto"
 
     def compare(self, relative_fid: float) -> str | None:
-        """Compares the first evaluation of this training with that of a cold start.
+        """Compares the first evaluation of this training with a cold start's.
 
         A cold start records its own evaluation in the lineage, for later warm starts.
 

@@ -8,7 +8,7 @@ from pipeline.cli.options import DataDir, OutputDir, resolve_options
 
 if TYPE_CHECKING:
     from mnist.completeness import SpanState
-    from pipeline.local.paths import Places
+    from pipeline.local.paths import OutputPaths
 
 _RUNS, _WIDTH = 1000, 100
 _COLORS = {"complete": "green", "incomplete": "yellow", "damaged": "red", "quarantined": "red"}
@@ -26,15 +26,15 @@ def data(data_dir: DataDir = None, output_dir: OutputDir = None) -> None:
     from mnist.completeness import examine
     from mnist.quarantine import read_quarantine
     from mnist.spans import find_test_files, open_folder
-    from pipeline.local.paths import Places
+    from pipeline.local.paths import OutputPaths
     from pipeline.local.window import find_data, quarantine_file
 
     resolved = resolve_options(output_dir=output_dir, data_dir=data_dir)
     # Where there is less room the terminal breaks the lines, and no column is.
     console, source = Console(width=max(Console().width, _WIDTH)), find_data(resolved)
     console.print(escape(source.description), soft_wrap=True, highlight=False)
-    places = Places.of(resolved.settings)
-    used, held = _used(places), read_quarantine(quarantine_file(places))
+    paths = OutputPaths.of(resolved.settings)
+    used, held = _used(paths), read_quarantine(quarantine_file(paths))
     folder = open_folder(source.directory)
     settle = 0.0 if folder.is_flat else resolved.settings.data.settle_seconds
     headings = ("span", "train", "eval", "% of 0 to 9", "fingerprint", "state", "last used")
@@ -66,11 +66,11 @@ def release(
     Example: python local_runner.py release 12
     """
     from mnist.quarantine import release as release_span
-    from pipeline.local.paths import Places
+    from pipeline.local.paths import OutputPaths
     from pipeline.local.window import quarantine_file
 
-    places = Places.of(resolve_options(output_dir=output_dir).settings)
-    entry = release_span(quarantine_file(places), span)
+    paths = OutputPaths.of(resolve_options(output_dir=output_dir).settings)
+    entry = release_span(quarantine_file(paths), span)
     typer.echo(f"Released span {span}, held since {entry.when} for: {entry.reason}")
 
 
@@ -108,14 +108,14 @@ def _test_count(path: str) -> str:
         return str(error)
 
 
-def _used(places: "Places") -> dict[str, str]:
+def _used(paths: "OutputPaths") -> dict[str, str]:
     """When each span was last used by a run, by its fingerprint."""
     from pipeline.local import history
 
-    if not places.database.exists():
+    if not paths.database.exists():
         return {}
     return {
         fingerprint: f"{run.started:%Y-%m-%d %H:%M}"
-        for run in reversed(history.read_runs(places.database, _RUNS))
+        for run in reversed(history.read_runs(paths.database, _RUNS))
         for fingerprint in run.data_content.split("+")
     }

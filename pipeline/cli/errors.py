@@ -53,9 +53,7 @@ def exit_status(run: Callable[[], int | None]) -> int:
     try:
         return run() or 0
     except typer.TyperException as error:
-        context = getattr(error, "ctx", None)
-        hint = f"see {context.command_path} --help" if context else ""
-        return _show(UserError(error.format_message(), fix=hint))
+        return _show(UserError(error.format_message(), fix=_hint(error)))
     except typer.Abort:
         return _show(UserError("aborted"), FAILED)
     except UserError as error:
@@ -81,6 +79,20 @@ def lines_of(error: UserError, width: int = _PIPED_WIDTH) -> list[str]:
         last = [f"  and {len(findings) - room + 1} more{place}"]
         findings = findings[: room - 1]
     return _fit([f"{sign}: {_flat(error.what)}", *findings, *details, *last], width)
+
+
+def _hint(error: typer.TyperException) -> str:
+    """What to type instead: an option of a command may stand before the command, or in none."""
+    context, option = getattr(error, "ctx", None), getattr(error, "option_name", None)
+    commands = getattr(getattr(context, "command", None), "commands", {})
+    taking = [
+        name
+        for name, command in commands.items()
+        if any(option in parameter.opts for parameter in command.params)
+    ]
+    if taking:
+        return f"put {option} after one of the commands that take it: {', '.join(taking)}"
+    return f"see {context.command_path} --help" if context else ""
 
 
 def _flat(text: str) -> str:

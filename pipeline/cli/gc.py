@@ -38,19 +38,19 @@ def collect(settings: "Settings", *, dry_run: bool) -> None:
     from rich.markup import escape
 
     from pipeline.local.lock import locked
-    from pipeline.local.paths import Places
+    from pipeline.local.paths import OutputPaths
     from pipeline.local.retention import describe, plan, remove
 
-    places, console = Places.of(settings), Console()
-    if not places.root.is_dir():
-        console.print(f"Nothing in {escape(str(places.root))}", soft_wrap=True)
+    paths, console = OutputPaths.of(settings), Console()
+    if not paths.root.is_dir():
+        console.print(f"Nothing in {escape(str(paths.root))}", soft_wrap=True)
         return
-    with locked(places):
-        removals = plan(settings, places)
+    with locked(paths):
+        removals = plan(settings, paths)
         if removals:
             console.print(_table(removals))
         if not dry_run:
-            remove(places, removals)
+            remove(paths, removals)
     verb = "Would remove" if dry_run else "Removed"
     console.print(f"{verb} {describe(removals)}", highlight=False)
 

@@ -197,7 +197,7 @@ def unschedule(
     host: _Host = None,
     namespace: _Namespace = None,
 ) -> None:
-    """Remove a schedule. Its past runs stay; a run under way goes on.
+    """Remove a schedule. Its past runs stay; a run under way continues.
 
     Example: python kubeflow_runner.py unschedule mnist-gan
     """
@@ -215,7 +215,7 @@ def _wait(cluster: "Cluster", run_id: str) -> None:
     try:
         run = runs.wait_for_run(cluster, run_id, lambda state: typer.echo(f"  {state.lower()}"))
     except KeyboardInterrupt:
-        typer.echo(f"No longer waiting; the run goes on: status {run_id}", err=True)
+        typer.echo(f"No longer waiting; the run continues: status {run_id}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     if run.state != runs.SUCCEEDED:
         _show_run(run)

@@ -66,12 +66,12 @@ def show_models(settings: "Settings") -> None:
     from rich.table import Table
 
     from evaluation.metric_table import METRICS
-    from pipeline.local.paths import Places
+    from pipeline.local.paths import OutputPaths
     from registry.history import read_history
     from registry.layout import list_versions, version_dir
     from registry.records import read_card, read_record
 
-    console, base = Console(), Places.of(settings).versions
+    console, base = Console(), OutputPaths.of(settings).versions
     versions = list_versions(base)
     if not versions:
         console.print(f"No version in {escape(str(base))}", soft_wrap=True)
@@ -95,9 +95,9 @@ def show_models(settings: "Settings") -> None:
 
 
 def _versions(output_dir: str | None) -> "Path":
-    from pipeline.local.paths import Places
+    from pipeline.local.paths import OutputPaths
 
-    return Places.of(resolve_options(output_dir=output_dir).settings).versions
+    return OutputPaths.of(resolve_options(output_dir=output_dir).settings).versions
 
 
 def _remark(record: "PushRecord | None", *, served: bool) -> str:

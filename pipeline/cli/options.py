@@ -1,4 +1,4 @@
-"""Options that several commands take, and the settings that come of them."""
+"""Options that several commands take, and the settings that follow."""
 
 import os
 from typing import TYPE_CHECKING, Annotated

@@ -14,7 +14,7 @@ from pipeline.cli.options import OutputDir, resolve_options
 
 if TYPE_CHECKING:
     from pipeline.local.history import RunRecord
-    from pipeline.local.paths import Places
+    from pipeline.local.paths import OutputPaths
     from pipeline.settings.sections import Settings
 
 _MARKS = {"complete": "[green]✓[/]", "cached": "[dim]=[/]", "failed": "[red]✗[/]"}
@@ -117,24 +117,24 @@ def find_report(settings: "Settings", run: str | None) -> Path:
     Raises:
       NoReportError: when no run with a report is meant, or more than one.
     """
-    from pipeline.local.paths import Places
+    from pipeline.local.paths import OutputPaths
     from pipeline.local.reports import PAGE, folder_name
 
-    places = Places.of(settings)
-    known = sorted(places.reports.glob(f"*/{PAGE}"))
+    paths = OutputPaths.of(settings)
+    known = sorted(paths.reports.glob(f"*/{PAGE}"))
     if not known:
         raise NoReportError(
-            "no run has a report yet", str(places.root), "`local_runner.py run` makes one"
+            "no run has a report yet", str(paths.root), "`local_runner.py run` makes one"
         )
     if run is None:
         return known[-1]
     meant = [page for page in known if page.parent.name.startswith(folder_name(run))]
     if len(meant) == 1:
         return meant[0]
-    if not meant and _had_report(places, run):
+    if not meant and _had_report(paths, run):
         raise NoReportError(
             f"the report of run {run} was removed by retention",
-            str(places.reports),
+            str(paths.reports),
             "`local_runner.py status` has the run's metrics",
         )
     names = [_started(page.parent) for page in reversed(meant or known)]
@@ -142,12 +142,12 @@ def find_report(settings: "Settings", run: str | None) -> Path:
     raise NoReportError(f"{number} with {run!r}; there are", findings=names)
 
 
-def _had_report(places: "Places", run: str) -> bool:
+def _had_report(paths: "OutputPaths", run: str) -> bool:
     """Whether a run whose start begins so made a report, which is not there now."""
     from pipeline.local import history
     from pipeline.local.reports import folder_name
 
-    records = history.read_runs(places.database, 100_000) if places.database.exists() else []
+    records = history.read_runs(paths.database, 100_000) if paths.database.exists() else []
     begin = folder_name(run)
     return any(each.report_uri and folder_name(each.run_id).startswith(begin) for each in records)
 
@@ -175,21 +175,21 @@ def show_runs(settings: "Settings", last: int, *, why: bool = False) -> None:
 
     from pipeline.local import history
     from pipeline.local.lock import is_used
-    from pipeline.local.paths import Places
+    from pipeline.local.paths import OutputPaths
 
     console = Console()
-    places = Places.of(settings)
-    for line in _quarantine_lines(places):
+    paths = OutputPaths.of(settings)
+    for line in _quarantine_lines(paths):
         console.print(f"[red]✗[/] {escape(line)}", soft_wrap=True, highlight=False)
-    if not places.database.exists():
-        console.print(f"No run yet in {escape(str(places.root))}", soft_wrap=True)
+    if not paths.database.exists():
+        console.print(f"No run yet in {escape(str(paths.root))}", soft_wrap=True)
         return
     started, pushed = Column("started", no_wrap=True), Column("pushed", no_wrap=True)
     table = Table(started, "preset", "span", "nodes", "FID", "blessed", pushed, box=None)
     table.padding, table.pad_edge = (0, 2, 0, 0), False  # so that a reason fits into 80 columns
-    running = is_used(places)
-    records = history.read_runs(places.database, last)
-    made = history.new_pushes(places.database, records)
+    running = is_used(paths)
+    records = history.read_runs(paths.database, last)
+    made = history.new_pushes(paths.database, records)
     for position, record in enumerate(records):
         table.add_row(
             record.started.strftime("%Y-%m-%d %H:%M:%S"),
@@ -206,11 +206,11 @@ def show_runs(settings: "Settings", last: int, *, why: bool = False) -> None:
         console.print(line, soft_wrap=True, highlight=False)
 
 
-def _quarantine_lines(places: "Places") -> Iterator[str]:
+def _quarantine_lines(paths: "OutputPaths") -> Iterator[str]:
     from mnist.quarantine import read_quarantine
     from pipeline.local.window import quarantine_file
 
-    for span, entry in sorted(read_quarantine(quarantine_file(places)).items()):
+    for span, entry in sorted(read_quarantine(quarantine_file(paths)).items()):
         if not entry.released:
             yield f"span {span} is quarantined since {entry.when}: {entry.reason}"
 

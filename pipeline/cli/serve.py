@@ -39,11 +39,11 @@ def serve(
 
     Whoever can reach the addresses can draw digits; by default only this machine can.
     """
-    from pipeline.local.paths import Places
+    from pipeline.local.paths import OutputPaths
     from serving.server import serve as serve_until_stopped
 
     settings = resolve_options("default", assignments, output_dir).settings
-    base = Path(models_dir or Places.of(settings).versions).expanduser().absolute()
+    base = Path(models_dir or OutputPaths.of(settings).versions).expanduser().absolute()
     if grpc_port is None:
         grpc_port = 8500 if port else 0
     serve_until_stopped(base, settings.serve, host=host, port=port, grpc_port=grpc_port)

@@ -32,7 +32,7 @@ def source_fingerprint(module: str) -> str:
       SHA-256 over names and contents, hexadecimal; the same wherever the checkout lies.
     """
     digest = hashlib.sha256()
-    for name, path in sorted(_closure(module).items()):
+    for name, path in sorted(imported_sources(module).items()):
         digest.update(f"{name}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -43,7 +43,8 @@ def file_fingerprint(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _closure(module: str) -> dict[str, Path]:
+def imported_sources(module: str) -> dict[str, Path]:
+    """The source files of a module and of all modules of this project that it imports, by name."""
     found: dict[str, Path] = {}
     waiting = [module]
     while waiting:

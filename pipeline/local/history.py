@@ -25,7 +25,7 @@ class RunRecord:
       preset: by name; "" when not recorded.
       data_content: fingerprint of the data's files; "" when not recorded.
       span: ingested; None when the run did not get there.
-      train_fingerprint: of the train split's digits; "" likewise.
+      train_fingerprint: of the train split's digits; "" where it is not known.
       nodes: state by node, in the order they ran: complete, cached, failed or running.
       metrics: of the evaluation, by name.
       blessed: by the evaluator; None when it did not get there.
@@ -86,13 +86,13 @@ def open_store(database: Database | Path) -> ml_metadata.MetadataStore:
 
 
 def read_runs(database: Database | Path, limit: int) -> list[RunRecord]:
-    """The last runs, newest first: in the order in which they began, whatever the clock said."""
+    """The last runs, newest first: by their order, not by the clock."""
     store = open_store(database)
     contexts = sorted(store.get_contexts_by_type("pipeline_run"), key=lambda c: c.id)
     return [read_run_of(store, context) for context in reversed(contexts[-limit:])]
 
 
-def last_judged(database: Database) -> RunRecord | None:
+def last_verdict(database: Database) -> RunRecord | None:
     """The newest run that went through, of the last 1,000; None where there is none."""
     return last_run(database, "Pusher")
 

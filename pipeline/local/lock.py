@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import storage
-from pipeline.local.paths import Places, UsageError
+from errors import FileError
+from pipeline.local.errors import UsageError
+from pipeline.local.paths import OutputPaths
 
 _LOCK, _HOLDER = ".lock", ".lock-holder"
 _SECONDS = 1.0  # `is_used` holds the lock for an instant
@@ -23,7 +25,7 @@ class LockUnavailableError(UsageError):
 
 
 @contextlib.contextmanager
-def locked(places: Places) -> Iterator[None]:
+def locked(paths: OutputPaths) -> Iterator[None]:
     """Locks an output folder, which is created if it is missing.
 
     The kernel holds the lock, see `storage.locked`, and releases it when its process ends for
@@ -35,7 +37,7 @@ def locked(places: Places) -> Iterator[None]:
       LockedError: another process holds the lock.
       LockUnavailableError: the folder cannot be written to.
     """
-    root, holder = places.root, places.root / _HOLDER
+    root, holder = paths.root, paths.root / _HOLDER
     new = [path for path in (root / _LOCK, root, *root.parents) if not path.exists()]
     held = contextlib.ExitStack()
     try:
@@ -51,10 +53,11 @@ def locked(places: Places) -> Iterator[None]:
             fix="wait for it to end, or choose another folder with --output-dir",
         ) from None
     except OSError as error:
+        refused = FileError.of(error)
         raise LockUnavailableError(
-            f"the output folder cannot be written to: {error}",
-            where=str(root),
-            fix="choose a writable folder",
+            f"the output folder cannot be written to: {refused.what}",
+            refused.where or str(root),
+            refused.fix or "choose a writable folder",
         ) from None
     with held:
         try:
@@ -66,12 +69,12 @@ def locked(places: Places) -> Iterator[None]:
             raise
 
 
-def is_used(places: Places) -> bool:
+def is_used(paths: OutputPaths) -> bool:
     """Whether a process holds the lock of an output folder; True where that cannot be found out."""
-    if not (places.root / _LOCK).exists():
+    if not (paths.root / _LOCK).exists():
         return False
     try:
-        with storage.locked(places.root / _LOCK, timeout=0) as is_locked:
+        with storage.locked(paths.root / _LOCK, timeout=0) as is_locked:
             return not is_locked
     except OSError:
         return True

@@ -147,15 +147,16 @@ class Database:
         """Says what is wrong with it."""
         if self.url is None and _is_locked(error):
             return self.unreadable(error)
-        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        first = str(error).strip().partition("\n")[0].removeprefix("Error when executing query: ")
+        reason = first.partition(" query: ")[0] or type(error).__name__  # without the SQL
         fix = (
-            ""
+            "`local_runner.py run` checks the file, and sets it aside if it is damaged"
             if self.url is None
             else "check that the server is up, that the database exists, and the password in "
             f"${PASSWORD_VARIABLE} (or the file that ${PASSWORD_FILE_VARIABLE} names); the next "
             "run resumes where this one ended"
         )
-        return DatabaseError(f"the metadata store cannot be used: {said}", str(self), fix)
+        return DatabaseError(f"the metadata store cannot be used: {reason}", str(self), fix)
 
 
 def _is_locked(error: BaseException) -> bool:

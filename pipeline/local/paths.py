@@ -1,4 +1,4 @@
-"""Where a run's files lie, and the error for a run that cannot start."""
+"""Where a run's files lie."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,11 +8,9 @@ from pipeline.local.metadata import Database
 from pipeline.settings.sections import MetadataSettings, Settings
 from registry.settings import PushSettings
 
-__all__ = ["Places", "UsageError"]
-
 
 @dataclass(frozen=True)
-class Places:
+class OutputPaths:
     """Where a run's files lie, all under the output folder."""
 
     root: Path
@@ -20,18 +18,26 @@ class Places:
     model_name: str = PushSettings().model_name
 
     @classmethod
-    def of(cls, settings: Settings) -> "Places":
-        """Those of a run with these settings.
+    def of(cls, settings: Settings) -> "OutputPaths":
+        """Returns the paths of a run with these settings.
 
         Raises:
-          UsageError: the output folder's path is a pattern to Beam and TensorFlow.
+          UsageError: the output folder's path is a pattern to Beam and TensorFlow, or leads to a
+            file.
         """
         root = Path(settings.output_dir).absolute()
         if set("*?[]\\") & set(str(root)):
             raise UsageError(
                 r"Beam and TensorFlow would read *, ?, [, ] or \ in a path as a pattern",
                 f"output_dir {root}",
-                "name a folder whose path has none of them",
+                "name another folder",
+            )
+        existing = next(path for path in (root, *root.parents) if path.exists())
+        if not existing.is_dir():
+            raise UsageError(
+                "a folder for the output is expected, and this is a file",
+                str(existing),
+                "name a folder with --output-dir",
             )
         return cls(root, settings.metadata, settings.push.model_name)
 

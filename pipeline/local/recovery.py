@@ -9,28 +9,28 @@ import stat
 from pathlib import Path
 
 from pipeline.local import history
-from pipeline.local.paths import Places
+from pipeline.local.paths import OutputPaths
 from registry.history import Event, read_history
 from registry.integrity import can_restore, find_damaged
 from registry.layout import list_versions, version_number
 from registry.repair import LostVersion, repair
 
 
-def find_damage(places: Places) -> str:
+def find_damage(paths: OutputPaths) -> str:
     """Finds what a run repairs; returns a sentence, "" for nothing."""
-    why = _why_lost(places)
+    why = _why_lost(paths)
     if why:
         return why
-    damaged = find_damaged(places.versions)
+    damaged = find_damaged(paths.versions)
     if damaged:
         return f"the files of version {damaged[0]} are not those that were pushed"
-    lost = lost_push(places)
-    if lost and (can_restore(lost.copy) or not list_versions(places.versions)):
+    lost = lost_push(paths)
+    if lost and (can_restore(lost.copy) or not list_versions(paths.versions)):
         return f"version {lost.version} was pushed and is gone"
     return ""
 
 
-def repair_damage(places: Places) -> list[str]:
+def repair_damage(paths: OutputPaths) -> list[str]:
     """Repairs what `find_damage` finds; to be called by whoever holds the lock of the folder.
 
     A version that was altered or deleted is pushed again from the copy that its run kept, or else
@@ -40,12 +40,12 @@ def repair_damage(places: Places) -> list[str]:
     Returns:
       What was done, in sentences.
     """
-    done, why = [], _why_lost(places)
+    done, why = [], _why_lost(paths)
     if why:
-        aside = _set_aside(places)
-        done.append(f"{why}. It is in {aside} with the artifacts; the history begins anew.")
-    done += map(_describe, repair(places.versions, lost_push(places)))
-    remaining = find_damaged(places.versions)
+        aside = _set_aside(paths)
+        done.append(f"{why}. It is in {aside} with the artifacts; a new history begins.")
+    done += map(_describe, repair(paths.versions, lost_push(paths)))
+    remaining = find_damaged(paths.versions)
     if remaining:
         done.append(
             f"version {remaining[0]} was altered since its push, and nothing can replace it before "
@@ -54,21 +54,21 @@ def repair_damage(places: Places) -> list[str]:
     return done
 
 
-def lost_push(places: Places) -> LostVersion | None:
+def lost_push(paths: OutputPaths) -> LostVersion | None:
     """The last version that a run pushed, where it is not served any more though it should be.
 
     A version that was retired or rolled back from is not lost. In place of a version that was
     restored, the restored one may be lost.
     """
-    if not places.database.exists():
+    if not paths.database.exists():
         return None
-    base = places.versions
+    base = paths.versions
     pushed = [
         (version_number(folder.name), copy)
-        for folder, copy in history.pushed_models(places.database)
+        for folder, copy in history.pushed_models(paths.database)
         if folder.parent.name == base.name
     ]
-    version, copy = pushed[-1] if pushed else (None, places.root)
+    version, copy = pushed[-1] if pushed else (None, paths.root)
     ended = set()
     for event in read_history(base):
         if event.event == "restore" and event.version == version:
@@ -87,13 +87,13 @@ def _describe(event: Event) -> str:
     return f"version {event.version} was {event.reason}"
 
 
-def _why_lost(places: Places) -> str:
+def _why_lost(paths: OutputPaths) -> str:
     """Why SQLite's file is of no use, or that it is gone while its artifacts are there."""
-    database = places.database
+    database = paths.database
     if database.url is not None:
         return ""
     if _is_gone(database.file):
-        described = places.artifacts.is_dir() and any(places.artifacts.iterdir())
+        described = paths.artifacts.is_dir() and any(paths.artifacts.iterdir())
         return f"the database {database} is gone" if described else ""
     found = database.damage()
     return f"the database {database} is damaged ({found})" if found else ""
@@ -107,9 +107,9 @@ def _is_gone(file: Path) -> bool:
     return stat.S_ISREG(status.st_mode) and not status.st_size
 
 
-def _set_aside(places: Places) -> Path:
+def _set_aside(paths: OutputPaths) -> Path:
     """Moves database and artifacts into a new folder; those set aside earlier stay."""
-    folder = places.root / "set-aside"
+    folder = paths.root / "set-aside"
     folder.mkdir(exist_ok=True)
     now = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
     aside, count = folder / now, 1
@@ -117,7 +117,7 @@ def _set_aside(places: Places) -> Path:
         count += 1
         aside = folder / f"{now}-{count}"
     aside.mkdir()
-    for path in (*places.database.files(), places.artifacts):
+    for path in (*paths.database.files(), paths.artifacts):
         if os.path.lexists(path):
             path.rename(aside / path.name)
     return aside

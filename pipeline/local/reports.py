@@ -5,13 +5,13 @@ from pathlib import Path
 
 import storage
 from pipeline.local import history
-from pipeline.local.paths import Places
+from pipeline.local.paths import OutputPaths
 
 PAGE, DATA = "report.html", "evaluation.json"
 _MOST_BYTES = 64 << 20
 
 
-def keep_report(places: Places, record: history.RunRecord) -> Path | None:
+def keep_report(paths: OutputPaths, record: history.RunRecord) -> Path | None:
     """Copies a run's report and evaluation beside those of the other runs.
 
     Returns:
@@ -22,7 +22,7 @@ def keep_report(places: Places, record: history.RunRecord) -> Path | None:
     """
     if not (record.report_uri and record.evaluation_uri):
         return None
-    folder = places.reports / folder_name(record.run_id)
+    folder = paths.reports / folder_name(record.run_id)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         for uri, name in ((record.evaluation_uri, DATA), (record.report_uri, PAGE)):

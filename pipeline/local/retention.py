@@ -17,8 +17,9 @@ import ml_metadata
 from ml_metadata.proto import metadata_store_pb2
 
 from pipeline.local import history
+from pipeline.local.errors import UsageError
 from pipeline.local.metadata import Database
-from pipeline.local.paths import Places, UsageError
+from pipeline.local.paths import OutputPaths
 from pipeline.settings.sections import Settings
 from registry.layout import list_versions, version_dir
 from registry.local import leftovers, remove_leftovers
@@ -66,25 +67,25 @@ class _Run:
     executions: set[int] = field(default_factory=set)
 
 
-def plan(settings: Settings, places: Places) -> list[Removal]:
+def plan(settings: Settings, paths: OutputPaths) -> list[Removal]:
     """Lists what is to go; to be called by whoever holds the folder's lock.
 
     Raises:
       UsageError: when the database cannot be relied on; nothing must be removed then.
     """
-    found = [*_beside_artifacts(settings, places)]
+    found = [*_beside_artifacts(settings, paths)]
     found += [
         _removal("temporary", Path(path), "a push that was cut off")
-        for path in leftovers(places.versions)
+        for path in leftovers(paths.versions)
     ]
-    if places.database.exists():
-        _check(places.database)
-        store = history.open_store(places.database)
-        found += _artifacts(settings, places, store)
-    return [each for each in found if _is_inside(places.root, each.path)]
+    if paths.database.exists():
+        _check(paths.database)
+        store = history.open_store(paths.database)
+        found += _artifacts(settings, paths, store)
+    return [each for each in found if _is_inside(paths.root, each.path)]
 
 
-def remove(places: Places, removals: Iterable[Removal], seconds: float = math.inf) -> int:
+def remove(paths: OutputPaths, removals: Iterable[Removal], seconds: float = math.inf) -> int:
     """Removes what `plan` lists: first in ML Metadata, then on the disk.
 
     Cut off in between, or after `seconds`, it leaves folders that nothing names, which the next
@@ -97,7 +98,7 @@ def remove(places: Places, removals: Iterable[Removal], seconds: float = math.in
     listed = list(removals)
     gone = [each.artifact for each in listed if each.artifact is not None]
     if gone:
-        store = history.open_store(places.database)
+        store = history.open_store(paths.database)
         artifacts = store.get_artifacts_by_id(gone)
         for artifact in artifacts:
             artifact.state = _Artifact.DELETED
@@ -106,7 +107,7 @@ def remove(places: Places, removals: Iterable[Removal], seconds: float = math.in
         if time.monotonic() > ends:
             listed = listed[:number]
             break
-        if each.path.is_relative_to(places.serving):
+        if each.path.is_relative_to(paths.serving):
             remove_leftovers(each.path.parent)
         elif each.path.is_dir() and not each.path.is_symlink():
             shutil.rmtree(each.path)
@@ -128,19 +129,19 @@ def _check(database: Database) -> None:
 
 
 def _artifacts(
-    settings: Settings, places: Places, store: ml_metadata.MetadataStore
+    settings: Settings, paths: OutputPaths, store: ml_metadata.MetadataStore
 ) -> Iterator[Removal]:
     known = {artifact.id: artifact for artifact in store.get_artifacts()}
-    tails = {_tail(places, artifact.uri): artifact for artifact in known.values()}
-    folders = list(_folders(places))
+    tails = {_tail(paths, artifact.uri): artifact for artifact in known.values()}
+    folders = list(_folders(paths))
     if folders and not any(tail in tails for _, tail in folders):
         raise UsageError(
-            f"the database {places.database} knows none of the artifacts in {places.artifacts}; is "
+            f"the database {paths.database} knows none of the artifacts in {paths.artifacts}; is "
             "it the right one? Nothing is removed."
         )
     runs = _runs(store)
     sizes = {tails[tail].id: _size(folder) for folder, tail in folders if tail in tails}
-    needed, dropped = _split(settings, places, runs, sizes)
+    needed, dropped = _split(settings, paths, runs, sizes)
     for folder, tail in folders:
         artifact = tails.get(tail)
         if artifact is None or artifact.state in _UNFINISHED:
@@ -152,16 +153,16 @@ def _artifacts(
         elif artifact.id not in needed:
             reason = dropped.get(artifact.id, "no run that is kept uses it")
             yield _removal("artifacts", folder, reason, artifact.id)
-    for system in sorted(places.artifacts.glob("*/.system/*/*")):
+    for system in sorted(paths.artifacts.glob("*/.system/*/*")):
         yield _removal("temporary", system, "TFX's own, of a run that is over")
 
 
 def _split(
-    settings: Settings, places: Places, runs: list[_Run], sizes: dict[int, int]
+    settings: Settings, paths: OutputPaths, runs: list[_Run], sizes: dict[int, int]
 ) -> tuple[set[int], dict[int, str]]:
     """The artifacts that are needed, and for each other one of a run why it is not."""
     retention = settings.retention
-    base = places.versions
+    base = paths.versions
     served = {str(version_dir(base, version)) for version in list_versions(base)}
     needed, dropped = set[int](), dict[int, str]()
     optional: list[tuple[_Run, str]] = []
@@ -202,23 +203,23 @@ def _runs(store: ml_metadata.MetadataStore) -> list[_Run]:
     return found
 
 
-def _folders(places: Places) -> Iterator[tuple[Path, str]]:
+def _folders(paths: OutputPaths) -> Iterator[tuple[Path, str]]:
     """Each artifact's folder, `<node>/<key>/<execution>`, and its name below the pipeline root."""
-    for path in sorted(places.artifacts.glob("[!.]*/[!.]*/*")):
+    for path in sorted(paths.artifacts.glob("[!.]*/[!.]*/*")):
         if path.name.isdecimal():
-            yield path, path.relative_to(places.artifacts).as_posix()
+            yield path, path.relative_to(paths.artifacts).as_posix()
 
 
-def _tail(places: Places, uri: str) -> str:
+def _tail(paths: OutputPaths, uri: str) -> str:
     """An artifact's place below the pipeline root, also where the output folder was moved since."""
-    root = f"{places.artifacts}{os.sep}"
+    root = f"{paths.artifacts}{os.sep}"
     parts = uri.removeprefix(root).strip(os.sep).split(os.sep)
     return "/".join(parts[:3] if uri.startswith(root) else parts[-3:])
 
 
-def _beside_artifacts(settings: Settings, places: Places) -> Iterator[Removal]:
+def _beside_artifacts(settings: Settings, paths: OutputPaths) -> Iterator[Removal]:
     """Old checkpoints, reports and logs; never the newest of each."""
-    checkpoints = [path for path in places.checkpoints.glob("*") if path.is_dir()]
+    checkpoints = [path for path in paths.checkpoints.glob("*") if path.is_dir()]
     checkpoints.sort(key=_changed, reverse=True)
     for path in checkpoints[1:]:
         if time.time() - _changed(path) > _CHECKPOINT_DAYS * _DAY:
@@ -226,8 +227,8 @@ def _beside_artifacts(settings: Settings, places: Places) -> Iterator[Removal]:
     last = settings.retention.reports
     if last is None:
         return
-    reports = sorted((p for p in places.reports.glob("*") if p.is_dir()), reverse=True)
-    logs = sorted((p for p in places.logs.glob("*.log") if p.is_file()), reverse=True)
+    reports = sorted((p for p in paths.reports.glob("*") if p.is_dir()), reverse=True)
+    logs = sorted((p for p in paths.logs.glob("*.log") if p.is_file()), reverse=True)
     for kind, found in (("reports", reports), ("logs", logs)):
         for path in found[last:]:
             yield _removal(kind, path, f"older than the last {last}")
@@ -254,13 +255,13 @@ def _is_inside(root: Path, path: Path) -> bool:
     return path.parent.resolve().is_relative_to(root.resolve())
 
 
-def collect_after_run(settings: Settings, places: Places) -> str:
+def collect_after_run(settings: Settings, paths: OutputPaths) -> str:
     """Removes what the settings do not keep; by whoever holds the lock. Returns one line or ""."""
-    removals = plan(settings, places)
+    removals = plan(settings, paths)
     # TFX leaves temporary files after each run: not worth a line.
-    told = [each for each in removals if each.kind != "temporary"]
-    remove(places, removals, _SECONDS_AFTER_RUN)
-    return f"retention removed {describe(told)}" if told else ""
+    shown = [each for each in removals if each.kind != "temporary"]
+    remove(paths, removals, _SECONDS_AFTER_RUN)
+    return f"retention removed {describe(shown)}" if shown else ""
 
 
 def describe(removals: list[Removal]) -> str:

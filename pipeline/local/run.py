@@ -17,11 +17,11 @@ from errors import UserError, masked_traceback
 from evaluation.metric_table import METRICS
 from pipeline.local import history
 from pipeline.local.console import RunConsole, quiet_terminal
-from pipeline.local.errors import RunFailedError, RunStoppedError
+from pipeline.local.errors import RunFailedError, RunStoppedError, UsageError
 from pipeline.local.imports import quick_tfx_import
 from pipeline.local.json_log import JsonLog
 from pipeline.local.lock import locked
-from pipeline.local.paths import Places, UsageError
+from pipeline.local.paths import OutputPaths
 from pipeline.local.recovery import repair_damage
 from pipeline.local.reports import keep_report
 from pipeline.local.retention import collect_after_run
@@ -44,7 +44,7 @@ class Outcome(enum.IntEnum):
     FAILED = 1
     BAD_USAGE = 2
     NOT_BLESSED = 3
-    # As a shell says of SIGTERM. The next run goes on from the training's checkpoint.
+    # As a shell says of SIGTERM. The next run resumes the training.
     STOPPED = 143
 
 
@@ -94,18 +94,18 @@ def run(
         raise UsageError(
             f"there is no node {from_node!r}", "--from", f"name one of {', '.join(nodes)}"
         )
-    places = Places.of(resolved.settings)
-    with locked(places):
-        ended = _run_alone(resolved, places, from_node, use_cache, verbose, data)
+    paths = OutputPaths.of(resolved.settings)
+    with locked(paths):
+        ended = _run_alone(resolved, paths, from_node, use_cache, verbose, data)
         if resolved.settings.retention.automatic and ended.run_id:
-            _clean_up(resolved, places)
+            _clean_up(resolved, paths)
     export_metrics(resolved.settings)
     return ended
 
 
 def _run_alone(
     resolved: Resolved,
-    places: Places,
+    paths: OutputPaths,
     from_node: str | None,
     use_cache: bool,
     verbose: bool,
@@ -113,14 +113,14 @@ def _run_alone(
 ) -> Ended:
     as_json = resolved.settings.log.format == "json"
     screen = Console(quiet=as_json)
-    source, window = data or find_run_data(resolved, places, screen)
-    repaired = repair_damage(places)
+    source, window = data or find_run_data(resolved, paths, screen)
+    repaired = repair_damage(paths)
     failure = "no log is kept, and the terminal shows all of it"
-    log_file = None if verbose else run_aside(failure, lambda: _new_log(places.logs))
+    log_file = None if verbose else run_aside(failure, lambda: _new_log(paths.logs))
     spans = ", ".join(str(state.span) for state in window.spans)
     screen.print(f"[bold]MNIST GAN[/]  preset {resolved.preset}, span {spans}")
     screen.print(f"  data    {escape(source.description)}", soft_wrap=True, highlight=False)
-    screen.print(f"  output  {escape(_short(places.root))}", soft_wrap=True, highlight=False)
+    screen.print(f"  output  {escape(_short(paths.root))}", soft_wrap=True, highlight=False)
     for line in window.notices():
         screen.print(f"  [yellow]![/] {escape(line)}", soft_wrap=True, highlight=False)
     if log_file:
@@ -137,7 +137,7 @@ def _run_alone(
         session = Session(
             resolved,
             source=source,
-            places=places,
+            paths=paths,
             window=window,
             from_node=from_node,
             use_cache=use_cache,
@@ -160,9 +160,9 @@ def _run_alone(
             return Ended(Outcome(failed.exit_status), session.run_id, failed)
         if run_id is None:
             return Ended(Outcome.PUSHED, run_id)
-        record = history.read_run(places.database, run_id)
-        is_new = bool(history.new_pushes(places.database, [record]))
-        _show_outcome(console, places, record, is_new=is_new)
+        record = history.read_run(paths.database, run_id)
+        is_new = bool(history.new_pushes(paths.database, [record]))
+        _show_outcome(console, paths, record, is_new=is_new)
         outcome = Outcome.PUSHED if record.pushed_version else Outcome.NOT_BLESSED
         served_already = record.pushed_version and not is_new
         say("run ended", NOTHING_TO_DO if served_already else in_words(outcome), log=log_file)
@@ -173,11 +173,11 @@ def _say_nothing(event: str, message: str, level: str = "info", **more: object) 
     """In place of `JsonLog.say` where the terminal's lines are for people."""
 
 
-def _clean_up(resolved: Resolved, places: Places) -> None:
+def _clean_up(resolved: Resolved, paths: OutputPaths) -> None:
     """Removes what retention does not keep."""
     failure = "retention removed nothing or not all"
     # In this thread, so that nothing is removed once the lock is released.
-    done = run_aside(failure, lambda: collect_after_run(resolved.settings, places), seconds=None)
+    done = run_aside(failure, lambda: collect_after_run(resolved.settings, paths), seconds=None)
     if done and resolved.settings.log.format == "text":
         Console().print(f"  {escape(done)}", soft_wrap=True, highlight=False)
 
@@ -232,7 +232,7 @@ def in_words(outcome: Outcome) -> str:
 
 
 def _show_outcome(
-    console: Console, places: Places, record: history.RunRecord, *, is_new: bool
+    console: Console, paths: OutputPaths, record: history.RunRecord, *, is_new: bool
 ) -> None:
     """Shows what came of a run that went through; `is_new`: it made the version that it names."""
     console.print()
@@ -257,7 +257,7 @@ def _show_outcome(
         console.print(f"  {line}", soft_wrap=True, highlight=False)
     page = run_aside(
         "no report is kept",
-        lambda: keep_report(places, record),
+        lambda: keep_report(paths, record),
         say=lambda line: console.print(f"  [yellow]![/] {escape(line)}", soft_wrap=True),
     )
     if page:

@@ -64,7 +64,7 @@ class ReportingRunner(LocalDagRunner):
         """Prepares a run.
 
         Args:
-          listener: told of each node.
+          listener: called at the start and the end of each node.
           run_properties: recorded on the run in ML Metadata.
           node_content: by node, a function of the run's id that gives a fingerprint of outside
             content that the node reads. Called just before the node runs.

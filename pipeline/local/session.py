@@ -12,7 +12,7 @@ from mnist.windows import Window
 from models.gan.checkpoints import FINISHED
 from pipeline.beam_workers import prepare_workers
 from pipeline.local import history
-from pipeline.local.paths import Places
+from pipeline.local.paths import OutputPaths
 from pipeline.local.recovery import lost_push
 from pipeline.local.runner import NodeListener, ReportingRunner
 from pipeline.local.warm_start import training_start
@@ -33,7 +33,7 @@ class Session:
         resolved: Resolved,
         *,
         source: DataSource,
-        places: Places,
+        paths: OutputPaths,
         window: Window,
         from_node: str | None,
         use_cache: bool,
@@ -44,11 +44,11 @@ class Session:
         Args:
           resolved: the settings.
           source: the digits.
-          places: where the run's files go.
+          paths: where the run's files go.
           window: the spans of the data; the run uses just these, whatever arrives meanwhile.
           from_node: run this node and all that depend on it whatever the cache has.
           use_cache: whether the cache is used at all.
-          listener: told of each node.
+          listener: called at the start and the end of each node.
 
         Raises:
           BeamError: when Beam could not run with the flags of `beam.pipeline_args`.
@@ -62,24 +62,24 @@ class Session:
             source=source.provenance,
             window=window.name,
             content=window.content,
-            pipeline_root=str(places.artifacts),
-            serving_root=str(places.serving),
-            checkpoint_root=str(places.checkpoints),
+            pipeline_root=str(paths.artifacts),
+            serving_root=str(paths.serving),
+            checkpoint_root=str(paths.checkpoints),
             keep_checkpoints=True,
-            metadata=places.database.connection(create=True),
+            metadata=paths.database.connection(create=True),
             beam_pipeline_args=resolved.settings.beam.arguments(),
         )
         self._runner = ReportingRunner(
             listener,
-            database=replace(places.database, retry_seconds=_PATIENCE_SECONDS),
+            database=replace(paths.database, retry_seconds=_PATIENCE_SECONDS),
             run_properties={"preset": resolved.preset, "data_content": window.content},
             node_content={
-                "DataGate": lambda _: _data_baseline(places, window),
-                "GeneratorEvaluator": lambda run_id: _baseline(places, run_id),
-                **_start(resolved, places),
+                "DataGate": lambda _: _data_baseline(paths, window),
+                "GeneratorEvaluator": lambda run_id: _baseline(paths, run_id),
+                **_start(resolved, paths),
             },
-            uncached_nodes=self._uncached(places, from_node, use_cache),
-            after_node={"Trainer": lambda: _remove_finished(places)},
+            uncached_nodes=self._uncached(paths, from_node, use_cache),
+            after_node={"Trainer": lambda: _remove_finished(paths)},
         )
 
     @property
@@ -104,7 +104,7 @@ class Session:
             logging.set_verbosity(logging.WARNING)
         return self._runner.run_id if self._runner.started else None
 
-    def _uncached(self, places: Places, from_node: str | None, use_cache: bool) -> set[str]:
+    def _uncached(self, paths: OutputPaths, from_node: str | None, use_cache: bool) -> set[str]:
         followers = {
             node.id: [follower.id for follower in node.downstream_nodes]
             for node in self._pipeline.components
@@ -112,39 +112,39 @@ class Session:
         if not use_cache:
             return set(followers)
         start = [from_node] if from_node else []
-        if lost_push(places):
+        if lost_push(paths):
             start.append("Pusher")
         return _reachable(start, followers)
 
 
-def _baseline(places: Places, run_id: str) -> str:
+def _baseline(paths: OutputPaths, run_id: str) -> str:
     """The version that the model of a run is compared with."""
-    model = history.read_run(places.database, run_id).model_uri
-    return str(model_baseline(places.versions, path_utils.serving_model_path(model)))
+    model = history.read_run(paths.database, run_id).model_uri
+    return str(model_baseline(paths.versions, path_utils.serving_model_path(model)))
 
 
-def _data_baseline(places: Places, window: Window) -> str:
-    """The version whose data those of a run are compared with."""
-    return str(data_baseline(places.versions, [state.fingerprint for state in window.spans]))
+def _data_baseline(paths: OutputPaths, window: Window) -> str:
+    """The version whose data the data of a run are compared with."""
+    return str(data_baseline(paths.versions, [state.fingerprint for state in window.spans]))
 
 
-def _start(resolved: Resolved, places: Places) -> dict[str, Callable[[str], str]]:
-    """What a warm start goes on from, where one is wanted."""
+def _start(resolved: Resolved, paths: OutputPaths) -> dict[str, Callable[[str], str]]:
+    """The state that a warm start takes, if the settings want one."""
     settings = resolved.settings
     if settings.train.warm_start == "none":
         return {}
     train = settings.train.model_dump(mode="json")
 
     def read(run_id: str) -> str:
-        fingerprint = history.read_run(places.database, run_id).train_fingerprint
-        return training_start(places.versions, train, fingerprint)
+        fingerprint = history.read_run(paths.database, run_id).train_fingerprint
+        return training_start(paths.versions, train, fingerprint)
 
     return {"Trainer": read}
 
 
-def _remove_finished(places: Places) -> None:
+def _remove_finished(paths: OutputPaths) -> None:
     """Removes the checkpoints of complete trainings, whose results are recorded."""
-    for marker in places.checkpoints.glob(f"*/{FINISHED}"):
+    for marker in paths.checkpoints.glob(f"*/{FINISHED}"):
         shutil.rmtree(marker.parent, ignore_errors=True)
 
 

@@ -15,7 +15,7 @@ from mnist.windows import Window, resolve_window
 from pipeline.local import history
 from pipeline.local.console import DownloadLine
 from pipeline.local.metadata import DatabaseError
-from pipeline.local.paths import Places
+from pipeline.local.paths import OutputPaths
 from pipeline.settings.resolution import Resolved
 
 _MIRROR_SILENCE_SECONDS = 20.0
@@ -29,10 +29,10 @@ class RunData(NamedTuple):
     window: Window
 
 
-def find_run_data(resolved: Resolved, places: Places, screen: Console | None = None) -> RunData:
+def find_run_data(resolved: Resolved, paths: OutputPaths, screen: Console | None = None) -> RunData:
     """Finds the digits and the spans of a run; raises as `find_data` and `find_window` do."""
     source = find_data(resolved, screen)
-    return RunData(source, find_window(resolved, places, source.directory))
+    return RunData(source, find_window(resolved, paths, source.directory))
 
 
 def find_data(resolved: Resolved, screen: Console | None = None) -> DataSource:
@@ -48,14 +48,14 @@ def find_data(resolved: Resolved, screen: Console | None = None) -> DataSource:
     )
 
 
-def find_window(resolved: Resolved, places: Places, directory: str) -> Window:
+def find_window(resolved: Resolved, paths: OutputPaths, directory: str) -> Window:
     """Finds the spans that a run would use, and quarantines those that can never be read.
 
     A span that the last run ingested is hashed and not read, for it can be read.
 
     Args:
       resolved: the settings.
-      places: of the output folder.
+      paths: of the output folder.
       directory: folder or URI of the data.
 
     Raises:
@@ -63,31 +63,31 @@ def find_window(resolved: Resolved, places: Places, directory: str) -> Window:
       QuarantineError: the quarantine cannot be read.
       OSError: the quarantine cannot be written.
     """
-    data, address = resolved.settings.data, quarantine_file(places)
+    data, address = resolved.settings.data, quarantine_file(paths)
     found = resolve_window(
         directory,
         span=data.span,
         window=data.window,
         settle_seconds=data.settle_seconds,
         quarantine=read_quarantine(address),
-        known=_last_ingested(places),
+        known=_last_ingested(paths),
     )
     if found.damaged:
         quarantine(address, found.damaged, run="")
     return found
 
 
-def quarantine_file(places: Places) -> str:
+def quarantine_file(paths: OutputPaths) -> str:
     """Where the quarantined spans of an output folder are written down."""
-    return str(places.serving / FILE_NAME)
+    return str(paths.serving / FILE_NAME)
 
 
-def _last_ingested(places: Places) -> Collection[str]:
+def _last_ingested(paths: OutputPaths) -> Collection[str]:
     """The fingerprints of the spans of the last run that ingested any.
 
     A store that cannot be read says nothing here: the run repairs or reports it.
     """
     with contextlib.suppress(DatabaseError, StatusError):
-        record = history.last_run(places.database, "MnistExampleGen")
+        record = history.last_run(paths.database, "MnistExampleGen")
         return record.data_content.split("+") if record else ()
     return ()

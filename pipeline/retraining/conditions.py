@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from mnist.windows import Window
 from pipeline.local import history
-from pipeline.local.paths import Places, UsageError
+from pipeline.local.errors import UsageError
+from pipeline.local.paths import OutputPaths
 from pipeline.retraining.drift import find_drift
 from pipeline.settings.sections import Settings
 from registry.layout import newest_version, version_dir
@@ -22,7 +23,7 @@ class Facts:
     """What a reason is found in: the settings, the output folder and the spans of the data."""
 
     settings: Settings
-    places: Places
+    paths: OutputPaths
     window: Window
 
 
@@ -40,7 +41,7 @@ def read_conditions(text: str) -> Check:
       A check that holds where any of them does, and says why; else why none does.
 
     Raises:
-      UsageError: when one is none of them.
+      UsageError: when a condition is unknown.
     """
     checks = [_read(name) for name in text.split(",")]
 
@@ -73,21 +74,21 @@ def _read(name: str) -> Check:
 
 def _has_new_data(facts: Facts) -> tuple[bool, str]:
     """Whether the data differ from those of the last run that came to a verdict."""
-    judged, span = history.last_judged(facts.places.database), facts.window.newest
-    if judged is None:
+    last, span = history.last_verdict(facts.paths.database), facts.window.newest
+    if last is None:
         return True, "no run has come to a verdict yet"
-    if judged.data_content == facts.window.content:
-        run = f"{judged.started:%Y-%m-%d %H:%M}"
+    if last.data_content == facts.window.content:
+        run = f"{last.started:%Y-%m-%d %H:%M}"
         return False, f"the run of {run} gave a verdict on the data of span {span}"
     return True, f"the data of span {span} are new"
 
 
 def _is_older(facts: Facts, age: datetime.timedelta) -> tuple[bool, str]:
     """Whether the version that is served was pushed longer ago than that."""
-    version = newest_version(facts.places.versions)
+    version = newest_version(facts.paths.versions)
     if version is None:
         return True, "nothing is served yet"
-    record = read_record(version_dir(facts.places.versions, version))
+    record = read_record(version_dir(facts.paths.versions, version))
     if record is None:
         return True, f"version {version} does not say when it was pushed"
     found = datetime.datetime.now(datetime.timezone.utc) - record.pushed_at
@@ -97,7 +98,7 @@ def _is_older(facts: Facts, age: datetime.timedelta) -> tuple[bool, str]:
 def _has_drifted(facts: Facts) -> tuple[bool, str]:
     """Whether a new span is further from the data behind what is served than the gate likes."""
     limits = facts.settings.gate.drift.warn.model_dump()
-    return find_drift(facts.places.versions, facts.window.spans, limits)
+    return find_drift(facts.paths.versions, facts.window.spans, limits)
 
 
 _NAMED: dict[str, Check] = {

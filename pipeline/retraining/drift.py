@@ -14,7 +14,7 @@ from components.data_gate.drift import LABEL, measure
 from mnist.completeness import SpanState
 from mnist.digits import read_digits
 from mnist.features import derive_scalars
-from pipeline.local.paths import UsageError
+from pipeline.local.errors import UsageError
 from registry.layout import STATISTICS_FILES, newest_version, version_dir
 from registry.records import data_fingerprints, read_statistics
 

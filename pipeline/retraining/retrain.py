@@ -15,7 +15,7 @@ from errors import FileError, UserError, masked_traceback
 from mnist.quarantine import QuarantineError, read_quarantine
 from pipeline.local import history
 from pipeline.local.errors import RunFailedError
-from pipeline.local.paths import Places
+from pipeline.local.paths import OutputPaths
 from pipeline.local.recovery import find_damage
 from pipeline.local.run import Outcome, in_words, run
 from pipeline.local.window import find_run_data, quarantine_file
@@ -44,22 +44,22 @@ def retrain(
       verbose: leave TFX's own log on the terminal.
 
     Returns:
-      The exit status, which is that of a run, PUSHED where there was nothing to do, and BAD_USAGE
+      The exit status: a run's, PUSHED where there was nothing to do, and BAD_USAGE
       where the run could not start; what came of it, which is also posted to the address in
       `RETRAIN_WEBHOOK_URL`, if there is one and there was something to do, or to quarantine; and
       the error, if there was one.
 
     Raises:
-      UsageError: when the condition is none.
+      UsageError: when the condition is unknown, or the output folder is a file.
     """
     check = read_conditions(condition)
     started, at = time.monotonic(), datetime.datetime.now(datetime.timezone.utc)
-    places = Places.of(resolved.settings)
-    held = _quarantined(places)
+    paths = OutputPaths.of(resolved.settings)
+    held = _quarantined(paths)
     error: UserError | None = None
     try:
         with _heeding_signals():
-            outcome, report, error = _make_pass(resolved, places, check, verbose=verbose)
+            outcome, report, error = _make_pass(resolved, paths, check, verbose=verbose)
     except (UserError, OSError) as refused:
         error = FileError.of(refused) if isinstance(refused, OSError) else refused
         outcome, report = Outcome.BAD_USAGE, RunReport(NOT_STARTED, _located(error))
@@ -71,11 +71,11 @@ def retrain(
         outcome, report = Outcome.STOPPED, RunReport(STOPPED, str(stopped))
     report = dataclasses.replace(
         report,
-        version=run_aside("served version unknown", lambda: newest_version(places.versions)),
+        version=run_aside("served version unknown", lambda: newest_version(paths.versions)),
         seconds=round(time.monotonic() - started, 1),
-        quarantined=sorted(_quarantined(places) - held),
+        quarantined=sorted(_quarantined(paths) - held),
     )
-    run_aside("the pass is not recorded", lambda: add_pass(places.root, Pass(at, report)))
+    run_aside("the pass is not recorded", lambda: add_pass(paths.root, Pass(at, report)))
     export_metrics(resolved.settings)
     if report.outcome != NOTHING_TO_DO or report.quarantined:
         notify(os.environ, report)
@@ -88,17 +88,17 @@ def _located(error: UserError) -> str:
 
 
 def _make_pass(
-    resolved: Resolved, places: Places, check: Check, *, verbose: bool
+    resolved: Resolved, paths: OutputPaths, check: Check, *, verbose: bool
 ) -> tuple[Outcome, RunReport, RunFailedError | None]:
-    data = find_run_data(resolved, places)
+    data = find_run_data(resolved, paths)
     span = data.window.newest
-    damage = find_damage(places)
-    facts = Facts(resolved.settings, places, data.window)
+    damage = find_damage(paths)
+    facts = Facts(resolved.settings, paths, data.window)
     found, reason = (True, damage) if damage else check(facts)
     if not found:
         return Outcome.PUSHED, RunReport(NOTHING_TO_DO, reason, span=span), None
     ended = run(resolved, from_node=None, use_cache=True, verbose=verbose, data=data)
-    record = _read_run(places, ended.run_id) if ended.run_id else None
+    record = _read_run(paths, ended.run_id) if ended.run_id else None
     named = in_words(ended.outcome)
     if ended.outcome == Outcome.PUSHED and not (ended.is_new or damage):
         named, reason = NOTHING_TO_DO, f"{reason}, but what came of it is served already"
@@ -114,17 +114,17 @@ def _make_pass(
     return ended.outcome, report, ended.error
 
 
-def _read_run(places: Places, run_id: str) -> history.RunRecord | None:
+def _read_run(paths: OutputPaths, run_id: str) -> history.RunRecord | None:
     """What is recorded of a run; None of one that failed too soon, or whose database is lost."""
     try:
-        return history.read_run(places.database, run_id)
+        return history.read_run(paths.database, run_id)
     except (KeyError, UserError):
         return None
 
 
-def _quarantined(places: Places) -> set[int]:
+def _quarantined(paths: OutputPaths) -> set[int]:
     try:
-        entries = read_quarantine(quarantine_file(places))
+        entries = read_quarantine(quarantine_file(paths))
     except QuarantineError:  # the pass says so
         return set()
     return {span for span, entry in entries.items() if not entry.released}

@@ -99,7 +99,7 @@ def keep_schedule(
       as_json: print events as JSON lines.
 
     Returns:
-      An exit status: with `once` that of the pass, else 0.
+      An exit status: with `once` the status of the pass, else 0.
     """
     moment = _now()
     since = last_made(root, moment)

@@ -8,7 +8,7 @@ from pathlib import Path
 from mnist.quarantine import QuarantineError, read_quarantine
 from mnist.spans import SpanError, list_spans
 from pipeline.local import history
-from pipeline.local.paths import Places
+from pipeline.local.paths import OutputPaths
 from pipeline.local.window import quarantine_file
 from pipeline.retraining.records import NOT_STARTED, NOTHING_TO_DO, STOPPED, read_passes
 from pipeline.settings.sections import Settings
@@ -45,7 +45,7 @@ def _write(path: Path, settings: Settings) -> None:
         ["outcome"],
         registry=registry,
     )
-    passes = read_passes(_places(settings).root)
+    passes = read_passes(_output_paths(settings).root)
     for outcome in OUTCOMES if passes else ():
         outcomes.labels(outcome).set(passes[-1].report.outcome == outcome)
     path = path.absolute()
@@ -54,8 +54,8 @@ def _write(path: Path, settings: Settings) -> None:
 
 
 def _gauges(settings: Settings) -> Iterator[tuple[str, str, float]]:
-    yield from _pass_gauges(_places(settings).root)
-    yield from _served_gauges(_places(settings).versions)
+    yield from _pass_gauges(_output_paths(settings).root)
+    yield from _served_gauges(_output_paths(settings).versions)
     yield from _span_gauges(settings)
 
 
@@ -104,17 +104,17 @@ def _served_gauges(base: Path) -> Iterator[tuple[str, str, float]]:
 
 
 def _span_gauges(settings: Settings) -> Iterator[tuple[str, str, float]]:
-    places = _places(settings)
+    paths = _output_paths(settings)
     with contextlib.suppress(QuarantineError, SpanError):
-        entries = read_quarantine(quarantine_file(places)).items()
+        entries = read_quarantine(quarantine_file(paths)).items()
         held = [span for span, entry in entries if not entry.released]
         yield "spans_quarantined", "Spans that stopped a run and are not released", len(held)
-        judged = history.last_judged(places.database)
-        newest = -1 if judged is None or judged.span is None else judged.span
+        last = history.last_verdict(paths.database)
+        newest = -1 if last is None or last.span is None else last.span
         spans = list_spans(settings.data.dir) if settings.data.dir else {}
         waiting = [span for span in spans if span > newest and span not in held]
-        yield "spans_waiting", "Spans newer than the last that a run judged", len(waiting)
+        yield "spans_waiting", "Spans newer than the last with a verdict", len(waiting)
 
 
-def _places(settings: Settings) -> Places:
-    return Places.of(settings)
+def _output_paths(settings: Settings) -> OutputPaths:
+    return OutputPaths.of(settings)

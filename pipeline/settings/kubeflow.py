@@ -1,4 +1,4 @@
-"""What only a cluster needs to be told."""
+"""Settings that only a run on a cluster needs."""
 
 import re
 from typing import Annotated, Any
@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from pipeline.kubeflow.compiler.vertex import VertexSettings, machine_type
 
-# Places are joined to names with a slash, and to an object store two are another key.
+# Addresses are joined to names with a slash, and to an object store two are another key.
 _Place = Annotated[str, AfterValidator(lambda place: place.rstrip("/"))]
 _PLACE = r"^(/|gs://|s3://)[^/]"
 _NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"  # Kubernetes' own
@@ -75,7 +75,7 @@ def _default_resources() -> dict[str, NodeResources]:
 
 
 class KubeflowSettings(BaseModel):
-    """Image, places and resources of a run on Kubeflow Pipelines."""
+    """Image, addresses and resources of a run on Kubeflow Pipelines."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -123,7 +123,7 @@ class KubeflowSettings(BaseModel):
         None,
         pattern=_NAME,
         description="Kubernetes secret whose key url is the address of a webhook, such as Slack's, "
-        "that is told how a run ended; null: none is",
+        "that gets a message when a run ended; null: no message",
     )
     retries: int = Field(2, ge=0, le=20, description="times that a failed node is tried again")
     resources: dict[str, NodeResources] = Field(

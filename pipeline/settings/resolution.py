@@ -246,10 +246,10 @@ def environment_notices(environ: Mapping[str, str]) -> list[str]:
 
 def _parse_assignment(text: str) -> tuple[str, Any, str]:
     key, equals, value = text.partition("=")
-    if not equals:
+    if not equals or not key.strip():
         shown = repr(text) if text in known_keys() else "***"
         raise ConfigError(
-            f"{shown} has no '=', expected section.key=value",
+            f"{shown} is not section.key=value",
             "--set",
             "for example --set train.max_seconds=60",
         )
@@ -279,51 +279,52 @@ def _require_known(key: str, origin: str) -> None:
         return
     known = known_keys()
     if any(name.startswith(f"{key}.") for name in known):
-        inside = ", ".join(name for name in known if name.startswith(f"{key}."))
+        first = next(name for name in known if name.startswith(f"{key}."))
         raise ConfigError(
-            f"{key} (from {origin}) is a section, not a setting",
-            fix=f"set one of its keys: {inside}",
+            f"{key} is a section, not a setting", origin, f"set one of its keys, such as {first}"
         )
-    candidates = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    nearest = [name for name in known if name.endswith(f".{key}")]
+    nearest += difflib.get_close_matches(key, known, n=1)
+    hint = f"the nearest is {nearest[0]}; " if nearest else ""
     raise ConfigError(
-        f"there is no setting {key} (from {origin})",
-        fix=f"the nearest is {candidates[0]}; `local_runner.py config` lists them all",
+        f"there is no setting {key}", origin, f"{hint}`local_runner.py config` lists them all"
     )
 
 
 def _explain(error: ValidationError, origins: Mapping[str, str]) -> ConfigError:
-    lines = []
+    errors: list[ConfigError] = []
+    named: set[str] = set()
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
         while key and not find_field(key) and "." in key and not _is_section(key):
             key = key.rpartition(".")[0]
+        if key in named:  # a list has an error for each member, and for what is left of it
+            continue
+        named.add(key)
         reason = problem["msg"].removeprefix("Value error, ")
         if field := find_field(key):
             origin = origins.get(key, "default")
-            lines.append(
-                f"{key} = {_shown(key, problem['input'])} (from {origin}): "
-                f"{reason[0].lower()}{reason[1:]}; "
-                f"it takes {allowed(field)}"
-            )
+            what = f"{key} = {_shown(key, problem['input'])}: {reason[0].lower()}{reason[1:]}"
+            errors.append(ConfigError(what, origin, f"it takes {allowed(field)}"))
         else:
-            lines.append(_name_keys(key, reason, origins) if key else reason)
-    if len(lines) == 1:
-        return ConfigError(lines[0])
-    return ConfigError(f"{len(lines)} settings cannot be used", findings=lines)
+            errors.append(_conflict(key, reason, origins) if key else ConfigError(reason))
+    if len(errors) == 1:
+        return errors[0]
+    return ConfigError(f"{len(errors)} settings cannot be used", findings=list(map(str, errors)))
 
 
 def _shown(key: str, value: Any) -> str:
     return "***" if is_credential(key) else repr(value)
 
 
-def _name_keys(section: str, reason: str, origins: Mapping[str, str]) -> str:
-    """The reason for which settings of a section do not go together, each by its whole key."""
+def _conflict(section: str, reason: str, origins: Mapping[str, str]) -> ConfigError:
+    """The error for settings of a section that do not go together, each by its whole key."""
     prefix = f"{section}."
     names = {key.removeprefix(prefix) for key in known_keys() if key.startswith(prefix)}
     words = re.compile(r"\b(" + "|".join(sorted(names, key=len, reverse=True)) + r")\b")
     keys = dict.fromkeys(f"{section}.{name}" for name in words.findall(reason))
-    places = ", ".join(f"{key} from {origins.get(key, 'default')}" for key in keys)
-    return words.sub(rf"{section}.\1", reason) + (f" ({places})" if places else "")
+    sources = ", ".join(f"{key} from {origins.get(key, 'default')}" for key in keys)
+    return ConfigError(words.sub(rf"{section}.\1", reason), sources or section)
 
 
 def _is_section(key: str) -> bool:

@@ -78,7 +78,7 @@ class RetentionSettings(_Section):
 
 
 class Settings(_Section):
-    """Everything a run can be told."""
+    """All settings of a run."""
 
     pipeline_name: str = Field(
         "mnist-gan", pattern=r"^[a-z0-9][a-z0-9-]*$", description="name in ML Metadata"

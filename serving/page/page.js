@@ -4,7 +4,7 @@ const SIZE = 28;
 const STEPS = 25;
 const SILENT = "The server does not answer.";
 const by = (selector) => document.querySelector(selector);
-const shown = {}; // Of each form: its pictures, how they lie, and the request that gives them.
+const shown = {}; // Of each form: its images, how they lie, and the request that gives them.
 const troubles = {}; // Of each form, and of "about": what is wrong with it.
 let about = null;
 let predictUrl = "";
@@ -36,7 +36,7 @@ function describe({ version, card }) {
   const value = (name) => metrics[name] && metrics[name].value;
   if (card && card.data && card.data.span != null) parts.push(`trained on span ${card.data.span}`);
   if (value("fid") != null) {
-    const times = value("fid_ratio") != null ? `, ${value("fid_ratio").toFixed(1)} times that of real digits` : "";
+    const times = value("fid_ratio") != null ? `, ${value("fid_ratio").toFixed(1)} times the FID of real digits` : "";
     parts.push(`FID ${value("fid").toFixed(3)}${times}`);
   }
   if (value("conditional_accuracy") != null) {
@@ -50,7 +50,7 @@ function conditional() {
   return !train || train.conditional !== false;
 }
 
-// --- Pictures.
+// --- Images.
 
 const pngUrl = (cell) => `data:image/png;base64,${cell.b64}`;
 
@@ -60,16 +60,16 @@ function floatsToUrl(rows) {
   const context = canvas.getContext("2d");
   const image = context.createImageData(SIZE, SIZE);
   rows.flat(2).forEach((value, index) => {
-    const grey = Math.round((Math.min(1, Math.max(-1, value)) + 1) * 127.5);
-    image.data.set([grey, grey, grey, 255], index * 4);
+    const gray = Math.round((Math.min(1, Math.max(-1, value)) + 1) * 127.5);
+    image.data.set([gray, gray, gray, 255], index * 4);
   });
   context.putImageData(image, 0, 0);
   return canvas.toDataURL("image/png");
 }
 
-function show(name, pictures, body, perRow) {
-  shown[name] = { pictures, body, perRow };
-  by(`#${name}-pictures`).replaceChildren(...pictures.map(({ url, alt }) => {
+function show(name, images, body, perRow) {
+  shown[name] = { images, body, perRow };
+  by(`#${name}-images`).replaceChildren(...images.map(({ url, alt }) => {
     const item = document.createElement("li");
     if (!url) {
       item.className = "gap";
@@ -107,12 +107,12 @@ async function write(form) {
   const body = { inputs: { seed, digit } };
   const outputs = await ask(body);
   let next = 0;
-  const pictures = characters.map((c) => {
+  const images = characters.map((c) => {
     if (c < "0" || c > "9") return {};
     next += 1;
     return { url: pngUrl(outputs.image_bytes[next - 1]), alt: c };
   });
-  return () => show("write", pictures, body, pictures.length);
+  return () => show("write", images, body, images.length);
 }
 
 // Latents of a small generator of our own: those of the model's seeds stay in the model.
@@ -161,17 +161,17 @@ async function walk(form) {
 function standAt(form) {
   if (!shown.walk) return;
   const place = Number(form.place.value);
-  const { url, alt } = shown.walk.pictures[place];
+  const { url, alt } = shown.walk.images[place];
   by("#walk-large").src = url;
   by("#walk-large").alt = alt;
-  by("#walk-pictures").childNodes.forEach((item, index) => item.classList.toggle("here", index === place));
+  by("#walk-images").childNodes.forEach((item, index) => item.classList.toggle("here", index === place));
 }
 
 // --- Forms.
 
 function keepDrawn(name, work) {
   const form = by(`#${name}`);
-  const list = by(`#${name}-pictures`);
+  const list = by(`#${name}-images`);
   let latest = 0;
   let waiting = 0;
   const refresh = async () => {
@@ -184,7 +184,7 @@ function keepDrawn(name, work) {
       if (mine !== latest) return;
       render();
       tell(name, "");
-      say(`${list.getAttribute("aria-label")}: ${list.querySelectorAll("img").length} pictures.`);
+      say(`${list.getAttribute("aria-label")}: ${list.querySelectorAll("img").length} images.`);
     } catch (error) {
       if (mine === latest) tell(name, error instanceof TypeError ? SILENT : error.message);
     }
@@ -205,9 +205,9 @@ function keepDrawn(name, work) {
 
 function tell(name, message) {
   troubles[name] = message;
-  const told = [...new Set(Object.values(troubles))].join(" ").trim();
-  if (by("#trouble").textContent !== told) by("#trouble").textContent = told; // Else it is read out again.
-  by("#trouble").hidden = !told;
+  const text = [...new Set(Object.values(troubles))].join(" ").trim();
+  if (by("#trouble").textContent !== text) by("#trouble").textContent = text; // Else it is read out again.
+  by("#trouble").hidden = !text;
 }
 
 function addActions(name) {
@@ -222,7 +222,7 @@ function addActions(name) {
     button("Download PNG", (what) => download(name, what)),
     button("Copy as curl", async ({ body }) => {
       await copy(`curl -s -H 'Content-Type: application/json' -d '${JSON.stringify(body)}' '${predictUrl}'`);
-      say("Copied: a curl line that gives the same pictures.");
+      say("Copied: a curl line that gives the same images.");
     }),
   );
 }
@@ -239,19 +239,19 @@ async function copy(text) {
 }
 
 function say(text) {
-  by("#said").textContent = text;
+  by("#announcement").textContent = text;
 }
 
-async function download(name, { pictures, perRow }) {
+async function download(name, { images, perRow }) {
   const scale = 4;
-  const columns = Math.min(perRow, pictures.length);
+  const columns = Math.min(perRow, images.length);
   const canvas = document.createElement("canvas");
   canvas.width = columns * SIZE * scale;
-  canvas.height = Math.ceil(pictures.length / columns) * SIZE * scale;
+  canvas.height = Math.ceil(images.length / columns) * SIZE * scale;
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = false;
   context.fillRect(0, 0, canvas.width, canvas.height);
-  await Promise.all(pictures.map(async ({ url }, index) => {
+  await Promise.all(images.map(async ({ url }, index) => {
     if (!url) return;
     const image = new Image();
     image.src = url;

@@ -177,9 +177,9 @@ def test_a_run_on_an_s3_store_that_tells_a_webhook(span_dir, tmp_path, s3_bucket
     [version] = list_versions(base)
     card = json.loads(storage.read(f"{base}/{version}/assets.extra/model_card.json"))
     [(request, _)] = httpserver.log
-    told = request.get_json()
-    assert (told["outcome"], told["version"], told["span"]) == ("pushed", version, 1)
-    assert told["fid"] == card["metrics"]["fid"]["value"]
+    message = request.get_json()
+    assert (message["outcome"], message["version"], message["span"]) == ("pushed", version, 1)
+    assert message["fid"] == card["metrics"]["fid"]["value"]
     # Those of a training that is done are removed.
     assert storage.names_in(f"{s3_bucket}/checkpoints") == []
 
@@ -209,43 +209,41 @@ def test_help_imports_neither_tfx_nor_tensorflow():
 )
 def test_help_says_what_is_taken_where_nothing_is_given(command, defaults, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    said = " ".join(CliRunner().invoke(app, [command, "--help"]).output.split())
-    assert [each for each in defaults if each not in said] == []
+    printed = " ".join(CliRunner().invoke(app, [command, "--help"]).output.split())
+    assert [each for each in defaults if each not in printed] == []
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "named"),
     [
-        (["compile", "--preset", "tiny"], "there is no preset 'tiny'"),
-        (["compile", "--set", "kubeflow.imag=x"], "the nearest is kubeflow.image"),
-        (["compile", "--image", "not an image"], "kubeflow.image = 'not an image' (from --image)"),
-        (["compile", "--image", "image@sha256:0"], "this is no name of a container image"),
-        (["compile", "--pipeline-root", "ftp://x"], "(from --pipeline-root)"),
-        (["compile", "--set", "kubeflow.serving_root=/tmp/x"], "is lost with its container"),
-        (["compile", "--set", "kubeflow.serving_root=minio://b/x"], "kubeflow.serving_root"),
-        (["compile", "-o", "pipeline.json"], "the backend takes YAML only"),
-        (["compile", "-o", "nowhere/pipeline.yaml"], "there is no folder"),
-        (["rehearse", "nowhere.yaml"], "cannot be read: No such file"),
-        (["rehearse", "README.md"], "README.md"),
-        (["rehearse", "--store", "ftp"], "--store ftp: expected one of minio, gs, s3"),
-        (["rehearse", "SPEC", "--param", "span"], "has no '=', expected name=value"),
-        (["rehearse", "SPEC"], "no value for data_dir"),
-        (["rehearse", "SPEC", "--param", "data_dir=/d", "--param", "x=1"], "unknown parameter 'x'"),
-        (
-            ["rehearse", "SPEC", "--param", "data_dir=/d", "--param", "span=a"],
-            "span is 'a'; expected",
-        ),
+        ("compile --preset tiny", "'tiny'"),
+        ("compile --set kubeflow.imag=x", "the nearest is kubeflow.image"),
+        ("compile --image Image", "where: --image"),
+        ("compile --image image@sha256:0", "where: --image"),
+        ("compile --pipeline-root ftp://x", "where: --pipeline-root"),
+        ("compile --set kubeflow.serving_root=/tmp/x", "kubeflow.serving_root"),
+        ("compile --set kubeflow.serving_root=minio://b/x", "kubeflow.serving_root"),
+        ("compile -o pipeline.json", "pipeline.json"),
+        ("compile -o nowhere/pipeline.yaml", "nowhere"),
+        ("rehearse nowhere.yaml", "where: nowhere.yaml"),
+        ("rehearse README.md", "where: README.md"),
+        ("rehearse --store ftp", "--store"),
+        ("rehearse SPEC --param span", "where: --param"),
+        ("rehearse SPEC", "data_dir"),
+        ("rehearse SPEC --param data_dir=/d --param x=1", "'x'"),
+        ("rehearse SPEC --param data_dir=/d --param span=a", "span is 'a'"),
     ],
 )
-def test_mistakes_are_one_message_each(spec, tmp_path, arguments, said):
-    words = [str(spec) if word == "SPEC" else word for word in arguments]
-    if arguments[0] == "rehearse":
+def test_a_mistake_is_status_2_and_leaves_nothing(spec, tmp_path, arguments, named):
+    words = arguments.replace("SPEC", str(spec)).split()
+    if words[0] == "rehearse":
         words += ["--work-dir", str(tmp_path / "work")]
     # In this process, since each start of Python takes a second or two.
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 2, result.output
-    assert said in result.stderr
+    assert named in result.stderr
     assert result.stderr.startswith("error: ")
+    assert len(result.stderr.splitlines()) <= 5
     assert not (tmp_path / "work").exists()
 
 
@@ -263,7 +261,6 @@ def test_a_task_that_fails_is_named_with_the_reason(spec, tmp_path):
     )
     assert result.returncode == 1, result.stdout + result.stderr
     assert "✗ MnistExampleGen" in result.stdout
-    assert "holds no MNIST data" in result.stdout
-    assert "- StatisticsGen" in result.stdout
+    assert str(tmp_path) in result.stdout
     assert "1 of 10 tasks succeeded" in result.stdout
     assert "Traceback" not in result.stdout + result.stderr

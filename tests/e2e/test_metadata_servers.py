@@ -18,7 +18,7 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 
 from pipeline.local import history
 from pipeline.local.metadata import Database, DatabaseError
-from pipeline.local.paths import Places
+from pipeline.local.paths import OutputPaths
 from pipeline.settings.resolution import resolve
 
 REPOSITORY = Path(__file__).parents[2]
@@ -196,28 +196,28 @@ def test_a_run_a_kill_a_restarted_server_and_one_that_stays_away(server, tmp_pat
     server.start()
     assert resumed.wait(900) == 0, shown.read_text()
 
-    anew = ("--set", "train.seed=7")
-    left_alone = start_run(server, output, span_dir, *anew)
+    other_seed = ("--set", "train.seed=7")
+    left_alone = start_run(server, output, span_dir, *other_seed)
     wait_for_training(left_alone, output)
     server.stop()
-    told = len(shown.read_bytes())
+    length = len(shown.read_bytes())
     assert left_alone.wait(900) == 1, shown.read_text()
-    said = shown.read_bytes()[told:].decode()
-    assert f"mnist at 127.0.0.1:{server.port}" in said
-    assert "Traceback" not in said
+    printed = shown.read_bytes()[length:].decode()
+    assert f"mnist at 127.0.0.1:{server.port}" in printed
+    assert "Traceback" not in printed
     server.start()
-    assert start_run(server, output, span_dir, *anew).wait(900) in (0, 3), shown.read_text()
+    assert start_run(server, output, span_dir, *other_seed).wait(900) in (0, 3), shown.read_text()
 
     options = {"output_dir": (str(output), "t"), "metadata.url": (server.url, "t")}
-    places = Places.of(resolve(options=options, environ={}).settings)
-    last, lost, second, first = history.read_runs(places.database, 10)
+    paths = OutputPaths.of(resolve(options=options, environ={}).settings)
+    last, lost, second, first = history.read_runs(paths.database, 10)
     assert first.nodes["Trainer"] == "running"
     assert second.nodes["DigitClassifier"] == "cached"
     assert second.nodes["Trainer"] == "complete"
     assert second.pushed_version
     assert lost.pushed_version is None
     assert last.nodes["Trainer"] == "complete"
-    assert not places.database.file.exists()
-    logs = "".join(path.read_text() for path in places.logs.glob("*.log"))
+    assert not paths.database.file.exists()
+    logs = "".join(path.read_text() for path in paths.logs.glob("*.log"))
     assert PASSWORD not in logs + shown.read_text()
     assert "_metadata_source.cc" not in shown.read_text()

@@ -44,18 +44,18 @@ def scrape(tmp_path: Path) -> dict[str, float]:
 
 
 def test_a_schedule_that_is_stopped_in_a_training_is_taken_up(tmp_path, span_dir):
-    said = tmp_path / "said.txt"
+    printed = tmp_path / "printed.txt"
     nightly = ["--cron", "0 3 * * *"]
-    with open(said, "w") as file:
+    with open(printed, "w") as file:
         process = subprocess.Popen(
             command("schedule", tmp_path, *nightly, "--now"), stdout=file, env=environment()
         )
-        while not [line for line in said.read_text().splitlines() if is_step(line)]:
-            assert process.poll() is None, said.read_text()
+        while not [line for line in printed.read_text().splitlines() if is_step(line)]:
+            assert process.poll() is None, printed.read_text()
             time.sleep(0.2)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=200) == 0
-    *events, report, end = json_lines(said.read_text())
+    *events, report, end = json_lines(printed.read_text())
     assert end["message"] == "the pass ended with status 143"
     assert report["outcome"] == "stopped"
     assert any((tmp_path / "out" / "checkpoints").rglob("*"))
@@ -113,17 +113,17 @@ def check_log_file(logs: Path, run: str) -> None:
 
 
 def test_sigterm_between_trainings_ends_a_pass_at_once_and_is_written_down(tmp_path, span_dir):
-    said = tmp_path / "said.txt"
-    with open(said, "w") as file:
+    printed = tmp_path / "printed.txt"
+    with open(printed, "w") as file:
         process = subprocess.Popen(
             command("retrain", tmp_path, "--if", "always"), stdout=file, env=environment()
         )
-        while '"StatisticsGen"' not in said.read_text():
-            assert process.poll() is None, said.read_text()
+        while '"StatisticsGen"' not in printed.read_text():
+            assert process.poll() is None, printed.read_text()
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 143
-    report = json_lines(said.read_text())[-1]
+    report = json_lines(printed.read_text())[-1]
     assert (report["outcome"], report["reason"]) == ("stopped", "SIGTERM")
     [line] = (tmp_path / "out" / "passes.jsonl").read_text().splitlines()
     assert json.loads(line)["outcome"] == "stopped"

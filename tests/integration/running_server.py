@@ -17,7 +17,7 @@ SECONDS = 120.0
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that listens, and what its two first lines said.
+    """A server that listens, and its first two lines.
 
     Attributes:
       url: of the REST API, without a slash at the end.

@@ -1,7 +1,6 @@
 """Ingestion and statistics by Beam's runners: the same records and the same statistics."""
 
 import contextlib
-import hashlib
 import os
 import signal
 import socket
@@ -14,6 +13,7 @@ from pathlib import Path
 import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
+from running_nodes import pipeline_of, records
 from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx import v1 as tfx
 
@@ -30,26 +30,9 @@ def run_nodes(data_dir: Path, root: Path, *assignments: str) -> None:
     settings = resolve(environ={}, assignments=assignments).settings
     nodes = create_data_nodes(settings, data_dir=str(data_dir), source="a test")
     root.mkdir()
-    tfx.orchestration.LocalDagRunner().run(
-        tfx.dsl.Pipeline(
-            pipeline_name="data",
-            pipeline_root=str(root / "artifacts"),
-            components=[nodes.example_gen, nodes.statistics_gen],
-            metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
-                str(root / "db")
-            ),
-            beam_pipeline_args=settings.beam.arguments(),
-        )
-    )
-
-
-def records(root: Path) -> dict[str, str]:
-    """Digest of each TFRecord file, by its name within the artifact."""
-    [artifact] = (root / "artifacts" / "MnistExampleGen" / "examples").iterdir()
-    return {
-        str(path.relative_to(artifact)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(artifact.rglob("*.gz"))
-    }
+    used = [nodes.example_gen, nodes.statistics_gen]
+    pipeline = pipeline_of(root, used, beam_pipeline_args=settings.beam.arguments())
+    tfx.orchestration.LocalDagRunner().run(pipeline)
 
 
 def statistics(root: Path) -> dict[str, statistics_pb2.DatasetFeatureStatisticsList]:

@@ -1,6 +1,5 @@
 """Ingestion, statistics, schema, validation and gate as TFX runs them, on real digits."""
 
-import hashlib
 import json
 import sys
 from collections import Counter
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ml_metadata.proto import metadata_store_pb2
+from running_nodes import pipeline_of, records
 from tfx import v1 as tfx
 
 from components.data_gate.executor import DataRejectedError
@@ -35,24 +35,7 @@ def run_data_nodes(data_dir: Path, root: Path, *assignments: str, **window: str)
         serving_root=str(root / "serving"),
         **window,
     )
-    metadata = tfx.orchestration.metadata.sqlite_metadata_connection_config(str(root / "db"))
-    tfx.orchestration.LocalDagRunner().run(
-        tfx.dsl.Pipeline(
-            pipeline_name="data",
-            pipeline_root=str(root / "artifacts"),
-            components=list(nodes),
-            metadata_connection_config=metadata,
-        )
-    )
-
-
-def records(root: Path) -> dict[str, str]:
-    """Digest of each TFRecord file by its name within the artifact."""
-    [artifact] = (root / "artifacts" / "MnistExampleGen" / "examples").iterdir()
-    return {
-        str(path.relative_to(artifact)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(artifact.rglob("*.gz"))
-    }
+    tfx.orchestration.LocalDagRunner().run(pipeline_of(root, nodes))
 
 
 _opened: list[str] = []
@@ -105,7 +88,7 @@ def test_files_that_changed_since_the_window_was_resolved_are_refused(tmp_path, 
 
 def test_good_data_passes_and_is_described(tmp_path, span_dir, digits):
     run_data_nodes(span_dir, tmp_path)
-    store = history.open_store(tmp_path / "db")
+    store = history.open_store(tmp_path / "metadata.sqlite")
     [examples] = store.get_artifacts_by_type("Examples")
     properties = examples.custom_properties
     assert examples.properties["span"].int_value == 1
@@ -159,11 +142,8 @@ def test_gate_stops_the_run_and_names_the_feature(
     write_span(tmp_path / "data", *spoil(*digits), train=700)
     with pytest.raises(DataRejectedError) as failure:
         run_data_nodes(tmp_path / "data", tmp_path)
-    message = str(failure.value)
-    assert f"{split}: {feature}: " in message
-    assert "Expected: " in message
-    assert "schema.pbtxt" in message
-    store = history.open_store(tmp_path / "db")
+    assert any(f"{split}: {feature}: " in finding for finding in failure.value.findings)
+    store = history.open_store(tmp_path / "metadata.sqlite")
     states = [execution.last_known_state for execution in store.get_executions()]
     assert states.count(metadata_store_pb2.Execution.FAILED) == 1
     assert not store.get_artifacts_by_type("components.DataBlessing")
@@ -174,15 +154,17 @@ def test_gate_stops_the_run_and_names_the_feature(
 def test_too_few_examples_are_an_anomaly_of_the_data_set(tmp_path, digits, write_span):
     images, labels = digits
     write_span(tmp_path / "data", images[:150], labels[:150], train=80)
-    with pytest.raises(DataRejectedError, match="train: the data set: "):
+    with pytest.raises(DataRejectedError) as failure:
         run_data_nodes(tmp_path / "data", tmp_path)
+    assert any("train: the data set: " in finding for finding in failure.value.findings)
 
 
 def test_bad_files_fail_ingestion_and_leave_no_record(tmp_path, span_dir):
     path = span_dir / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(IdxError, match="train-images-idx3-ubyte"):
+    with pytest.raises(IdxError) as failure:
         run_data_nodes(span_dir, tmp_path)
+    assert failure.value.where == str(path)
     assert not list((tmp_path / "artifacts").rglob("*.gz"))
 
 
@@ -200,14 +182,14 @@ def test_a_span_that_leaves_a_split_empty_stops_one_run_and_is_left_out(
         content = (data / "span-3" / f"train-{kind}-ubyte").read_bytes()
         (data / "span-3" / f"t10k-{kind}-ubyte").write_bytes(content)
     held = tmp_path / "serving" / "quarantine.json"
-    for reason in ("no digit is left to train on", "leaves a split empty"):
-        with pytest.raises(SplitError, match=reason):
+    for _ in range(2):
+        with pytest.raises(SplitError):
             run_data_nodes(data, tmp_path, "data.settle_seconds=0")
-    entries = json.loads(held.read_text())
-    assert sorted(entries) == ["2", "3"]
-    assert "has 1 digits and no t10k- files" in entries["2"]["reason"]
+    assert sorted(json.loads(held.read_text())) == ["2", "3"]
     run_data_nodes(data, tmp_path, "data.settle_seconds=0")
-    [examples] = history.open_store(tmp_path / "db").get_artifacts_by_type("Examples")[-1:]
+    [examples] = history.open_store(tmp_path / "metadata.sqlite").get_artifacts_by_type("Examples")[
+        -1:
+    ]
     assert examples.properties["span"].int_value == 1
 
 
@@ -215,7 +197,7 @@ def test_digits_are_held_out_where_there_are_no_eval_files(tmp_path, span_dir):
     for path in span_dir.glob("t10k-*"):
         path.unlink()
     run_data_nodes(span_dir, tmp_path, "data.eval_share=0.3")
-    [examples] = history.open_store(tmp_path / "db").get_artifacts_by_type("Examples")
+    [examples] = history.open_store(tmp_path / "metadata.sqlite").get_artifacts_by_type("Examples")
     counts = [examples.custom_properties[f"{split}_count"].int_value for split in ("train", "eval")]
     assert sum(counts) == 700
     assert 160 <= counts[1] <= 260
@@ -231,7 +213,7 @@ def test_a_window_with_a_fixed_test_split(tmp_path, digits, write_span):
     for path in (tmp_path / "test").glob("t10k-*"):
         path.rename(data / path.name)
     run_data_nodes(data, tmp_path, "data.window=rolling:2", "data.settle_seconds=0")
-    store = history.open_store(tmp_path / "db")
+    store = history.open_store(tmp_path / "metadata.sqlite")
     [examples] = store.get_artifacts_by_type("Examples")
     assert examples.properties["split_names"].string_value == '["train", "eval", "test"]'
     assert examples.properties["span"].int_value == 2

@@ -3,11 +3,9 @@
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,13 +17,11 @@ import tensorflow as tf
 
 from models.gan.checkpoints import CheckpointError
 from models.gan.devices import choose_strategy, is_chief
-from models.gan.export import ANY_DIGIT
 from models.gan.settings import TrainSettings
 from models.gan.training import prepare_training, train
 
 ROOT = Path(__file__).parents[2]
 WORKER = Path(__file__).with_name("distributed_worker.py")
-INTERRUPTED = 3
 SECONDS = 600  # Processes that still wait for each other after that have lost each other.
 
 TINY: dict[str, Any] = {
@@ -77,11 +73,11 @@ TOGETHER = ("mirrored", "worker-0", "worker-1")
 class Process:
     """A `distributed_worker.py`, with what it says in a file."""
 
-    def __init__(self, log: Path, action: str, task: dict[str, Any], tf_config: str = "{}") -> None:
+    def __init__(self, log: Path, task: dict[str, Any], tf_config: str = "{}") -> None:
         self._log = log
         with log.open("w") as file:
             self.popen = subprocess.Popen(
-                [sys.executable, str(WORKER), action, json.dumps(task)],
+                [sys.executable, str(WORKER), json.dumps(task)],
                 cwd=ROOT,
                 env=os.environ
                 | {"PYTHONPATH": str(ROOT), "TF_CONFIG": tf_config, "CUDA_VISIBLE_DEVICES": "-1"},
@@ -89,13 +85,13 @@ class Process:
                 stderr=subprocess.STDOUT,
             )
 
-    def wait(self, expected: int = 0) -> None:
+    def wait(self) -> None:
         try:
-            assert self.popen.wait(SECONDS) == expected, self.said()
+            assert self.popen.wait(SECONDS) == 0, self.printed()
         except subprocess.TimeoutExpired:
-            pytest.fail(f"still running after {SECONDS} s:\n{self.said()}")
+            pytest.fail(f"still running after {SECONDS} s:\n{self.printed()}")
 
-    def said(self) -> str:
+    def printed(self) -> str:
         return self._log.read_text()[-6000:]
 
 
@@ -135,12 +131,10 @@ def compared(
     alone = task | {"logical_devices": 2, "refused": REFUSED}
     shared = task | {"logical_devices": 0, "refused": {}}
     shared |= {"recipes": RECIPES | {"budget": BUDGET}}
-    processes = [Process(folder / "mirrored.log", "compare", alone)]
+    processes = [Process(folder / "mirrored.log", alone)]
     for index, config in enumerate(tf_configs(2)):
         name = f"worker-{index}"
-        processes.append(
-            Process(folder / f"{name}.log", "compare", shared | {"name": name}, config)
-        )
+        processes.append(Process(folder / f"{name}.log", shared | {"name": name}, config))
     with ended(processes):
         for process in processes:
             process.wait()
@@ -196,94 +190,20 @@ def test_workers_agree_on_the_end_of_the_time(compared: Path) -> None:
 
 @pytest.mark.slow
 def test_what_replicas_cannot_do_is_refused(compared: Path) -> None:
-    said = json.loads((compared / "mirrored.json").read_text())
-    assert said["odd batch"] == (
-        "train.batch_size = 9 cannot be shared by 2 replicas: choose a multiple of 2"
-    )
-    assert said["xla"] == "train.xla=on needs a single replica, and there are 2"
+    printed = json.loads((compared / "mirrored.json").read_text())
+    assert printed["odd batch"].startswith("train.batch_size = 9 ")
+    assert printed["xla"].startswith("train.xla=on ")
 
 
 @pytest.mark.slow
 def test_one_process_is_the_chief(compared: Path) -> None:
-    said = [json.loads((compared / f"{name}.json").read_text()) for name in TOGETHER]
-    assert [one["replicas"] for one in said] == [2, 2, 2]
-    assert [one["strategy"] for one in said] == [
+    printed = [json.loads((compared / f"{name}.json").read_text()) for name in TOGETHER]
+    assert [one["replicas"] for one in printed] == [2, 2, 2]
+    assert [one["strategy"] for one in printed] == [
         "MirroredStrategy",
         *["CollectiveAllReduceStrategy"] * 2,  # What MultiWorkerMirroredStrategy calls itself
     ]
-    assert [one["is_chief"] for one in said] == [True, True, False]
-
-
-def write_examples(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
-    with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
-        for image, label in zip(images, labels, strict=True):
-            feature = {
-                "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image.tobytes()])),
-                "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[int(label)])),
-            }
-            example = tf.train.Example(features=tf.train.Features(feature=feature))
-            writer.write(example.SerializeToString())
-
-
-@pytest.mark.slow
-def test_a_training_on_two_machines_is_cut_off_and_goes_on(
-    tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]
-) -> None:
-    """One of the two is told to stop: both do, and the chief alone leaves files."""
-    write_examples(tmp_path / "data.gz", digits[0][:100], digits[1][:100])
-    recipe = EXACT | {"r1_weight": 0.0, "max_steps": 400, "steps_per_execution": 4}
-    checkpoints = tmp_path / "checkpoints"
-
-    def start(attempt: str) -> list[Process]:
-        (tmp_path / attempt).mkdir()
-        return [
-            Process(
-                tmp_path / attempt / f"{index}.log",
-                "run",
-                {
-                    "data": str(tmp_path / "data.gz"),
-                    "train": recipe,
-                    "checkpoints": str(checkpoints),
-                    "out": str(tmp_path / attempt / f"out-{index}"),
-                },
-                config,
-            )
-            for index, config in enumerate(tf_configs(2))
-        ]
-
-    def progress(attempt: str) -> list[int]:
-        path = tmp_path / attempt / "out-0" / "run" / "progress.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        return [json.loads(line)["step"] for line in lines if line.endswith("\n")]
-
-    with ended(start("first")) as processes:
-        until = time.monotonic() + SECONDS
-        while not progress("first"):
-            assert time.monotonic() < until, processes[0].said()
-            assert processes[0].popen.poll() is None, processes[0].said()
-            time.sleep(0.05)
-        processes[1].popen.send_signal(signal.SIGTERM)
-        for process in processes:
-            process.wait(INTERRUPTED)
-    [saved] = checkpoints.glob("*/*")
-    stopped_at = int(saved.name.rpartition("-")[2])
-    assert progress("first")[-1] <= stopped_at < recipe["max_steps"]
-    assert f"training stopped at step {stopped_at};" in processes[1].said()
-    assert not list((tmp_path / "first").glob("*/model"))
-
-    with ended(start("second")) as processes:
-        for process in processes:
-            process.wait()
-    assert progress("second")[0] == stopped_at + recipe["steps_per_execution"]
-    assert progress("second")[-1] == recipe["max_steps"]
-    assert not list(checkpoints.iterdir())
-    for attempt in ("first", "second"):
-        assert [path.name for path in (tmp_path / attempt).glob("out-*")] == ["out-0"]
-    served = tf.saved_model.load(str(tmp_path / "second" / "out-0" / "model"))
-    drawn = served.signatures["generate_pixels"](
-        seed=tf.range(3, dtype=tf.int64), digit=tf.fill([3], tf.constant(ANY_DIGIT, tf.int64))
-    )
-    assert drawn["image"].shape == (3, 28, 28, 1)
+    assert [one["is_chief"] for one in printed] == [True, True, False]
 
 
 def test_workers_resume_one_training(digits: tuple[np.ndarray, np.ndarray]) -> None:
@@ -292,7 +212,7 @@ def test_workers_resume_one_training(digits: tuple[np.ndarray, np.ndarray]) -> N
     training = prepare_training(TrainSettings(**TINY), images[:20, ..., np.newaxis], labels[:20])
     training.workers = SimpleNamespace(agree=lambda step: [step + 3.0])
     elsewhere = SimpleNamespace(restore=lambda: None, directory="mine")
-    with pytest.raises(CheckpointError, match=r"at step 0, and others") as caught:
+    with pytest.raises(CheckpointError) as caught:
         next(train(training, elsewhere))
     assert caught.value.where == "mine"
 

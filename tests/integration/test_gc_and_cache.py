@@ -3,31 +3,17 @@
 from pathlib import Path
 
 import numpy as np
-from tfx import v1 as tfx
+from running_nodes import Listener, pipeline_of
 
 from mnist.records import load_split
-from pipeline.local.paths import Places
+from pipeline.local.paths import OutputPaths
 from pipeline.local.retention import plan, remove
 from pipeline.local.runner import ReportingRunner
 from pipeline.pipeline import create_data_nodes
 from pipeline.settings.resolution import resolve
 
 
-class Listener:
-    def __init__(self) -> None:
-        self.cached: list[bool] = []
-
-    def node_started(self, node_id: str, position: int, total: int) -> None:
-        pass
-
-    def node_ended(self, node_id: str, seconds: float, *, cached: bool) -> None:
-        self.cached.append(cached)
-
-    def node_failed(self, node_id: str, seconds: float) -> None:
-        pass
-
-
-def ingest(places: Places, data: Path) -> bool:
+def ingest(paths: OutputPaths, data: Path) -> bool:
     """Runs MnistExampleGen; whether the cache answered."""
     nodes = create_data_nodes(resolve(environ={}).settings, data_dir=str(data), source="a test")
     listener = Listener()
@@ -36,19 +22,8 @@ def ingest(places: Places, data: Path) -> bool:
         run_properties={},
         node_content={"MnistExampleGen": lambda _: data.name},
     )
-    runner.run(
-        tfx.dsl.Pipeline(
-            pipeline_name="gc",
-            pipeline_root=str(places.artifacts),
-            components=[nodes.example_gen],
-            enable_cache=True,
-            metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
-                str(places.database.file)
-            ),
-        )
-    )
-    [cached] = listener.cached
-    return cached
+    runner.run(pipeline_of(paths.root, [nodes.example_gen], enable_cache=True))
+    return listener.ended["MnistExampleGen"]
 
 
 def test_a_run_after_gc_makes_again_what_was_removed(tmp_path, digits, write_span):
@@ -56,18 +31,18 @@ def test_a_run_after_gc_makes_again_what_was_removed(tmp_path, digits, write_spa
     old, new = tmp_path / "old", tmp_path / "new"
     write_span(old, images, labels, train=700)
     write_span(new, images[::-1], labels[::-1], train=700)
-    places = Places(tmp_path / "out")
-    assert [ingest(places, data) for data in (old, new, old, new)] == [False, False, True, True]
-    options = {"output_dir": (str(places.root), "test")}
+    paths = OutputPaths(tmp_path / "out")
+    assert [ingest(paths, data) for data in (old, new, old, new)] == [False, False, True, True]
+    options = {"output_dir": (str(paths.root), "test")}
     settings = resolve(assignments=["retention.runs=1"], options=options, environ={}).settings
-    removals = plan(settings, places)
+    removals = plan(settings, paths)
     assert [each.path.name for each in removals if each.kind == "artifacts"] == ["1"]
-    remove(places, removals)
-    assert ingest(places, new)
-    assert not ingest(places, old)
+    remove(paths, removals)
+    assert ingest(paths, new)
+    assert not ingest(paths, old)
     [folder] = [
         path
-        for path in (places.artifacts / "MnistExampleGen" / "examples").iterdir()
+        for path in (paths.artifacts / "MnistExampleGen" / "examples").iterdir()
         if int(path.name) > 4
     ]
     made, _ = load_split([f"{folder}/Split-train/*"])

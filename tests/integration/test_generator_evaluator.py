@@ -130,7 +130,7 @@ def test_features_that_are_no_numbers_are_refused(good, real, extractor):
         features, logits = extractor(images)
         return np.where(images.mean() == good.images.mean(), np.nan, features), logits
 
-    with pytest.raises(ValueError, match="NaN or infinite features"):
+    with pytest.raises(ValueError, match="NaN"):
         evaluate(good, Baseline("none", ""), real, broken, SETTINGS)
 
 
@@ -298,7 +298,7 @@ def test_what_a_search_found_is_told_as_the_settings_of_the_training(inputs, poo
 def test_a_broken_baseline_fails_or_is_ignored(execute, pools, tmp_path):
     export(pools["first"][0], tmp_path / "serving" / "3")
     (tmp_path / "serving" / "3" / "saved_model.pb").write_bytes(b"no graph")
-    with pytest.raises(BrokenBaselineError, match=r"serving/3.*evaluation.broken_baseline=ignore"):
+    with pytest.raises(BrokenBaselineError, match=r"serving/3.*evaluation\.broken_baseline"):
         execute(pools["first"][0])
     run = execute(pools["first"][0], broken_baseline="ignore")
     assert run.content["baseline"]["status"] == "unloadable"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mnist.records import load_split
-from pipeline.local.paths import Places
+from pipeline.local.paths import OutputPaths
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -19,9 +19,9 @@ import sys
 from pathlib import Path
 from test_gc_and_cache import ingest
 from test_power_cut import cut_power
-from pipeline.local.paths import Places
+from pipeline.local.paths import OutputPaths
 disk, old, new = map(Path, sys.argv[1:])
-places = Places(disk)
+paths = OutputPaths(disk)
 """
 GOING_DOWN, WITHOUT_LOG = 0x8004587D, struct.pack("I", 2)  # linux/fs.h
 
@@ -61,10 +61,10 @@ def test_the_cache_answers_with_whole_files(disk, tmp_path, digits, write_span):
         subprocess.run(command, env=environment, check=True)
 
     # SQLite may lose the last that is recorded, and then the cache does not answer with it.
-    run("ingest(places, old); ingest(places, new); cut_power(disk)")
+    run("ingest(paths, old); ingest(paths, new); cut_power(disk)")
     subprocess.run(["umount", str(disk)], check=True)
     subprocess.run(["mount", "-o", "loop", str(tmp_path / "image"), str(disk)], check=True)
-    run("assert ingest(places, old)")
-    artifact = Places(disk).artifacts / "MnistExampleGen" / "examples" / "1"
+    run("assert ingest(paths, old)")
+    artifact = OutputPaths(disk).artifacts / "MnistExampleGen" / "examples" / "1"
     images, _ = load_split([f"{artifact}/Split-train/*"])
     assert len(images) == 700

@@ -1,12 +1,10 @@
 """The report in a real browser: it says what was decided, shows what it should, and fits."""
 
-import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import PHONE, WIDE, contrast, needs_browser, set_window
 from evaluating import Run, blurred, export
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -18,38 +16,21 @@ from evaluation.report.render import (
     render_report,
 )
 
-_PROGRAMS = [shutil.which("chromium") or "", shutil.which("chromedriver") or ""]
-pytestmark = pytest.mark.skipif(
-    not all(_PROGRAMS), reason="needs chromium and chromedriver (Debian: chromium-driver)"
-)
-WIDE, PHONE = 1280, 390
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location, driver = _PROGRAMS
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
-        options.add_argument(argument)
-    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as chrome:
-        yield chrome
+pytestmark = needs_browser
 
 
 @pytest.fixture
-def show(browser, tmp_path):
+def show(chrome, tmp_path):
     """A function that opens a page in some width and theme, and checks what every page keeps."""
 
     def opened(page: str, width: int = WIDE, theme: str = "light") -> webdriver.Chrome:
         path = tmp_path / "page.html"
         path.write_text(page)
-        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        features = [{"name": "prefers-color-scheme", "value": theme}]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        browser.get(path.as_uri())
-        assert browser.get_log("browser") == []
-        assert_sound(browser)
-        return browser
+        set_window(chrome, width, theme)
+        chrome.get(path.as_uri())
+        assert chrome.get_log("browser") == []
+        assert_sound(chrome)
+        return chrome
 
     return opened
 
@@ -72,19 +53,6 @@ def assert_sound(browser: webdriver.Chrome) -> None:
     assert len(ids) == len(set(ids))
 
 
-def contrast(browser: webdriver.Chrome, selector: str) -> float:
-    """Between an element's text and the card that it lies on, as WCAG 2 defines it."""
-    element = browser.find_element(By.CSS_SELECTOR, selector)
-    card = browser.find_element(By.TAG_NAME, "header")
-    colors = element.value_of_css_property("color"), card.value_of_css_property("background-color")
-    lights = []
-    for color in colors:
-        numbers = np.array([int(number) for number in re.findall(r"\d+", color)[:3]]) / 255
-        linear = np.where(numbers <= 0.04045, numbers / 12.92, ((numbers + 0.055) / 1.055) ** 2.4)
-        lights.append(linear @ [0.2126, 0.7152, 0.0722])
-    return (max(lights) + 0.05) / (min(lights) + 0.05)
-
-
 def page_of(run: Run) -> str:
     return (Path(run.report.uri) / "report.html").read_text()
 
@@ -95,11 +63,7 @@ def test_a_blessed_generator(execute, pools, show, width, theme):
     browser = show(page_of(run), width, theme)
     assert browser.find_element(By.ID, "verdict").text == "Blessed"
     assert "Blessed" in browser.title
-    text = browser.find_element(By.TAG_NAME, "body").text
-    assert "✗" not in text
-    assert "checks passed" in text
-    assert "no model is served yet" in text.lower()
-    assert "none: every split fits the schema" in text
+    assert "✗" not in browser.find_element(By.TAG_NAME, "body").text
     assert "test split" not in page_of(run)  # these data have none
     assert len(browser.find_elements(By.TAG_NAME, "img")) == 3
     assert len(browser.find_elements(By.TAG_NAME, "svg")) == 3
@@ -114,8 +78,8 @@ def test_a_rejected_generator_beside_the_one_being_served(execute, pools, show, 
     for width in (WIDE, PHONE):
         browser = show(page_of(run), width)
         assert browser.find_element(By.ID, "verdict").text == "Not blessed"
-        said = [item.text for item in browser.find_elements(By.CSS_SELECTOR, "header li")]
-        assert said == run.content["verdict"]["reasons"]
+        printed = [item.text for item in browser.find_elements(By.CSS_SELECTOR, "header li")]
+        assert printed == run.content["verdict"]["reasons"]
         assert len(browser.find_elements(By.TAG_NAME, "img")) == 4
         row = browser.find_element(By.XPATH, "//tr[@id='metric-sharpness_difference']")
         assert "✗ failed" in row.text
@@ -157,7 +121,6 @@ def test_what_comes_from_outside_is_text(execute, pools, show):
     browser = show(render_report(run.content, images, [], [hostile], hostile))
     text = browser.find_element(By.TAG_NAME, "body").text
     assert text.count(hostile) == 2
-    assert "The training left no log" in text
 
 
 def test_runs_beside_each_other(execute, pools, show):

@@ -1,6 +1,6 @@
 """Whole trainings that are stopped, killed and damaged: each ends where none of that leads.
 
-Every training is a process of its own, deterministic, with a judge that costs nothing; what is
+Every training is a process of its own, deterministic, with a validation that costs nothing; what is
 compared is the bits of what is exported and of all that a checkpoint holds.
 """
 
@@ -224,7 +224,7 @@ def test_a_killed_training_loses_an_interval_at_most(
         assert training.first_step() > done - PER_CALL
         done = training.lines()[-1]["step"]
     resumed = start(tmp_path).end()
-    # What was said to be done was saved before it was said.
+    # Progress is saved before it is logged.
     assert resumed.first_step() >= done + 1 or training.process.exitcode == 0
     assert resumed.state() == undisturbed.state()
     assert list(tmp_path.iterdir()) == []

@@ -177,7 +177,7 @@ MANY = np.ones(200_000, np.int64).tobytes()
 
 
 @pytest.mark.parametrize(
-    ("request_", "code", "told"),
+    ("request_", "code", "message"),
     [
         (request_of(version=4), NOT_FOUND, "Specific(digits, 4)"),
         (request_of("no"), INVALID, '"no"'),
@@ -210,10 +210,10 @@ MANY = np.ones(200_000, np.int64).tobytes()
         (request_of(digit=np.int64([11])), INVALID, "row [0] has [11]"),
     ],
 )
-def test_a_request_that_does_not_fit_is_refused(stubs, request_, code, told):
+def test_a_request_that_does_not_fit_is_refused(stubs, request_, code, message):
     error = refusal(stubs.predict, request_)
     assert error.code() == code
-    assert told in error.details()
+    assert message in error.details()
     assert len(error.details()) < 1000
 
 

@@ -14,26 +14,20 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from browser import PHONE, WIDE, contrast, needs_browser, set_window
 from PIL import Image
 from running_server import RunningServer, start, wait_for
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
-from test_report import PHONE, WIDE
 
 from models.gan.export import export_generator
 from models.gan.networks import build_generator
 from models.gan.settings import TrainSettings
 
-_PROGRAMS = [shutil.which("chromium") or "", shutil.which("chromedriver") or ""]
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not all(_PROGRAMS), reason="needs chromium and chromedriver (Debian: chromium-driver)"
-    ),
-]
-# He's weights are large enough for pictures that differ.
+pytestmark = [pytest.mark.slow, needs_browser]
+# He's weights are large enough for images that differ.
 RECIPE = TrainSettings(latent_dim=6, generator_channels=(8, 6, 4), initializer="he")
 ROWS = 30
 LIMITS = ("--set", f"serve.max_rows={ROWS}", "--set", "serve.timeout_seconds=120")
@@ -71,16 +65,6 @@ def servers(tmp_path_factory) -> Iterator[dict[bool, RunningServer]]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def chrome() -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location, driver = _PROGRAMS
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
-        options.add_argument(argument)
-    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as browser:
-        yield browser
-
-
 class Page:
     """The page of a server, once it has drawn."""
 
@@ -88,7 +72,7 @@ class Page:
         self.chrome = chrome
         chrome.get(address)
         self.until(lambda: self.element("#about").text.startswith("Version 5"))
-        self.until(lambda: self.pictures("draw"))
+        self.until(lambda: self.images("draw"))
 
     def until(self, condition: Callable[[], object]) -> None:
         for _ in range(1200):
@@ -107,11 +91,11 @@ class Page:
         return self.chrome.execute_script(f"return {text}")
 
     def attributes(self, name: str, attribute: str) -> list[str]:
-        where = f"[...document.querySelectorAll('#{name}-pictures img')]"
+        where = f"[...document.querySelectorAll('#{name}-images img')]"
         return self.script(f"{where}.map(image => image.{attribute})")
 
-    def pictures(self, name: str) -> list[bytes]:
-        """The files behind the pictures of a form."""
+    def images(self, name: str) -> list[bytes]:
+        """The files behind the images of a form."""
         return [base64.b64decode(url.split(",", 1)[1]) for url in self.attributes(name, "src")]
 
     @property
@@ -140,18 +124,18 @@ def page(chrome, servers) -> Iterator[Page]:
 
 
 def test_digits_seed_and_count(page, servers):
-    assert len(page.pictures("draw")) == ROWS  # it starts with 40, and the server allows 30
+    assert len(page.images("draw")) == ROWS  # it starts with 40, and the server allows 30
     for digit in (3, 8):
         page.element(f"#digits input[value='{digit}']").click()
     page.fill("draw", "count", 5)
     page.fill("draw", "seed", 90)
     expected = predict(servers[True], seed=[90, 91, 92, 93, 94], digit=[3, 8, 3, 8, 3])
-    page.until(lambda: page.pictures("draw") == drawn(expected))
+    page.until(lambda: page.images("draw") == drawn(expected))
     assert page.attributes("draw", "alt")[:2] == ["a 3, seed 90", "a 8, seed 91"]
     page.element("#another").click()
-    page.until(lambda: page.pictures("draw") not in ([], drawn(expected)))
+    page.until(lambda: page.images("draw") not in ([], drawn(expected)))
     assert page.element("#draw [name=seed]").get_property("value") != "90"
-    assert "5 pictures" in page.element("#said").get_property("textContent")
+    assert "5 images" in page.element("#announcement").get_property("textContent")
     assert "FID 0.146" in page.element("#about").text
     assert "99.6 %" in page.element("#about").text
 
@@ -160,10 +144,10 @@ def test_a_number_in_handwriting(page, servers):
     page.fill("write", "seed", 11)
     page.fill("write", "number", "+1 20-9")
     expected = predict(servers[True], seed=[11, 12, 13, 14], digit=[1, 2, 0, 9])
-    page.until(lambda: page.pictures("write") == drawn(expected))
+    page.until(lambda: page.images("write") == drawn(expected))
     assert page.attributes("write", "alt") == ["1", "2", "0", "9"]
     gaps = page.script(
-        "[...document.querySelector('#write-pictures').children].map(i => i.className)"
+        "[...document.querySelector('#write-images').children].map(i => i.className)"
     )
     assert gaps == ["gap", "", "gap", "", "", "gap", ""]
     page.fill("write", "number", "none")
@@ -173,8 +157,8 @@ def test_a_number_in_handwriting(page, servers):
 
 
 def test_the_walk(page):
-    page.until(lambda: len(page.pictures("walk")) == 25)
-    first = page.pictures("walk")
+    page.until(lambda: len(page.images("walk")) == 25)
+    first = page.images("walk")
     assert len(set(first)) > 10
     slider = page.element("#walk [name=place]")
     for key, place in ((Keys.END, 24), (Keys.ARROW_LEFT, 23), (Keys.HOME, 0)):
@@ -184,20 +168,20 @@ def test_the_walk(page):
         )
     Select(page.element("#walk [name=first]")).select_by_value("7")
     page.fill("walk", "from", 1234)
-    page.until(lambda: page.pictures("walk")[0] != first[0])
-    assert page.pictures("walk")[-1] == first[-1]
+    page.until(lambda: page.images("walk")[0] != first[0])
+    assert page.images("walk")[-1] == first[-1]
 
 
 def test_a_download_is_one_picture(page, chrome, tmp_path):
-    behaviour = {"behavior": "allow", "downloadPath": str(tmp_path)}
-    chrome.execute_cdp_cmd("Browser.setDownloadBehavior", behaviour)
+    behavior = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    chrome.execute_cdp_cmd("Browser.setDownloadBehavior", behavior)
     page.fill("draw", "count", 12)
-    page.until(lambda: len(page.pictures("draw")) == 12)
+    page.until(lambda: len(page.images("draw")) == 12)
     page.press("draw", "Download PNG")
     page.until(lambda: [path.name for path in tmp_path.iterdir()] == ["digits-draw.png"])
     sheet = np.asarray(Image.open(tmp_path / "digits-draw.png").convert("L"))
     assert sheet.shape == (2 * 112, 10 * 112)
-    for place, picture in enumerate(page.pictures("draw")):
+    for place, picture in enumerate(page.images("draw")):
         row, column = (112 * number for number in divmod(place, 10))
         found = sheet[row : row + 112 : 4, column : column + 112 : 4]
         np.testing.assert_array_equal(found, np.asarray(Image.open(io.BytesIO(picture))))
@@ -205,24 +189,22 @@ def test_a_download_is_one_picture(page, chrome, tmp_path):
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
 @pytest.mark.parametrize("form", ["draw", "write", "walk"])
-def test_the_curl_line_gives_the_same_pictures(page, chrome, form):
+def test_the_curl_line_gives_the_same_images(page, chrome, form):
     rights = {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
     chrome.execute_cdp_cmd("Browser.grantPermissions", rights)
-    page.until(lambda: page.pictures(form))
+    page.until(lambda: page.images(form))
     page.press(form, "Copy as curl")
-    page.until(lambda: "Copied" in page.element("#said").get_property("textContent"))
+    page.until(lambda: "Copied" in page.element("#announcement").get_property("textContent"))
     line = chrome.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
     outputs = json.loads(subprocess.check_output(line, shell=True))["outputs"]
     if form == "walk":
         pixels = np.round((np.clip(outputs["image"], -1, 1) + 1) * 127.5)
-        shown = [
-            np.asarray(Image.open(io.BytesIO(png)).convert("L")) for png in page.pictures(form)
-        ]
+        shown = [np.asarray(Image.open(io.BytesIO(png)).convert("L")) for png in page.images(form)]
         np.testing.assert_allclose(
             np.stack(shown), pixels[..., 0], atol=1
         )  # halves round otherwise
     else:
-        assert page.pictures(form) == drawn(outputs)
+        assert page.images(form) == drawn(outputs)
 
 
 def test_the_keyboard_alone(page, servers):
@@ -245,7 +227,7 @@ def test_the_keyboard_alone(page, servers):
     page.until(lambda: page.attributes("draw", "alt")[:1] == ["a 6, seed 1"])
     page.fill("draw", "count", f"2{Keys.ENTER}")
     page.until(
-        lambda: page.pictures("draw") == drawn(predict(servers[True], seed=[1, 2], digit=[6, 6]))
+        lambda: page.images("draw") == drawn(predict(servers[True], seed=[1, 2], digit=[6, 6]))
     )
 
 
@@ -254,7 +236,7 @@ def test_what_goes_wrong_is_said_in_words(page, chrome):
     page.until(lambda: page.trouble.startswith("How many: "))
     page.fill("write", "number", "12")
     page.until(lambda: page.attributes("write", "alt") == ["1", "2"])
-    assert page.trouble.startswith("How many: ")  # that another form is well does not mend it
+    assert page.trouble.startswith("How many: ")  # another form that is right does not clear it
     page.script("window.scrollTo(0, document.body.scrollHeight)")
     top = page.script("document.querySelector('#trouble').getBoundingClientRect().top")
     assert 0 <= top < 100
@@ -269,12 +251,9 @@ def test_what_goes_wrong_is_said_in_words(page, chrome):
 @pytest.mark.parametrize("conditional", [True, False])
 @pytest.mark.parametrize(("width", "theme"), [(WIDE, "light"), (PHONE, "dark")])
 def test_sizes_and_themes(chrome, servers, width, theme, conditional):
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    features = [{"name": "prefers-color-scheme", "value": theme}]
-    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    set_window(chrome, width, theme)
     page = Page(chrome, servers[conditional].url)
-    page.until(lambda: page.pictures("walk"))
+    page.until(lambda: page.images("walk"))
     assert page.script("document.documentElement.scrollWidth") <= width
     fetched = page.script("performance.getEntriesByType('resource').map(entry => entry.name)")
     outside = [url for url in fetched if not url.startswith((servers[conditional].url, "data:"))]
@@ -286,26 +265,10 @@ def test_sizes_and_themes(chrome, servers, width, theme, conditional):
     dark = page.script("getComputedStyle(document.body).backgroundColor") == "rgb(20, 22, 26)"
     assert dark is (theme == "dark")
     for selector in ("#draw-title", ".soft", "button"):
-        assert contrast(page, selector) >= 4.5, selector
+        assert contrast(chrome, selector) >= 4.5, selector
     for selector in ("#digits", "#write", "#walk [name=first]"):
         assert page.element(selector).is_displayed() is conditional
     assert chrome.get_log("browser") == []
-
-
-def contrast(page: Page, selector: str) -> float:
-    """Between an element's text and what it lies on, as WCAG 2 defines it."""
-    colours = page.script(
-        f"""(element => {{
-            const colour = getComputedStyle(element).color;
-            const opaque = e => getComputedStyle(e).backgroundColor;
-            while (opaque(element) === "rgba(0, 0, 0, 0)") element = element.parentElement;
-            return [colour, opaque(element)].map(c => c.match(/\\d+/g).slice(0, 3).map(Number));
-        }})(document.querySelector({selector!r}))"""
-    )
-    linear = np.array(colours) / 255
-    linear = np.where(linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4)
-    lights = sorted(linear @ [0.2126, 0.7152, 0.0722])
-    return (lights[1] + 0.05) / (lights[0] + 0.05)
 
 
 def test_a_server_that_has_gone(chrome, servers):

@@ -16,7 +16,9 @@ import pytest
 import tensorflow as tf
 import yaml
 from test_distribution import tf_configs
+from typer.testing import CliRunner
 
+from pipeline.cli.train import app
 from pipeline.settings.resolution import resolve
 
 ROOT = Path(__file__).parents[2]
@@ -149,7 +151,7 @@ def test_two_workers_are_evicted_and_go_on(tmp_path: Path, digits, write_span) -
         workers[1].process.send_signal(signal.SIGTERM)
         for worker in workers:
             assert worker.ended() == 128 + signal.SIGTERM, worker.log.read_text()[-4000:]
-        assert list((tmp_path / "trained" / "checkpoints").iterdir())
+        [saved] = (tmp_path / "trained" / "checkpoints").glob("*/*")
         assert not (tmp_path / "trained" / "model").exists()
         workers = start(tmp_path, "second")
         for worker in workers:
@@ -158,7 +160,10 @@ def test_two_workers_are_evicted_and_go_on(tmp_path: Path, digits, write_span) -
         for worker in workers:
             worker.process.kill()
             worker.process.wait()
-    assert json.loads(progress.read_text().splitlines()[-1])["step"] == 400
+    steps = [json.loads(line)["step"] for line in progress.read_text().splitlines()]
+    resumed_at = int(saved.name.rpartition("-")[2])
+    assert (steps[0], steps[-1]) == (resumed_at + 4, 400)
+    assert not list((tmp_path / "trained" / "checkpoints").iterdir())
     served = tf.saved_model.load(str(tmp_path / "trained" / "model"))
     drawn = served.signatures["generate_pixels"](
         seed=tf.range(3, dtype=tf.int64), digit=tf.constant([1, 2, 3], tf.int64)
@@ -166,23 +171,17 @@ def test_two_workers_are_evicted_and_go_on(tmp_path: Path, digits, write_span) -
     assert drawn["image"].shape == (3, 28, 28, 1)
 
 
-def test_mistakes_end_with_one_message(tmp_path: Path) -> None:
-    def said(*arguments: str) -> str:
-        command = [
-            sys.executable,
-            "-m",
-            "pipeline.cli.train",
-            f"--output-dir={tmp_path}",
-            *arguments,
-        ]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 2
-        return done.stderr
-
-    no_data = said(f"--data-dir={tmp_path}")
-    assert no_data.startswith("error: holds no MNIST data")
-    assert f"  where: {tmp_path}\n" in no_data
-    assert said("--data-dir=a", "--set", "train.seed=x").startswith("error: train.seed = 'x'")
-    assert said("--data-dir=a", "--preset=huge").startswith("error: there is no preset 'huge'")
-    warm = said("--data-dir=a", "--set", "train.warm_start=served")
-    assert "  where: train.warm_start\n" in warm
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--data-dir={folder}"], "where: {folder}"),
+        (["--data-dir=a", "--set", "train.seed=x"], "train.seed = 'x'"),
+        (["--data-dir=a", "--preset=huge"], "'huge'"),
+        (["--data-dir=a", "--set", "train.warm_start=served"], "where: train.warm_start"),
+    ],
+)
+def test_a_mistake_is_status_2(tmp_path: Path, arguments: list[str], named: str) -> None:
+    given = [each.format(folder=tmp_path) for each in arguments]
+    result = CliRunner().invoke(app, [f"--output-dir={tmp_path}", *given])
+    assert result.exit_code == 2
+    assert named.format(folder=tmp_path) in result.stderr

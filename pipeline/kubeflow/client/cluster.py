@@ -88,8 +88,8 @@ class Cluster:
     Args:
       host: URL of the API or of the page in front of it; None takes $KF_PIPELINES_ENDPOINT or, in a
         pod, the service of the cluster.
-      namespace: the user's profile on a multi-user installation; None takes that of kfp's context
-        or of the pod.
+      namespace: the user's profile on a multi-user installation; None takes the one of kfp's
+        context or of the pod.
       retry: deadlines and retries. Only requests without an effect are repeated by themselves.
 
     Attributes:
@@ -113,7 +113,7 @@ class Cluster:
         if health.multi_user and self.namespace is None:
             if not _POD_NAMESPACE.exists():
                 raise ClusterError(
-                    "each user has a namespace", where=self.host, fix="--namespace N"
+                    "each user has a namespace", where=self.host, fix="pass --namespace N"
                 )
             self.namespace = _POD_NAMESPACE.read_text().strip()
 
@@ -197,7 +197,11 @@ def _find_host(option: str | None) -> str:
         host = _IN_CLUSTER_HOST
     example = f"http://localhost:8080 after {_FORWARD}"
     if not host:
-        raise ClusterError("no host", fix=f"--host or $KF_PIPELINES_ENDPOINT, such as {example}")
+        raise ClusterError(
+            "no host is given",
+            where="--host",
+            fix=f"pass --host or set $KF_PIPELINES_ENDPOINT, such as {example}",
+        )
     host = host if "://" in host else f"https://{host}"
     try:
         parts = urlsplit(host)
@@ -205,7 +209,11 @@ def _find_host(option: str | None) -> str:
     except ValueError:
         valid = False
     if not valid:  # not shown, since it may hold a password
-        raise ClusterError("the host is not an address without a password", fix=example)
+        raise ClusterError(
+            "expected an http or https address without a password",
+            where="--host",
+            fix=f"pass {example}",
+        )
     return host.rstrip("/")
 
 
@@ -289,7 +297,8 @@ class _Transport:
             case exceptions.NewConnectionError():
                 reason = str(error).split(": ")[-1].split("] ")[-1]  # without [Errno 111]
                 fix = f"check the address, and that the port is forwarded ({_FORWARD})"
-                return ClusterError(reason, where=self._host, fix=fix, may_pass=True)
+                what = f"no connection: {reason}"
+                return ClusterError(what, where=self._host, fix=fix, may_pass=True)
             case exceptions.ConnectTimeoutError():
                 what = f"no connection within {self._retry.connect:g} s"
             case exceptions.TimeoutError():

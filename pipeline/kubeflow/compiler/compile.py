@@ -45,7 +45,7 @@ def compile_settings(settings: Settings) -> list[dict[str, Any]]:
 
 
 def kubeflow_pipeline(settings: Settings) -> tfx.dsl.Pipeline:
-    """The one DAG, with places and runtime parameters for a cluster."""
+    """The one DAG, with addresses and runtime parameters for a cluster."""
     kubeflow = settings.kubeflow
     check_flags(settings.beam)
     return create_pipeline(
@@ -83,8 +83,8 @@ def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dic
 
     Args:
       pipeline: any TFX pipeline of components that the backend runs.
-      settings: `kubeflow` says image, places and resources; the others stand in nodes' properties
-        and are where runtime parameters are put.
+      settings: `kubeflow` says image, addresses and resources; the others stand in nodes'
+        properties and are where runtime parameters are put.
 
     Returns:
       The YAML documents of the spec: the pipeline spec (schema 2.1.0) and, where pods get more than
@@ -145,8 +145,9 @@ def _check_resources(pipeline: tfx.dsl.Pipeline, kubeflow: KubeflowSettings) -> 
     rows = set(kubeflow.resources) - set(KubeflowSettings().resources) - set(nodes)
     if rows:
         raise SpecError(
-            f"kubeflow.resources names {', '.join(sorted(rows))}; the pipeline's nodes are "
-            f"{', '.join(nodes)}"
+            f"the pipeline has no node {', '.join(sorted(rows))}",
+            "kubeflow.resources",
+            f"name one of {', '.join(nodes)}",
         )
 
 
@@ -198,7 +199,8 @@ def _leave_uris_to_beam(
         raise SpecError(
             "the workers of beam.pipeline_args do not see a container's disk, and TensorFlow reads "
             "no store but gs://",
-            fix="set kubeflow.pipeline_root to gs://..., or beam.pipeline_args=[]",
+            "kubeflow.pipeline_root",
+            "set kubeflow.pipeline_root to gs://..., or beam.pipeline_args=[]",
         )
     for node in pipeline.components:
         if isinstance(node.executor_spec, executor_spec.BeamExecutorSpec):

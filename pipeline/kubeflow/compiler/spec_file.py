@@ -80,7 +80,8 @@ def _read_yaml(path: Path) -> list[Any]:
         return [each for each in parse_yaml_documents(text) if each is not None]
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise SpecError(f"cannot be read: {reason}", str(path)) from None
+        what = f"the compiled pipeline cannot be read: {reason}"
+        raise SpecError(what, str(path), "`kubeflow_runner.py compile` writes one") from None
     except yaml.YAMLError as error:
         raise _no_spec(path, f"it is not YAML: {' '.join(str(error).split())}") from None
     except ValueError as error:
@@ -97,7 +98,9 @@ def _check_against_schema(path: str | Path, spec: Any, platform: Any) -> None:
 
 def _no_spec(path: str | Path, reason: str) -> SpecError:
     return SpecError(
-        f"is no compiled pipeline: {reason}", str(path), "name the YAML file that `compile` writes"
+        f"this is no compiled pipeline: {reason}",
+        str(path),
+        "name the YAML file that `compile` writes",
     )
 
 
@@ -138,11 +141,11 @@ def run_parameters(pipeline: PipelineFile, assignments: Iterable[str]) -> dict[s
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
-            raise SpecError(f"{assignment!r} has no '=', expected name=value", "--param")
+            raise SpecError(f"{assignment!r} has no '=', expected name=value", _OPTION)
         if name in values:
-            raise SpecError(f"parameter {name} is given twice")
+            raise SpecError(f"parameter {name} is given twice", _OPTION)
         if name not in pipeline.parameters:
-            raise SpecError(f"unknown parameter {name!r}{_known(pipeline, name)}")
+            raise SpecError(f"unknown parameter {name!r}", _OPTION, _known(pipeline, name))
         values[name] = _value(name, text, pipeline.parameters[name].get("parameterType", ""))
     missing = [
         name
@@ -153,27 +156,30 @@ def run_parameters(pipeline: PipelineFile, assignments: Iterable[str]) -> dict[s
     ]
     if missing:
         raise SpecError(
-            f"no value for {', '.join(missing)}, which {pipeline.name} has no default for",
-            fix=f"pass --param {missing[0]}=...",
+            f"there is no value for {', '.join(missing)}, and {pipeline.name} has no default",
+            _OPTION,
+            f"pass --param {missing[0]}=...",
         )
     return values
 
 
 def _known(pipeline: PipelineFile, name: str) -> str:
     if not pipeline.parameters:
-        return f": {pipeline.name} takes none"
+        return f"{pipeline.name} takes none"
     near = difflib.get_close_matches(name, pipeline.parameters, 1)
-    hint = f", did you mean {near[0]}?" if near else "."
-    return f"{hint} {pipeline.name} takes {', '.join(pipeline.parameters)}"
+    hint = f"the nearest is {near[0]}; " if near else ""
+    return f"{hint}{pipeline.name} takes {', '.join(pipeline.parameters)}"
 
 
 def _value(name: str, text: str, kind: str) -> Any:
     try:
         return _READERS[kind](text)
     except KeyError:
-        raise SpecError(f"parameter {name} is of type {kind!r}, which no run can give") from None
+        what = f"parameter {name} is of type {kind!r}, which no run can give"
+        raise SpecError(what, _OPTION) from None
     except ValueError:
-        raise SpecError(f"parameter {name} is {text!r}; expected {_EXPECTED[kind]}") from None
+        what = f"parameter {name} is {text!r}, expected {_EXPECTED[kind]}"
+        raise SpecError(what, _OPTION) from None
 
 
 def _integer(text: str) -> int:
@@ -211,6 +217,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "LIST": lambda text: _json(text, list),
     "STRUCT": lambda text: _json(text, dict),
 }
+_OPTION = "--param"
 _EXPECTED = {
     "STRING": "a text",
     "NUMBER_INTEGER": "a whole number within 2**53",

@@ -2,7 +2,7 @@
 
 It knows two types of outputs for that, `system.Metrics` and `system.HTML`
 (frontend/src/components/viewers/MetricsVisualizations.tsx), and TFX knows neither. So an output of
-TFX's that holds metrics or a page gets a second one beside it, of which TFX is not told; the entry
+TFX's that holds metrics or a page gets a second one beside it, which TFX does not know; the entry
 point fills it from the first.
 """
 

@@ -38,7 +38,7 @@ _PROJECT = Path(__file__).parents[3]
 
 @dataclass(frozen=True)
 class TaskResult:
-    """How a task ended. `message` says why it failed, or what it waited for in vain."""
+    """How a task ended. `message` says why it failed, or what it waited for."""
 
     name: str
     outcome: str  # succeeded, failed or skipped
@@ -63,7 +63,7 @@ def rehearse(
       parameters: of the run, as `spec_file.run_parameters` reads them.
       work_dir: receives a folder per run: `bucket/`, `pods/`, `logs/`; and `volumes/`, which stay.
       store: minio, gs or s3; None for the one of the spec's own root, or minio.
-      listener: told of each task that ended.
+      listener: called with each task that ended.
       publish_logs: as the cluster's PUBLISH_LOGS, which is on unless it is switched off.
 
     Returns:
@@ -213,7 +213,7 @@ def _volumes(platform_spec: Mapping[str, Any]) -> dict[str, str]:
     for name, executor in _executors(platform_spec).items():
         for mount in executor.get("pvcMount", []):
             if "constant" not in mount:
-                raise SpecError(f"{name}: only a volume claim named in the spec is rehearsed")
+                raise SpecError("only a volume claim that the spec names is rehearsed", name)
             volumes[mount["mountPath"]] = mount["constant"]
     return volumes
 

@@ -23,9 +23,12 @@ def alone(**values: float) -> dict[str, Estimate]:
 
 
 def tolerances(**given_tolerances: float) -> Tolerances:
-    """These tolerances and no others, whatever the defaults are."""
+    """These tolerances, whatever the defaults are; of the metrics without a setting, one."""
     fields: dict[str, Any] = dict.fromkeys(Tolerances.model_fields)
-    return Tolerances(**(fields | given_tolerances))
+    for name, value in given_tolerances.items():
+        of_table = METRICS[name].tolerance
+        fields |= {name: value} if name in fields else {"others": value / (of_table or 1)}
+    return Tolerances(**fields)
 
 
 def test_one_check_for_each_metric_with_a_threshold() -> None:

@@ -17,16 +17,26 @@ def test_every_bounded_metric_has_a_threshold_with_its_default() -> None:
     assert not bounded.keys() & {"fid", "kid", "nearest_neighbor_distance"}
 
 
-def test_every_metric_that_is_measured_on_half_samples_has_a_tolerance() -> None:
-    comparable = {m.name: m.tolerance for m in METRICS.values() if m.direction and m.compute}
-    assert Tolerances().model_dump() == comparable
+def test_the_default_tolerances_are_those_of_the_table() -> None:
+    assert {m.name: Tolerances().of(m) for m in METRICS.values()} == {
+        m.name: m.tolerance for m in METRICS.values()
+    }
+    assert all(m.is_comparable for m in METRICS.values() if m.tolerance is not None)
+
+
+def test_one_factor_widens_all_tolerances_but_those_of_the_fids() -> None:
+    recall, fid = METRICS["recall"], METRICS["fid"]
+    assert recall.tolerance is not None
+    assert Tolerances(others=2.0).of(recall) == 2 * recall.tolerance
+    assert Tolerances(others=2.0).of(fid) == fid.tolerance
+    assert Tolerances(others=None).of(recall) is None
+    assert Tolerances(fid=None).of(fid) is None
 
 
 def test_no_default_is_lost() -> None:
     """A default in a row that makes no setting would have no effect."""
     for metric in METRICS.values():
         assert metric.threshold is None or metric.name in Thresholds.model_fields
-        assert metric.tolerance is None or metric.name in Tolerances.model_fields
 
 
 @pytest.mark.parametrize(
@@ -38,8 +48,8 @@ def test_no_default_is_lost() -> None:
         (Thresholds, {"density": float("inf")}),
         (Thresholds, {"nearest_neighbor_distance": 1.0}),
         (Thresholds, {"fid": 1.0}),
-        (Tolerances, {"recall": -0.1}),
-        (Tolerances, {"fid_ratio": 0.1}),
+        (Tolerances, {"others": -0.1}),
+        (Tolerances, {"recall": 0.1}),
     ],
 )
 def test_a_bound_that_could_not_be_meant_is_refused(section: type, value: dict) -> None:

@@ -12,7 +12,7 @@ ODD = [
     "train.augmentation=[translation]",
     "train.generator_learning_rate=1e-05",
     "evaluation.thresholds.density=0.5",
-    "evaluation.tolerances.recall=null",
+    "evaluation.tolerances.others=null",
 ]
 
 

@@ -70,17 +70,19 @@ def save(folder: Path, image: np.ndarray) -> str:
 
 
 @pytest.mark.parametrize(
-    ("image", "said"),
+    "image",
     [
-        (np.zeros((1, 28, 28, 1), np.float32), "expected uint8 .* got float32"),
-        (np.zeros((1, 32, 32, 1), np.uint8), r"got uint8 \[1, 32, 32, 1\]"),
-        (np.zeros((1, 28, 28, 3), np.uint8), r"got uint8 \[1, 28, 28, 3\]"),
-        (np.zeros((1, 28, 28, 1), np.uint8), "requested 100 images, got 1"),
+        np.zeros((1, 28, 28, 1), np.float32),
+        np.zeros((1, 32, 32, 1), np.uint8),
+        np.zeros((1, 28, 28, 3), np.uint8),
+        np.zeros((1, 28, 28, 1), np.uint8),  # where 100 are asked for
     ],
 )
-def test_a_model_that_generates_no_images_is_named(tmp_path, image, said):
-    with pytest.raises(GeneratorError, match=f"model: .*{said}"):
-        Generator(save(tmp_path / "model", image)).sample(np.arange(100) % 10, 0)
+def test_a_model_that_generates_no_images_is_named(tmp_path, image):
+    model = save(tmp_path / "model", image)
+    with pytest.raises(GeneratorError) as caught:
+        Generator(model).sample(np.arange(100) % 10, 0)
+    assert caught.value.where == model
 
 
 def with_from_latent(folder: Path, exported: Path, shape: list[int | None], output: str) -> str:
@@ -102,14 +104,12 @@ def with_from_latent(folder: Path, exported: Path, shape: list[int | None], outp
     return str(folder)
 
 
-@pytest.mark.parametrize(
-    ("shape", "output", "said"),
-    [([None, 8], "pixels", "KeyError: 'image'"), ([None], "image", "IndexError")],
-)
-def test_another_from_latent_is_named(exported, tmp_path, shape, output, said):
+@pytest.mark.parametrize(("shape", "output"), [([None, 8], "pixels"), ([None], "image")])
+def test_another_from_latent_is_named(exported, tmp_path, shape, output):
     model = with_from_latent(tmp_path / "model", exported[True], shape, output)
-    with pytest.raises(GeneratorError, match=f"model: the signature from_latent is not .*{said}"):
+    with pytest.raises(GeneratorError, match="from_latent") as caught:
         Generator(model).interpolate("normal", seed=0)
+    assert caught.value.where == model
 
 
 def without_variables(folder: Path) -> None:
@@ -132,8 +132,9 @@ def test_what_is_no_model_is_named(exported, tmp_path, damage):
     folder = tmp_path / "model"
     shutil.copytree(exported[True], folder)
     damage(folder)
-    with pytest.raises(GeneratorError, match="model: "):
+    with pytest.raises(GeneratorError) as caught:
         Generator(str(folder))
+    assert caught.value.where == str(folder)
 
 
 def test_an_unconditional_baseline_beside_a_conditional_candidate(exported, tmp_path):

@@ -21,7 +21,7 @@ def test_intensity_does_not_overflow() -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "said"),
+    ("images", "found"),
     [
         (np.zeros((5, 28, 28, 1), np.float32), "float32"),
         (np.zeros((5, 28, 28, 1), np.int64), "int64"),
@@ -31,6 +31,6 @@ def test_intensity_does_not_overflow() -> None:
         (np.zeros((0, 28, 28, 1), np.uint8), "n >= 1"),
     ],
 )
-def test_images_of_another_kind_are_refused(images: np.ndarray, said: str) -> None:
-    with pytest.raises(ValueError, match=f"these: expected uint8 .*{said}"):
+def test_images_of_another_kind_are_refused(images: np.ndarray, found: str) -> None:
+    with pytest.raises(ValueError, match=f"these: expected uint8 .*{found}"):
         require_images("these", images)

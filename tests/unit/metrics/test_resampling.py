@@ -1,4 +1,4 @@
-"""Half-samples and intervals against what they stand for: sets drawn anew."""
+"""Half-samples and intervals against what they stand for: independent draws."""
 
 import numpy as np
 import pytest

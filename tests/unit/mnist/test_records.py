@@ -92,7 +92,7 @@ def test_a_damaged_file_is_an_error(tmp_path, position):
 
 @settings(max_examples=30, deadline=None)
 @given(rows=st.lists(st.integers(0, 999), min_size=1, max_size=40))
-def test_an_example_does_not_depend_on_its_neighbours(
+def test_an_example_does_not_depend_on_its_neighbors(
     digits: tuple[np.ndarray, np.ndarray], rows: list[int]
 ) -> None:
     images, labels = digits[0][rows], digits[1][rows]

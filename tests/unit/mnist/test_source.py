@@ -110,7 +110,7 @@ def truncate(handler: Handler, body: bytes) -> None:
 
 
 def truncate_unseen(handler: Handler, body: bytes) -> None:
-    """Ends early without having said how much would come."""
+    """Ends early without a Content-Length."""
     handler.send_response(200)
     handler.end_headers()
     handler.wfile.write(body[: len(body) // 2])

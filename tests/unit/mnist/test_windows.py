@@ -184,8 +184,9 @@ def test_a_span_that_lacks_a_file_is_passed_over_and_named(spans):
     assert numbers(found) == [2]
     assert LABELS in found.skipped[5]
     assert not found.damaged
-    with pytest.raises(SpanError, match=f"span 5 .*{LABELS}"):
+    with pytest.raises(SpanError, match=LABELS) as caught:
         resolve_window(str(spans), window="static:1-5")
+    assert caught.value.where == str(spans / "span-5")
 
 
 def test_a_settled_span_that_cannot_be_read_is_damaged(spans, set_clock):
@@ -197,8 +198,10 @@ def test_a_settled_span_that_cannot_be_read_is_damaged(spans, set_clock):
     assert numbers(found) == [2]
     [(fingerprint, _)] = found.damaged.values()
     assert fingerprint == content_fingerprint(resolve_span(str(spans), 5))
-    with pytest.raises(IdxError):
+    with pytest.raises(IdxError) as caught:
         resolve_window(str(spans), span=5)
+    assert caught.value.where == str(path.with_suffix(".gz"))
+    assert caught.value.fix
 
 
 def test_none_that_can_be_used(spans):

@@ -401,4 +401,4 @@ def test_requests_and_images_are_counted(ask, model, monkeypatch):
         "requests_total503": 4,
         "requests_total200": 1,
     }
-    assert found["images_total"] == 70
+    assert (found["images_total"], found["version"]) == (70, 1)

@@ -77,15 +77,15 @@ def test_a_signature_without_a_name_is_the_default():
 
 
 def test_outputs_of_several_names():
-    pictures = np.empty(2, object)
-    pictures[:] = [b"\x89PNG", b"\x00"]
+    images = np.empty(2, object)
+    images[:] = [b"\x89PNG", b"\x00"]
     outputs = {
-        "image_bytes": pictures,
+        "image_bytes": images,
         "digit": np.int64([7, 3]),
         "image": np.arange(8, dtype=np.uint8).reshape(2, 2, 2),
-        "name": pictures[1:].repeat(2),
+        "name": images[1:].repeat(2),
     }
-    cells = [{"b64": base64.b64encode(cell).decode()} for cell in pictures]
+    cells = [{"b64": base64.b64encode(cell).decode()} for cell in images]
     rows = json.loads(render(outputs, by_row=True))["predictions"]
     assert rows[0] == {
         "image_bytes": cells[0],
@@ -99,7 +99,7 @@ def test_outputs_of_several_names():
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (b"", "JSON Parse error"),
         (b'{"inputs": {"seed": [NaN]}}', "JSON Parse error"),
@@ -145,10 +145,10 @@ def test_outputs_of_several_names():
         ({"signature_name": "flags", "inputs": [1]}, "int is not of type bool"),
     ],
 )
-def test_a_request_that_cannot_be_answered_says_why(content, told):
+def test_a_request_that_cannot_be_answered_says_why(content, message):
     with pytest.raises(RequestError) as caught:
         parse(content)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert len(str(caught.value)) < 500
 
 

@@ -18,21 +18,21 @@ def test_what_breaks_the_contract_is_named_in_a_few_lines(tmp_path, settings):
     with pytest.raises(NotServableError) as refusal:
         probe(str(tmp_path / "model"), 4)
     assert refusal.value.where == str(tmp_path / "model")
-    assert "serving_default reads 20 of 20 variables that nothing restores" in refusal.value.what
+    assert "serving_default" in refusal.value.what
 
 
 def test_a_truncated_model_is_refused(exported):
     [data] = (exported / "variables").glob("*.data-*")
     data.write_bytes(data.read_bytes()[:100])
-    with pytest.raises(NotServableError, match="the SavedModel does not load"):
+    with pytest.raises(NotServableError) as refusal:
         probe(str(exported), 4)
+    assert refusal.value.where == str(exported)
 
 
-def test_a_model_that_takes_too_much_memory_is_killed(exported):
-    with pytest.raises(NotServableError, match=r"\(serving_check.memory_gib\)"):
-        probe(str(exported), 0.05)
-
-
-def test_a_model_that_takes_too_long_is_killed(exported):
-    with pytest.raises(NotServableError, match=r"within 0\.1 s"):
-        probe(str(exported), 4, timeout_seconds=0.1)
+@pytest.mark.parametrize(
+    ("memory_gib", "seconds", "named"), [(0.05, 60, "serving_check.memory_gib"), (4, 0.1, "0.1 s")]
+)
+def test_a_model_that_takes_too_much_memory_or_time_is_killed(exported, memory_gib, seconds, named):
+    with pytest.raises(NotServableError) as refusal:
+        probe(str(exported), memory_gib, timeout_seconds=seconds)
+    assert named in str(refusal.value)

@@ -44,7 +44,7 @@ def build(precision: str = "float32", **changed: Any) -> tuple[keras.Model, kera
     return generator, build_discriminator(recipe, generator, precision)
 
 
-def judge(discriminator: keras.Model, *, training: bool = False) -> np.ndarray:
+def logits_of(discriminator: keras.Model, *, training: bool = False) -> np.ndarray:
     return apply(discriminator, IMAGES, DIGITS, training=training).numpy()
 
 
@@ -82,8 +82,8 @@ def test_images_logits_and_variables_are_float32(precision: str, changed: dict[s
 def test_only_conditional_networks_heed_the_digit(conditional: bool) -> None:
     generator, discriminator = build(conditional=conditional, generator_normalization="none")
     drawn = [apply(generator, LATENT, DIGITS + i, training=False) for i in (0, 1)]
-    judged = [apply(discriminator, IMAGES, DIGITS + i, training=False) for i in (0, 1)]
-    for first, second in (drawn, judged):
+    logits = [apply(discriminator, IMAGES, DIGITS + i, training=False) for i in (0, 1)]
+    for first, second in (drawn, logits):
         assert np.array_equal(first, second) != conditional
 
 
@@ -162,7 +162,7 @@ def test_activations(activation: str, function: Any) -> None:
     x = function(x @ kernel + bias)
     kernel, bias = discriminator.get_layer("logit").get_weights()
     logits = (x @ kernel + bias)[:, 0]
-    np.testing.assert_allclose(judge(discriminator), logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(logits_of(discriminator), logits, rtol=1e-4, atol=1e-5)
     assert x.shape == (6, FEATURES)
 
 
@@ -263,13 +263,13 @@ def test_dropout_is_for_training_and_drops_its_share() -> None:
     layers = of_type(discriminator, keras.layers.Dropout)
     assert len(layers) == 3
     assert len({float(layer.seed_generator.state.numpy()[0]) for layer in layers}) == 3
-    np.testing.assert_array_equal(judge(discriminator), judge(discriminator))
-    assert not np.array_equal(judge(discriminator, training=True), judge(discriminator))
+    np.testing.assert_array_equal(logits_of(discriminator), logits_of(discriminator))
+    assert not np.array_equal(logits_of(discriminator, training=True), logits_of(discriminator))
     dropped = np.mean(layers[0](np.ones([100, 1000]), training=True) == 0)
     assert dropped == pytest.approx(0.25, abs=0.01)
     _, plain = build()
     assert not of_type(plain, keras.layers.Dropout)
-    assert np.array_equal(judge(plain, training=True), judge(plain))
+    assert np.array_equal(logits_of(plain, training=True), logits_of(plain))
 
 
 SCALED = pytest.mark.parametrize(
@@ -396,9 +396,9 @@ def test_sharing_is_of_one_variable(conditional: bool) -> None:
         id(v.value) for v in discriminator.trainable_variables
     }
     assert both == {id(kernel.value)}
-    before = judge(discriminator)
+    before = logits_of(discriminator)
     kernel.assign(kernel.numpy() + 0.1)
-    assert not np.array_equal(judge(discriminator), before)
+    assert not np.array_equal(logits_of(discriminator), before)
     apart = build(conditional=conditional)
     assert not {id(v) for v in apart[0].variables} & {id(v) for v in apart[1].variables}
 

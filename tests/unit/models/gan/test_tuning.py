@@ -163,19 +163,19 @@ def test_hyperparameters_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("assignments", "said"),
+    "assignment",
     [
-        (["tune.seconds=null"], "tune.seconds and tune.steps are both null"),
-        (["tune.trials=0"], "an integer, >= 1, <= 10000"),
-        (["tune.parameters=[]"], "tune.parameters"),
-        (["tune.parameters=[dropout]"], "tune.parameters"),
-        (["tune.algorithm=grid"], "one of random, bayesian"),
+        "tune.seconds=null",
+        "tune.trials=0",
+        "tune.parameters=[]",
+        "tune.parameters=[dropout]",
+        "tune.algorithm=grid",
     ],
 )
-def test_refused_settings(assignments: list[str], said: str) -> None:
+def test_refused_settings(assignment: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        resolve(environ={}, assignments=assignments)
-    assert said in str(caught.value)
+        resolve(environ={}, assignments=[assignment])
+    assert assignment.partition("=")[0] in caught.value.what
 
 
 def test_the_budget_of_a_trial() -> None:
@@ -221,7 +221,7 @@ def test_only_what_is_named_is_searched(searches: Searches) -> None:
 def test_the_seed_chooses_the_trials(searches: Searches) -> None:
     chosen = []
     for seed in (0, 0, 1):
-        searches.run({"resume": False}, seed=seed)
+        searches.run({"resume": False, "seed": seed})
         chosen.append(searches.trained)
     assert chosen[0] == chosen[1] != chosen[2]
 
@@ -234,17 +234,13 @@ def test_what_cannot_work_is_not_tried(searches: Searches) -> None:
 
 
 def test_a_refused_combination_is_a_failed_trial(
-    searches: Searches, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    searches: Searches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caplog.set_level(logging.INFO, "mnist_gan.progress")
     monkeypatch.setattr(tuning, "_is_valid", lambda first, values: True)
     tuner = searches.run({"label_smoothing": 0.1}, parameters=["loss"], trials=9)
     assert [settings.loss for settings in searches.trained] == ["non_saturating"]
     assert len(tuner.oracle.trials) == 4
     assert best(tuner) == {"loss": "non_saturating"}
-    assert (
-        "loss hinge: refused: Value error, label_smoothing applies to cross-entropy" in caplog.text
-    )
 
 
 def test_trials_that_diverge_do_not_end_the_search(searches: Searches) -> None:
@@ -313,7 +309,7 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(
         path.unlink()
 
     searches.fid = fid_until_cut_off
-    with pytest.raises(keras_tuner.errors.FatalError, match="SIGTERM"):
+    with pytest.raises(keras_tuner.errors.FatalError):
         searches.run(**tune)
     assert searches.trained == whole[: ended + 1]
     searches.fid = fid
@@ -340,7 +336,7 @@ def test_another_search_starts_at_its_beginning(searches: Searches, change: str)
     if change == "classifier":
         searches.write_classifier("other weights")
     train = {"dropout": 0.1} if change == "train" else {}
-    searches.run(train, **({"seed": 1} if change == "tune" else {}))
+    searches.run(train, **({"algorithm": "bayesian"} if change == "tune" else {}))
     assert len(searches.trained) == 5
     assert len(searches.files()) == 2
 
@@ -352,15 +348,12 @@ def test_settings_without_effect_do_not_start_another_search(searches: Searches)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"oracle": {}, "trials": [{}]}'])
-def test_a_damaged_file_starts_the_search_afresh(
-    searches: Searches, content: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_file_starts_the_search_afresh(searches: Searches, content: str) -> None:
     searches.run()
     [path] = searches.files()
     path.write_text(content)
     searches.run()
     assert len(searches.trained) == 5
-    assert "starting a new search" in caplog.text
     assert json.loads(path.read_text())["trials"]
 
 
@@ -374,7 +367,7 @@ def test_what_a_kill_while_saving_leaves_is_passed_over(searches: Searches) -> N
 
 def test_an_error_of_ours_ends_the_search_and_counts_for_no_trial(searches: Searches) -> None:
     searches.fid = in_turn([1.0, KeyError("a mistake")])
-    with pytest.raises(keras_tuner.errors.FatalError, match=r"trial 2 of 5.*a mistake"):
+    with pytest.raises(keras_tuner.errors.FatalError, match="a mistake"):
         searches.run()
     searches.fid = lambda settings: 2.0
     assert len(searches.run().oracle.trials) == 5
@@ -382,7 +375,14 @@ def test_an_error_of_ours_ends_the_search_and_counts_for_no_trial(searches: Sear
 
 
 def test_a_search_that_cannot_be_kept_says_so(searches: Searches) -> None:
-    (searches.folder / "checkpoints").write_text("a file in the way")
-    with pytest.raises(tuning.SearchError, match=r"cannot save the search.*resumes from"):
+    def fid(settings: TrainSettings) -> float:
+        for path in searches.files():  # of the first trial, in the second
+            path.unlink()
+            path.mkdir()
+        return 1.0
+
+    searches.fid = fid
+    with pytest.raises(tuning.SearchError) as caught:
         searches.run()
-    assert len(searches.trained) == 1
+    assert caught.value.where.startswith(str(searches.folder / "checkpoints" / "tune"))
+    assert len(searches.trained) == 2

@@ -79,7 +79,7 @@ class Plain:
         ends = [tf.math.log(1 + tf.maximum(x, 0) / 4) for x in (levels, 256 - levels)]
         return tf.concat([images, *(x / (0.5 * np.log(65)) - 1 for x in ends)], -1)
 
-    def judge(self, images: tf.Tensor, digits: tf.Tensor) -> tf.Tensor:
+    def logits_of(self, images: tf.Tensor, digits: tf.Tensor) -> tf.Tensor:
         outputs = apply(self.discriminator, images, digits, training=True)
         return outputs[0] if self.settings.auxiliary_loss_weight else outputs
 
@@ -88,8 +88,8 @@ class Plain:
         if not self.settings.auxiliary_loss_weight:
             return 0.0
         _, seen = apply(self.discriminator, images, digits, training=True)
-        told = tf.one_hot(digits, 10) * tf.math.log(tf.nn.softmax(seen))
-        return -self.settings.auxiliary_loss_weight * tf.reduce_sum(told) / 4
+        log_likelihoods = tf.one_hot(digits, 10) * tf.math.log(tf.nn.softmax(seen))
+        return -self.settings.auxiliary_loss_weight * tf.reduce_sum(log_likelihoods) / 4
 
     def slopes(self, images: tf.Tensor, digits: tf.Tensor) -> tf.Tensor:
         """Each row's own gradient, one at a time."""
@@ -98,7 +98,7 @@ class Plain:
             with tf.GradientTape() as tape:
                 image = images[row : row + 1]
                 tape.watch(image)
-                logit = self.judge(image, digits[row : row + 1])
+                logit = self.logits_of(image, digits[row : row + 1])
             rows.append(tf.reduce_sum(tape.gradient(logit, image) ** 2))
         return tf.stack(rows)
 
@@ -110,13 +110,13 @@ class Plain:
             with tf.GradientTape() as generating:
                 fake = apply(self.generator, latent, digits, training=True) + noise
                 fake = self.look(fake)
-                fake_logits = self.judge(fake, digits)
+                fake_logits = self.logits_of(fake, digits)
                 critic = settings.loss == "wasserstein"
                 generator_loss = -tf.reduce_mean(fake_logits) if critic else soft(-fake_logits)
                 generator_loss += self.surprise(fake, digits)
             with tf.GradientTape() as tape:
-                on_real = self.judge(real, digits)
-                on_fake = self.judge(tf.stop_gradient(fake), digits)
+                on_real = self.logits_of(real, digits)
+                on_fake = self.logits_of(tf.stop_gradient(fake), digits)
                 if critic:
                     loss = tf.reduce_mean(on_fake) - tf.reduce_mean(on_real)
                 else:

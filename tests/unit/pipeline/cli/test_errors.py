@@ -86,6 +86,12 @@ def test_wrong_usage_is_status_2_and_two_lines(arguments: list[str]) -> None:
     assert len(result.stderr.splitlines()) == 2
 
 
+def test_an_option_before_its_command_names_the_command() -> None:
+    result = call(None, "--number", "3")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[1].endswith("commands that take it: fail")
+
+
 def test_a_command_without_a_group_is_handled_too() -> None:
     app = typer.Typer()
 

@@ -12,7 +12,7 @@ from metrics.resampling import Interval
 from pipeline.cli import reports
 from pipeline.local import history
 from pipeline.local.lock import locked
-from pipeline.local.paths import Places
+from pipeline.local.paths import OutputPaths
 from pipeline.settings.resolution import resolve
 
 CHECKS = [
@@ -85,7 +85,7 @@ def test_when_a_run_started_and_what_it_pushed_stay_whole_beside_much_that_faile
 
 def test_a_run_whose_process_was_killed_is_not_running(show, tmp_path):
     nodes = {"DigitClassifier": "complete", "Trainer": "running"}
-    with locked(Places(tmp_path)):
+    with locked(OutputPaths(tmp_path)):
         assert "running" in " ".join(show(why=False, nodes=nodes)).split()
     assert "interrupted" in " ".join(show(why=False, nodes=nodes)).split()
 

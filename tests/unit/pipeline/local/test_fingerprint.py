@@ -127,7 +127,7 @@ def test_a_syntax_error_is_not_passed_over(project: Path) -> None:
 def test_modules_of_this_project_that_are_run() -> None:
     """The real sources: the recipe is part of the GAN's code and not of the classifier's."""
     closure = {
-        module: set(fingerprint._closure(module))
+        module: set(fingerprint.imported_sources(module))
         for module in ("models.gan.run_fn", "models.digit_classifier.run_fn")
     }
     for module, names in closure.items():
@@ -138,7 +138,7 @@ def test_modules_of_this_project_that_are_run() -> None:
 
 
 def test_ingestion_depends_on_the_room_of_the_data() -> None:
-    closure = set(fingerprint._closure("components.mnist_example_gen.executor"))
+    closure = set(fingerprint.imported_sources("components.mnist_example_gen.executor"))
     assert {"mnist.idx", "mnist.spans", "mnist.windows", "mnist.splits"} <= closure
 
 

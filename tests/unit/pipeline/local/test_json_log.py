@@ -1,4 +1,4 @@
-"""Log lines as JSON: one object a line, whatever is said, with what it belongs to."""
+"""Log lines as JSON: one object a line, with the run, span and node that it belongs to."""
 
 import datetime
 import io

@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.local.errors import UsageError
 from pipeline.local.lock import LockedError, LockUnavailableError, is_used, locked
-from pipeline.local.paths import Places, UsageError
+from pipeline.local.paths import OutputPaths
 
 _HOLD = """
 import sys, time
 from pathlib import Path
+from pipeline.local.errors import UsageError
 from pipeline.local.lock import locked
-from pipeline.local.paths import Places
-with locked(Places(Path(sys.argv[1]))):
+from pipeline.local.paths import OutputPaths
+with locked(OutputPaths(Path(sys.argv[1]))):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -37,7 +39,7 @@ def _holder(root: Path) -> subprocess.Popen[str]:
 def test_the_message_names_the_holder(tmp_path):
     child = _holder(tmp_path)
     try:
-        with pytest.raises(LockedError) as caught, locked(Places(tmp_path)):
+        with pytest.raises(LockedError) as caught, locked(OutputPaths(tmp_path)):
             pass
     finally:
         child.kill()
@@ -47,14 +49,14 @@ def test_the_message_names_the_holder(tmp_path):
 
 
 def test_a_folder_is_used_until_its_process_is_killed(tmp_path):
-    assert not is_used(Places(tmp_path))
+    assert not is_used(OutputPaths(tmp_path))
     child = _holder(tmp_path)
     try:
-        assert is_used(Places(tmp_path))
+        assert is_used(OutputPaths(tmp_path))
     finally:
         child.kill()
         child.wait()
-    assert not is_used(Places(tmp_path))
+    assert not is_used(OutputPaths(tmp_path))
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
@@ -64,59 +66,62 @@ def test_a_mount_without_locks_is_used_with_one_warning(tmp_path, monkeypatch, c
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     for _ in range(2):
-        with locked(Places(tmp_path)):
-            assert is_used(Places(tmp_path))
+        with locked(OutputPaths(tmp_path)):
+            assert is_used(OutputPaths(tmp_path))
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(LockUnavailableError), locked(Places(tmp_path / "out")):
+    with pytest.raises(LockUnavailableError) as caught, locked(OutputPaths(tmp_path / "out")):
         pass
+    assert caught.value.where == str(tmp_path / "out")
 
 
 def test_a_dead_owner_holds_nothing(tmp_path):
     child = _holder(tmp_path)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    with locked(Places(tmp_path)):
+    with locked(OutputPaths(tmp_path)):
         pass
     assert not (tmp_path / ".lock-holder").exists()
 
 
 def test_an_error_leaves_nothing_that_was_not_there(tmp_path):
     for root in (tmp_path / "new" / "out", tmp_path):
-        with pytest.raises(UsageError), locked(Places(root)):
+        with pytest.raises(UsageError), locked(OutputPaths(root)):
             raise UsageError("no data")
         assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_leaves_what_was_there_or_was_put_there(tmp_path):
-    places = Places(tmp_path / "out")
+    paths = OutputPaths(tmp_path / "out")
 
     def fail() -> None:
-        places.serving.mkdir()
+        paths.serving.mkdir()
         raise UsageError("")
 
-    with pytest.raises(UsageError), locked(places):
+    with pytest.raises(UsageError), locked(paths):
         fail()
-    assert list(places.root.iterdir()) == [places.serving]
-    with locked(places):
+    assert list(paths.root.iterdir()) == [paths.serving]
+    with locked(paths):
         pass
-    with pytest.raises(UsageError), locked(places):
+    with pytest.raises(UsageError), locked(paths):
         raise UsageError("")
-    assert {path.name for path in places.root.iterdir()} == {"serving", ".lock"}
+    assert {path.name for path in paths.root.iterdir()} == {"serving", ".lock"}
 
 
 _FAIL_OFTEN = """
 import sys, time
 from pathlib import Path
+from pipeline.local.errors import UsageError
 from pipeline.local.lock import locked
-from pipeline.local.paths import Places, UsageError
+from pipeline.local.errors import UsageError
+from pipeline.local.paths import OutputPaths
 until = time.monotonic() + 3
 while time.monotonic() < until:
     try:
-        with locked(Places(Path(sys.argv[1]))):
+        with locked(OutputPaths(Path(sys.argv[1]))):
             began = time.monotonic_ns()
             time.sleep(0.001)
             ended = time.monotonic_ns()

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.local.history import RunRecord
-from pipeline.local.paths import Places
+from pipeline.local.paths import OutputPaths
 from pipeline.local.reports import keep_report
 
 
@@ -15,12 +15,12 @@ def test_a_report_that_cannot_be_copied_leaves_nothing(tmp_path):
         report_uri=str(tmp_path / "report"),
         evaluation_uri=str(tmp_path / "gone"),
     )
-    places = Places(tmp_path / "out")
+    paths = OutputPaths(tmp_path / "out")
     with pytest.raises(FileNotFoundError):
-        keep_report(places, record)
-    assert list(places.reports.iterdir()) == []
+        keep_report(paths, record)
+    assert list(paths.reports.iterdir()) == []
     (tmp_path / "gone").mkdir()
     (tmp_path / "gone" / "evaluation.json").write_text("{}")
-    page = keep_report(places, record)
+    page = keep_report(paths, record)
     assert page is not None
     assert page.read_text() == "page"

@@ -12,7 +12,8 @@ from ml_metadata.proto import metadata_store_pb2 as mlmd
 from pipeline.cli import gc as collect
 from pipeline.cli.reports import NoReportError, find_report
 from pipeline.local import history
-from pipeline.local.paths import Places, UsageError
+from pipeline.local.errors import UsageError
+from pipeline.local.paths import OutputPaths
 from pipeline.local.retention import plan, remove
 from pipeline.settings.resolution import resolve
 from pipeline.settings.sections import Settings
@@ -22,10 +23,10 @@ class Folder:
     """An output folder with runs in it, as TFX leaves them."""
 
     def __init__(self, root: Path) -> None:
-        self.places = Places(root)
-        self.places.artifacts.mkdir(parents=True)
+        self.paths = OutputPaths(root)
+        self.paths.artifacts.mkdir(parents=True)
         config = mlmd.ConnectionConfig()
-        config.sqlite.filename_uri = str(self.places.database.file)
+        config.sqlite.filename_uri = str(self.paths.database.file)
         config.sqlite.connection_mode = 3
         self.store = ml_metadata.MetadataStore(config)
         self.types = {
@@ -59,13 +60,13 @@ class Folder:
         return artifact
 
     def artifact(self, execution: int, pushed: int | None, size: int) -> int:
-        folder = self.places.artifacts / "Trainer" / "model" / str(execution)
+        folder = self.paths.artifacts / "Trainer" / "model" / str(execution)
         folder.mkdir(parents=True)
         (folder / "weights").write_bytes(b"x" * size)
         kind = self.types["Model" if pushed is None else "PushedModel"]
         new = mlmd.Artifact(type_id=kind, uri=str(folder), state=mlmd.Artifact.LIVE)
         if pushed is not None:
-            version = self.places.serving / "mnist_gan" / str(pushed)
+            version = self.paths.serving / "mnist_gan" / str(pushed)
             version.mkdir(parents=True)
             new.custom_properties["pushed_version"].string_value = str(pushed)
             new.custom_properties["pushed_destination"].string_value = str(version)
@@ -89,21 +90,21 @@ def folder(tmp_path: Path) -> Folder:
 
 
 def settings(folder: Folder, *assignments: str) -> Settings:
-    options = {"output_dir": (str(folder.places.root), "test")}
+    options = {"output_dir": (str(folder.paths.root), "test")}
     return resolve(
         assignments=[f"retention.{each}" for each in assignments], options=options, environ={}
     ).settings
 
 
 def clean(folder: Folder, *assignments: str) -> int:
-    return remove(folder.places, plan(settings(folder, *assignments), folder.places))
+    return remove(folder.paths, plan(settings(folder, *assignments), folder.paths))
 
 
 def test_runs_beyond_the_count_lose_their_files_and_keep_their_rows(folder):
     artifacts = [folder.run(days) for days in (5, 4, 3, 2, 1)]
     assert clean(folder, "runs=2") == 27
     assert folder.gone(artifacts) == [True, True, True, False, False]
-    assert len(history.read_runs(folder.places.database, 10)) == 5
+    assert len(history.read_runs(folder.paths.database, 10)) == 5
     assert clean(folder, "runs=2") == 0
 
 
@@ -116,8 +117,8 @@ def test_the_oldest_go_first_where_bytes_are_bound(folder):
 def test_what_a_served_version_was_made_of_stays(folder):
     served = folder.run(9, pushed=100)
     not_served, last_push = folder.run(8, pushed=200), folder.run(7, pushed=300)
-    (folder.places.serving / "mnist_gan" / "200").rmdir()
-    (folder.places.serving / "mnist_gan" / "300").rmdir()  # to be restored from its run's copy
+    (folder.paths.serving / "mnist_gan" / "200").rmdir()
+    (folder.paths.serving / "mnist_gan" / "300").rmdir()  # to be restored from its run's copy
     newest = folder.run(0)
     clean(folder, "runs=1")
     assert folder.gone([served, not_served, last_push, newest]) == [False, True, False, False]
@@ -137,9 +138,9 @@ def test_what_killed_runs_left_goes_but_the_last_one_s(folder):
         [artifact] = folder.store.get_artifacts_by_id([number])
         artifact.state = mlmd.Artifact.PENDING
         folder.store.put_artifacts([artifact])
-    nameless = folder.places.artifacts / "Pusher" / "pushed_model" / "4711"
-    temporary = folder.places.artifacts / "Trainer" / ".system" / "executor_execution" / "7"
-    push = folder.places.serving / "mnist_gan" / ".incoming-abc"
+    nameless = folder.paths.artifacts / "Pusher" / "pushed_model" / "4711"
+    temporary = folder.paths.artifacts / "Trainer" / ".system" / "executor_execution" / "7"
+    push = folder.paths.serving / "mnist_gan" / ".incoming-abc"
     for path in (nameless, temporary, push):
         path.mkdir(parents=True)
     clean(folder)
@@ -153,8 +154,8 @@ def test_links_lead_nowhere(folder, tmp_path):
     outside = tmp_path / "precious"
     (outside / "model" / "99").mkdir(parents=True)
     (outside / "model" / "99" / "file").write_text("x")
-    (folder.places.artifacts / "Other").symlink_to(outside)
-    within = folder.places.artifacts / "Trainer" / "model" / "98"
+    (folder.paths.artifacts / "Other").symlink_to(outside)
+    within = folder.paths.artifacts / "Trainer" / "model" / "98"
     within.symlink_to(outside)
     clean(folder)
     assert (outside / "model" / "99" / "file").exists()
@@ -163,57 +164,57 @@ def test_links_lead_nowhere(folder, tmp_path):
 
 def test_a_damaged_database_stops_it_before_anything_is_removed(folder):
     artifacts = [folder.run(days) for days in (2, 1)]
-    paths = [folder.files_of(artifact) for artifact in artifacts]
-    log = folder.places.logs / "a.log"
+    kept = [folder.files_of(artifact) for artifact in artifacts]
+    log = folder.paths.logs / "a.log"
     log.parent.mkdir()
     log.touch()
     os.utime(log, (0, 0))
-    database = folder.places.database.file
+    database = folder.paths.database.file
     database.write_bytes(database.read_bytes()[:4096] + b"\xff" * 8192)
     with pytest.raises(UsageError):
         clean(folder, "runs=1", "reports=1")
-    assert all(path.exists() for path in [*paths, log])
+    assert all(path.exists() for path in [*kept, log])
 
 
 def test_another_database_stops_it(folder, tmp_path):
     folder.run(0)
     stranger = Folder(tmp_path / "other")
-    folder.places.database.file.write_bytes(stranger.places.database.file.read_bytes())
+    folder.paths.database.file.write_bytes(stranger.paths.database.file.read_bytes())
     with pytest.raises(UsageError):
-        plan(settings(folder), folder.places)
+        plan(settings(folder), folder.paths)
 
 
 def test_an_output_folder_that_was_moved_keeps_its_artifacts(folder, tmp_path):
     folder.run(0)
-    moved = Places(tmp_path / "moved")
-    folder.places.root.rename(moved.root)
+    moved = OutputPaths(tmp_path / "moved")
+    folder.paths.root.rename(moved.root)
     options = {"output_dir": (str(moved.root), "test")}
     assert plan(resolve(options=options, environ={}).settings, moved) == []
 
 
 def test_checkpoints_go_by_age_and_reports_and_logs_by_number(folder):
-    places, day = folder.places, 86_400
+    paths, day = folder.paths, 86_400
     for age in (1, 6, 8):
-        path = places.checkpoints / f"key{age}" / "state"
+        path = paths.checkpoints / f"key{age}" / "state"
         path.parent.mkdir(parents=True)
         path.touch()
         for each in (path, path.parent):
             os.utime(each, (time.time() - age * day,) * 2)
     for name in ("2026-01-01", "2026-01-02", "2026-01-03"):
-        (places.reports / name).mkdir(parents=True)
-        places.logs.mkdir(exist_ok=True)
-        (places.logs / f"{name}.log").touch()
+        (paths.reports / name).mkdir(parents=True)
+        paths.logs.mkdir(exist_ok=True)
+        (paths.logs / f"{name}.log").touch()
     clean(folder, "reports=2")
-    assert sorted(path.name for path in places.checkpoints.iterdir()) == ["key1", "key6"]
+    assert sorted(path.name for path in paths.checkpoints.iterdir()) == ["key1", "key6"]
     kept = ["2026-01-02", "2026-01-03"]
-    assert sorted(path.name for path in places.reports.iterdir()) == kept
-    assert sorted(path.stem for path in places.logs.iterdir()) == kept
+    assert sorted(path.name for path in paths.reports.iterdir()) == kept
+    assert sorted(path.stem for path in paths.logs.iterdir()) == kept
     clean(folder, "reports=null")
-    assert sorted(path.name for path in places.reports.iterdir()) == kept
+    assert sorted(path.name for path in paths.reports.iterdir()) == kept
 
 
 def test_the_newest_checkpoint_is_never_too_old(folder):
-    state = folder.places.checkpoints / "key" / "state"
+    state = folder.paths.checkpoints / "key" / "state"
     state.parent.mkdir(parents=True)
     state.touch()
     for path in (state, state.parent):
@@ -243,9 +244,9 @@ def test_a_report_that_was_removed_is_said_to_be(folder):
     kind = folder.store.put_artifact_type(mlmd.ArtifactType(name="components.EvaluationReport"))
     folder.types["Model"] = kind
     folder.run(3)
-    newest = folder.places.reports / "2099-01-01T00-00-00"
+    newest = folder.paths.reports / "2099-01-01T00-00-00"
     newest.mkdir(parents=True)
     (newest / "report.html").touch()
-    [record] = history.read_runs(folder.places.database, 1)
+    [record] = history.read_runs(folder.paths.database, 1)
     with pytest.raises(NoReportError):
         find_report(settings(folder), record.run_id)

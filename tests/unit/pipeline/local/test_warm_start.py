@@ -1,4 +1,4 @@
-"""What a warm start begins with, as the cache is told."""
+"""The state that a warm start takes, as part of the cache key."""
 
 import json
 import shutil

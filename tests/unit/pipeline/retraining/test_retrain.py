@@ -14,10 +14,9 @@ import ml_metadata
 import pytest
 from recorder import COMPLETE, Recorder
 
-from errors import UserError
 from pipeline.local.errors import RunFailedError, UsageError
 from pipeline.local.metadata import Database
-from pipeline.local.paths import Places
+from pipeline.local.paths import OutputPaths
 from pipeline.local.run import Ended, Outcome
 from pipeline.local.window import find_window
 from pipeline.retraining.conditions import Facts, read_conditions
@@ -64,9 +63,9 @@ def test_an_unknown_condition_is_refused(settings, condition):
     [("age:0d,drift", True), ("age:7d,always", True), ("age:7d,age:1h", False)],
 )
 def test_of_several_conditions_any_will_do(settings, served, condition, found):
-    places = Places(Path(settings.settings.output_dir))
-    window = find_window(settings, places, settings.settings.data.dir)
-    assert read_conditions(condition)(Facts(settings.settings, places, window))[0] == found
+    paths = OutputPaths(Path(settings.settings.output_dir))
+    window = find_window(settings, paths, settings.settings.data.dir)
+    assert read_conditions(condition)(Facts(settings.settings, paths, window))[0] == found
 
 
 @pytest.mark.parametrize(("is_new", "outcome"), [(False, "nothing to do"), (True, "pushed")])
@@ -130,14 +129,11 @@ def test_a_pass_that_cannot_start_is_told_and_written_down(settings, tmp_path, h
     assert request.get_json()["outcome"] == "not started"
 
 
-def test_an_output_folder_that_is_a_file_is_said_to_be_one(settings, tmp_path, capsys):
+def test_an_output_folder_that_is_a_file_is_bad_usage(settings, tmp_path):
     (tmp_path / "out").touch()
-    outcome, done, error = retrain(settings, "always", verbose=False)
-    assert outcome == Outcome.BAD_USAGE
-    assert isinstance(error, UserError)
-    assert error.where.startswith(str(tmp_path / "out"))
-    assert error.where in done.reason
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    with pytest.raises(UsageError) as caught:
+        retrain(settings, "always", verbose=False)
+    assert caught.value.where == str(tmp_path / "out")
 
 
 def test_a_span_that_the_pass_quarantines_is_named(served, tmp_path, span_dir):

@@ -48,7 +48,7 @@ def test_without_a_time_zone_the_machines_rules_apply(monkeypatch):
 
 
 class Clock:
-    """Goes only when told to."""
+    """Advances only when a test says so."""
 
     def __init__(self, text: str) -> None:
         self.now = at(text)
@@ -57,9 +57,10 @@ class Clock:
         return self.now
 
 
-def planned(clock: Clock, since: str | None, cron=NIGHTLY, grace=None) -> Schedule:
+def planned(clock: Clock, since: str | None, cron=NIGHTLY, grace=None, say=print) -> Schedule:
+    times = read_times(cron, "UTC", grace=grace)
     moment = None if since is None else at(since)
-    return Schedule(read_times(cron, "UTC", grace=grace), ["true"], since=moment, clock=clock)
+    return Schedule(times, ["true"], since=moment, clock=clock, say=say)
 
 
 @pytest.mark.parametrize(
@@ -86,14 +87,12 @@ def test_what_was_missed_is_due_once(since, grace, expected):
 
 def test_a_clock_that_is_set_back_by_an_hour_makes_no_pass_twice():
     clock = Clock("2026-11-23T03:00:00")
-    schedule = planned(clock, "2026-11-22T03:05:00")
-    said = []
-    schedule._say = said.append
+    printed: list[str] = []
+    schedule = planned(clock, "2026-11-22T03:05:00", say=printed.append)
     for moment in ("03:00:00", "02:10:00", "03:00:30"):
         clock.now = at(f"2026-11-23T{moment}")
         assert schedule.catch_up() == 0
-    assert said[0] == "the pass ended with status 0"
-    assert [line[:14] for line in said[1:]] == ["no pass is due"] * 2
+    assert [line[:14] for line in printed[1:]] == ["no pass is due"] * 2
 
 
 moments = st.datetimes(
@@ -146,9 +145,9 @@ def test_sigterm_ends_it_and_the_pass_in_progress(tmp_path, now):
     else:
         assert "next pass" in process.stdout.readline()
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert ("the pass ended with status 143" in said) == now
+    assert ("the pass ended with status 143" in printed) == now
     assert mark.exists() == now
 
 
@@ -264,5 +263,5 @@ def test_once_makes_what_is_due_and_nothing_else(tmp_path, preload):
     ]
     for moment, status, count in made:
         process = start_at(moment, preload, schedule_command(tmp_path, "--once"))
-        said, _ = process.communicate(timeout=100)
-        assert (process.returncode, len(passes(tmp_path))) == (status, count), said
+        printed, _ = process.communicate(timeout=100)
+        assert (process.returncode, len(passes(tmp_path))) == (status, count), printed

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mnist.quarantine import quarantine, release
 from pipeline.cli.models import show_models
-from pipeline.local.paths import Places
+from pipeline.local.paths import OutputPaths
 from pipeline.retraining.records import Pass, add_pass
 from pipeline.retraining.textfile import OUTCOMES, export_metrics
 from pipeline.retraining.webhook import RunReport
@@ -62,7 +62,7 @@ def write_pass(settings: Resolved, night: int, outcome: str, **more) -> datetime
 def served(settings: Resolved, push_graph: Callable[..., int]) -> Path:
     """The folder of a version with a card."""
     card = {"data": {"span": 2}, "metrics": {"fid": {"value": 1.25}}}
-    base = Places.of(settings.settings).versions
+    base = OutputPaths.of(settings.settings).versions
     extra = {MODEL_CARD: json.dumps(card).encode()}
     return version_dir(base, push_graph(base, extra_files=extra))
 

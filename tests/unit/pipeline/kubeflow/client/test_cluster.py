@@ -134,7 +134,7 @@ def test_a_closed_port_is_an_error_that_may_pass() -> None:
         with pytest.raises(ClusterError) as failure:
             Cluster(host, retry=QUICK)
     assert failure.value.may_pass
-    assert failure.value.what == "Connection refused"
+    assert failure.value.what == "no connection: Connection refused"
     assert failure.value.where == host
 
 

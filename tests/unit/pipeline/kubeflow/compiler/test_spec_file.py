@@ -67,27 +67,25 @@ def test_a_platform_spec_is_sent_beside_the_spec(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    "content",
     [
-        (b"", "expected one or two YAML mappings"),
-        (b"- 1\n- 2\n", "expected one or two YAML mappings"),
-        (b"a: [", "it is not YAML"),
-        (b"\xff\xfe\x00", "it is not text"),
-        (b"spec: {jobs: 1}\n", "no compiled pipeline"),
-        (b"pipelineSpec: {}\nruntimeConfig: {}\n", "no compiled pipeline.*pipelineSpec"),
-        (b"schemaVersion: 2.1.0\n", "lacks pipelineInfo.name or root.dag"),
+        None,
+        b"",
+        b"- 1\n- 2\n",
+        b"a: [",
+        b"\xff\xfe\x00",
+        b"spec: {jobs: 1}\n",
+        b"pipelineSpec: {}\nruntimeConfig: {}\n",
+        b"schemaVersion: 2.1.0\n",
     ],
 )
-def test_a_file_that_is_no_spec_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_file_that_is_no_spec_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "pipeline.yaml"
-    path.write_bytes(content)
-    with pytest.raises(SpecError, match=message):
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SpecError) as caught:
         read_pipeline(path)
-
-
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="No such file"):
-        read_pipeline(tmp_path / "none.yaml")
+    assert caught.value.where == str(path)
 
 
 def test_parameters_get_the_types_that_the_spec_declares(tmp_path: Path) -> None:
@@ -105,28 +103,30 @@ def test_parameters_get_the_types_that_the_spec_declares(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("assignments", "message"),
+    ("assignments", "named"),
     [
-        (["data=x", "spam=7"], r"unknown parameter 'spam', did you mean span\? digits takes span,"),
-        (["data=x", "zzz=7"], r"unknown parameter 'zzz'\. digits takes span, rate"),
-        ([], "no value for data, which digits has no default for"),
-        (["data"], "has no '='"),
-        (["data=x", "data=y"], "given twice"),
-        (["data=x", "span=1.5"], "span is '1.5'; expected a whole number"),
-        (["data=x", f"span={2**53 + 1}"], "expected a whole number within"),
-        (["data=x", "rate=nan"], "expected a finite number"),
-        (["data=x", "rate=fast"], "expected a finite number"),
-        (["data=x", "tune=1"], "expected true or false"),
-        (["data=x", "spans={}"], "expected a list as JSON"),
-        (["data=x", "limits=[1"], "expected a mapping as JSON"),
+        (["data=x", "spam=7"], "nearest is span; digits takes span, rate"),
+        (["data=x", "zzz=7"], "'zzz'; digits takes span, rate"),
+        ([], "data"),
+        (["data"], "'data'"),
+        (["data=x", "data=y"], "data"),
+        (["data=x", "span=1.5"], "span is '1.5'"),
+        (["data=x", f"span={2**53 + 1}"], f"span is '{2**53 + 1}'"),
+        (["data=x", "rate=nan"], "rate is 'nan'"),
+        (["data=x", "rate=fast"], "rate is 'fast'"),
+        (["data=x", "tune=1"], "tune is '1'"),
+        (["data=x", "spans={}"], "spans is '{}'"),
+        (["data=x", "limits=[1"], "limits is '[1'"),
     ],
 )
 def test_parameters_that_do_not_fit_are_refused(
-    tmp_path: Path, assignments: list[str], message: str
+    tmp_path: Path, assignments: list[str], named: str
 ) -> None:
     pipeline = read_pipeline(_write(tmp_path, _document(**_PARAMETERS)))
-    with pytest.raises(SpecError, match=message):
+    with pytest.raises(SpecError) as caught:
         run_parameters(pipeline, assignments)
+    assert named in str(caught.value)
+    assert caught.value.where == "--param"
 
 
 def test_a_pipeline_without_parameters_takes_none(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_pipeline_without_parameters_takes_none(tmp_path: Path) -> None:
     del document["root"]["inputDefinitions"]
     pipeline = read_pipeline(_write(tmp_path, document))
     assert run_parameters(pipeline, []) == {}
-    with pytest.raises(SpecError, match="digits takes none"):
+    with pytest.raises(SpecError):
         run_parameters(pipeline, ["span=1"])
 
 
@@ -145,8 +145,9 @@ def test_the_root_is_the_options_else_the_specs_else_the_clusters(tmp_path: Path
     assert pipeline_root(rooted, "minio://mlpipeline/x") == "minio://mlpipeline/x"
     assert pipeline_root(plain, None) is None
     for bad in ("/data", "file:///data", "hdfs://a/b", "gs://", "s3:///key"):
-        with pytest.raises(SpecError, match="not on a store"):
+        with pytest.raises(SpecError) as caught:
             pipeline_root(plain, bad)
+        assert caught.value.where == "pipeline root"
 
 
 @pytest.mark.parametrize("content", [bomb(20), "[" * 100_000, "x" * 2_000_000])

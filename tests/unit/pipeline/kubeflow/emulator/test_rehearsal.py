@@ -1,4 +1,4 @@
-"""The rehearsal is as unkind as the backend, shown with containers that are one line of Python."""
+"""The rehearsal enforces the backend's restrictions; each container is one line of Python."""
 
 import json
 from pathlib import Path
@@ -89,16 +89,16 @@ def test_input_artifacts_lose_their_type_and_metadata_is_wrapped(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "named"),
     [
-        ("say_artifact('out', metadata={'x': None})", "metadata 'x' is null"),
-        ("say({'unknown': 1})", "failed to unmarshal ExecutorOutput"),
-        ("say_artifact('out', colour='red')", "failed to unmarshal ExecutorOutput"),
-        ("say_artifact('out', uri='minio://elsewhere/x')", "does not have the prefix"),
+        ("say_artifact('out', metadata={'x': None})", "'x'"),
+        ("say({'unknown': 1})", "ExecutorOutput"),
+        ("say_artifact('out', color='red')", "ExecutorOutput"),
+        ("say_artifact('out', uri='minio://elsewhere/x')", "prefix"),
         ("sys.exit('out of ideas')", "status 1: out of ideas"),
     ],
 )
-def test_what_fails_a_task_stops_what_depends_on_it_and_nothing_else(run, code, said):
+def test_what_fails_a_task_stops_what_depends_on_it_and_nothing_else(run, code, named):
     builder = SpecBuilder().add("Bad", PUT + code).add("Other", PUT)
     builder.add("After", PUT, after=["Bad"]).add("Last", PUT, artifacts=["After"])
     results = run(builder)
@@ -108,7 +108,7 @@ def test_what_fails_a_task_stops_what_depends_on_it_and_nothing_else(run, code, 
         "After": "skipped",
         "Last": "skipped",
     }
-    assert said in results["Bad"].message
+    assert named in results["Bad"].message
     assert results["Last"].message == "After did not succeed"
 
 
@@ -165,16 +165,22 @@ def test_runtime_parameters_and_their_defaults(run, tmp_path):
     assert json.loads(log_of(tmp_path, "Maker")) == {"span": -1.0, "data_dir": "/data"}
 
 
+def write(tmp_path: Path, builder: SpecBuilder, **executor) -> Path:
+    """Writes the spec with a platform spec that gives the task `Maker` more."""
+    executors = {"Maker_executor": executor}
+    platform = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.safe_dump_all([builder.document(), platform]))
+    return path
+
+
 def test_a_volume_is_a_folder_that_stays_from_run_to_run(tmp_path):
     code = "d = e['inputs']['parameterValues']['d']; os.makedirs(d, exist_ok=True)\n"
     code += "print(json.dumps([json.loads(e['inputs']['parameterValues']['j']), os.listdir(d)]))\n"
     code += "open(d + '/file', 'w').close()\n"
     parameters = {"d": "/mnt/v/serving", "j": '{"a": "/mnt/v", "b": "/mnt/vx", "c": "/x/mnt/v"}'}
     builder = SpecBuilder().add("Maker", code, parameters=parameters)
-    executors = {"Maker_executor": {"pvcMount": [{"constant": "claim", "mountPath": "/mnt/v"}]}}
-    platform = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}
-    path = tmp_path / "spec.yaml"
-    path.write_text(yaml.safe_dump_all([builder.document(), platform]))
+    path = write(tmp_path, builder, pvcMount=[{"constant": "claim", "mountPath": "/mnt/v"}])
     for _ in range(2):
         [result] = rehearse(read_pipeline(path), {}, work_dir=tmp_path / "work")
         assert result.outcome == "succeeded", result
@@ -187,130 +193,79 @@ def test_a_volume_is_a_folder_that_stays_from_run_to_run(tmp_path):
 def test_a_secret_is_a_variable_of_this_machine(tmp_path, monkeypatch):
     builder = SpecBuilder().add("Maker", "print(os.environ.get('DOOR'))").add("Other", PUT)
     pairs = [{"secretKey": "key", "envVar": "DOOR"}]
-    executors = {"Maker_executor": {"secretAsEnv": [{"secretName": "house", "keyToEnv": pairs}]}}
-    platform = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}
-    path = tmp_path / "spec.yaml"
-    path.write_text(yaml.safe_dump_all([builder.document(), platform]))
+    path = write(tmp_path, builder, secretAsEnv=[{"secretName": "house", "keyToEnv": pairs}])
     monkeypatch.delenv("DOOR", raising=False)
     maker, other = rehearse(read_pipeline(path), {}, work_dir=tmp_path / "none")
     assert (maker.outcome, other.outcome) == ("failed", "succeeded")
-    assert "the key key of the secret house" in maker.message
-    assert "environment variable DOOR" in maker.message
+    assert "DOOR" in maker.message
     monkeypatch.setenv("DOOR", "1234")
     rehearse(read_pipeline(path), {}, work_dir=tmp_path / "work")
     assert log_of(tmp_path, "Maker") == "1234\n"
+
+
+def _task(document):
+    return document["root"]["dag"]["tasks"]["A"]
 
 
 def _container(document):
     return document["deploymentSpec"]["executors"]["A_executor"]["container"]
 
 
-def _nothing(document):
-    document.clear()
+def _output(document, **definition):
+    document["components"]["A"]["outputDefinitions"]["artifacts"]["out"] = definition
+
+
+def _parameter(document, **value):
+    _task(document)["inputs"]["parameters"]["n"] = value
+
+
+ACCELERATOR = {"accelerator": {"type": "nvidia.com/gpu", "count": "0"}}
+REFUSED_TASKS = [
+    lambda d: _task(d).update(dependentTasks=["B_task"]),
+    lambda d: _task(d).update(triggerPolicy={"condition": "1 == 1"}),
+    lambda d: _task(d)["inputs"]["artifacts"].update(x={"componentInputArtifact": "x"}),
+    lambda d: _parameter(d, runtimeValue={"constant": "run {{$.pipeline_job_name}}"}),
+    lambda d: _parameter(d, runtimeValue={"runtimeParameter": "n"}),
+    lambda d: _parameter(d, componentInputParameter="spam"),
+    lambda d: _output(d, artifactType={"instanceSchema": "type: object"}),
+    lambda d: _output(d, artifactType={"instanceSchema": "a: b: c"}),
+    lambda d: d["components"].clear(),
+    lambda d: d["components"].update(A={"dag": {"tasks": {"A": dict(_task(d))}}}),
+    lambda d: d["deploymentSpec"]["executors"].update(A_executor={"resolver": {}}),
+    lambda d: _container(d).update(lifecycle={"preCacheCheck": {"command": ["x"]}}),
+    lambda d: _container(d)["args"].append("{{$.inputs.artifacts['x'].uri}}"),
+    lambda d: _container(d)["args"].append("{{$.outputs.artifacts['out'].metadata}}"),
+    lambda d: _container(d).update(resources=ACCELERATOR),
+    lambda d: _container(d).update(command=[], args=[]),
+]
+REFUSED_SPECS = [
+    (lambda d: d.update(schemaVersion="2.0.0"), "schema version '2.0.0'"),
+    (lambda d: d["pipelineInfo"].update(name="Digits_"), "'Digits_'"),
+    (lambda d: d.update(colour="red"), "colour"),
+    (lambda d: d["root"]["dag"]["tasks"].clear(), "no tasks"),
+    (lambda d: d["root"]["dag"]["tasks"].update({"a.b": _task(d)}), "- a.b: "),
+    (lambda d: d["components"].update(A={"dag": {"tasks": {}}}), "without a task"),
+    (lambda d: d.clear(), "spec.yaml"),
+]
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda d: d.update(schemaVersion="2.0.0"), "schema version '2.0.0'"),
-        (lambda d: d["pipelineInfo"].update(name="Digits_"), "the pipeline's name 'Digits_'"),
-        (lambda d: d.update(colour="red"), "is no compiled pipeline: Message type"),
-        (lambda d: d["root"]["dag"]["tasks"].clear(), "no tasks"),
-        (
-            lambda d: d["root"]["dag"]["tasks"]["A"].update(dependentTasks=["B_task"]),
-            "A: unknown producer task 'B_task'",
-        ),
-        (
-            lambda d: d["root"]["dag"]["tasks"]["A"].update(triggerPolicy={"condition": "1 == 1"}),
-            "A: conditions are not supported",
-        ),
-        (
-            lambda d: d["deploymentSpec"]["executors"].update(A_executor={"resolver": {}}),
-            "A: an executor of the kind resolver",
-        ),
-        (
-            lambda d: d["deploymentSpec"]["executors"]["A_executor"]["container"].update(
-                lifecycle={"preCacheCheck": {"command": ["x"]}}
-            ),
-            "A: lifecycle.preCacheCheck is ignored",
-        ),
-        (lambda d: d["components"].clear(), "A: there is no component 'A'"),
-        (
-            lambda d: d["root"]["dag"]["tasks"].update({"a.b": d["root"]["dag"]["tasks"]["A"]}),
-            "a.b: a task's name may hold letters",
-        ),
-        (
-            lambda d: d["components"]["A"]["outputDefinitions"]["artifacts"].update(
-                out={"artifactType": {"instanceSchema": "type: object"}}
-            ),
-            "A: the type of the artifact 'out' has no title",
-        ),
-        (
-            lambda d: _container(d)["args"].append("{{$.inputs.artifacts['x'].uri}}"),
-            "A: the launcher leaves {{\\$.inputs.artifacts\\['x'\\].uri}} in an argument",
-        ),
-        (
-            lambda d: _container(d)["args"].append("{{$.outputs.artifacts['out'].metadata}}"),
-            "A: the launcher leaves {{\\$.outputs.artifacts\\['out'\\].metadata}}",
-        ),
-        (
-            lambda d: d["root"]["dag"]["tasks"]["A"]["inputs"]["parameters"].update(
-                n={"runtimeValue": {"constant": "run {{$.pipeline_job_name}}"}}
-            ),
-            "A: the driver leaves 'run {{\\$.pipeline_job_name}}' of parameter 'n'",
-        ),
-        (
-            lambda d: d["components"]["A"]["outputDefinitions"]["artifacts"].update(
-                out={"artifactType": {"instanceSchema": "a: b: c"}}
-            ),
-            "A: the type of the artifact 'out' has no title",
-        ),
-        (
-            lambda d: d["root"]["dag"]["tasks"]["A"]["inputs"]["parameters"].update(
-                n={"runtimeValue": {"runtimeParameter": "n"}}
-            ),
-            "A: parameter 'n' is a runtime parameter",
-        ),
-        (
-            lambda d: d["root"]["dag"]["tasks"]["A"]["inputs"]["parameters"].update(
-                n={"componentInputParameter": "spam"}
-            ),
-            "A: the DAG has no input parameter 'spam'",
-        ),
-        (
-            lambda d: d["root"]["dag"]["tasks"]["A"]["inputs"]["artifacts"].update(
-                x={"componentInputArtifact": "x"}
-            ),
-            "A: input artifact 'x' is not another task's output",
-        ),
-        (
-            lambda d: _container(d).update(
-                resources={"accelerator": {"type": "nvidia.com/gpu", "count": "0"}}
-            ),
-            "A: 0 accelerators of the type 'nvidia.com/gpu' are left out",
-        ),
-        (lambda d: _container(d).update(command=[], args=[]), "A: its container has no command"),
-        (
-            lambda d: d["components"].update(A={"dag": {"tasks": dict(d["root"]["dag"]["tasks"])}}),
-            "A: the component 'A' holds itself",
-        ),
-        (lambda d: d["components"].update(A={"dag": {"tasks": {}}}), "without a task"),
-        (_nothing, "it lacks pipelineInfo.name or root.dag"),
-    ],
+    ("change", "named"), [*((change, "- A: ") for change in REFUSED_TASKS), *REFUSED_SPECS]
 )
-def test_specs_that_the_backend_would_not_take(tmp_path, change, said):
+def test_specs_that_the_backend_would_not_take(tmp_path, change, named):
     document = SpecBuilder().add("A", PUT).document()
     change(document)
     path = tmp_path / "spec.yaml"
     path.write_text(yaml.safe_dump(document))
-    with pytest.raises(SpecError, match=said):
+    with pytest.raises(SpecError) as caught:
         rehearse(read_pipeline(path), {}, work_dir=tmp_path / "work")
+    assert named in str(caught.value)
     assert not (tmp_path / "work").exists()
 
 
 def test_a_circle_is_refused(run):
     builder = SpecBuilder().add("A", PUT, after=["B"]).add("B", PUT, after=["A"])
-    with pytest.raises(SpecError, match="in a circle"):
+    with pytest.raises(SpecError):
         run(builder)
 
 

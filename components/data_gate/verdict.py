@@ -50,14 +50,14 @@ class Verdict:
         }
 
 
-def judge_span(
+def check_span(
     span: int,
     parts: Mapping[str, Digits],
     schema: schema_pb2.Schema,
     served: DataStatistics | None,
     settings: GateSettings,
 ) -> Verdict:
-    """Judges a span by itself: its values, its distance from what is served, its labels.
+    """Checks a span by itself: its values, its distance from what is served, its labels.
 
     Args:
       span: its number.
@@ -86,14 +86,16 @@ def _bound_distances(verdict: Verdict, settings: GateSettings) -> None:
         stop = getattr(settings.drift.stop, distance.kind)
         warn = getattr(settings.drift.warn, distance.kind)
         name = distance.kind.replace("_", " ")
-        said = (
+        found = (
             f"span {verdict.span}: {distance.feature}: {name} distance {distance.value:.3f} from "
             "the data behind what is served"
         )
         if stop is not None and distance.value > stop:
-            verdict.faults.append(f"{said}; more than {stop:g} (gate.drift.stop.{distance.kind})")
+            verdict.faults.append(f"{found}; more than {stop:g} (gate.drift.stop.{distance.kind})")
         elif warn is not None and distance.value > warn:
-            verdict.warnings.append(f"{said}; more than {warn:g} (gate.drift.warn.{distance.kind})")
+            verdict.warnings.append(
+                f"{found}; more than {warn:g} (gate.drift.warn.{distance.kind})"
+            )
 
 
 def _bound_labels(
@@ -112,12 +114,12 @@ def _bound_labels(
         least = settings.label_agreement
         if least is None:
             continue
-        judged = [("the labels", share, len(digits), least)]
-        judged += [
+        shares = [("the labels", share, len(digits), least)]
+        shares += [
             (f"the labels {digit}", *found, min(least, _LEAST_OF_ONE_LABEL))
             for digit, found in by_class(digits, agreed).items()
         ]
-        for what, share, count, least in judged:
+        for what, share, count, least in shares:
             if share < least - _slack(count, least):
                 verdict.faults.append(
                     f"span {verdict.span}: {what} of {split} do not fit the images: {share:.0%} "

@@ -204,7 +204,7 @@ def test_a_checkpoint_that_was_altered_is_passed_over(s3_bucket):
 
 
 def test_a_store_that_cannot_be_reached_ends_the_training(monkeypatch):
-    """It does not begin anew."""
+    """It does not start again from step 0."""
     for name, value in (("ENDPOINT_URL", "http://127.0.0.1:9"), ("KEY", "k"), ("SECRET", "s")):
         monkeypatch.setenv(f"FSSPEC_S3_{name}", value)
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
