@@ -168,6 +168,7 @@ def end_the_worker(number: int) -> int:
 def test_a_worker_process_that_ends_early_fails_the_node(
     python: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # they import this module
     prepare_workers()
     monkeypatch.setattr(sys, "executable", python)
     flags = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
