@@ -210,9 +210,10 @@ def sync(path: str | os.PathLike[str]) -> None:
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Waits until all that is in a local folder, if there is one, is on the disk."""
+    """Waits until the files and names in a local folder, if there is one, are on the disk."""
     for place, _, names in os.walk(folder):
-        for path in (place, *(os.path.join(place, name) for name in names)):
+        paths = (os.path.join(place, name) for name in names)
+        for path in (*filter(os.path.isfile, paths), place):
             sync(path)
 
 
