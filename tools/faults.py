@@ -290,16 +290,19 @@ def power_cuts(world: World, nodes: list[str]) -> Iterator[Row]:
         world.put("before")
         os.sync()
 
-        def watch(at: str, now: str, wanted=(node, moment), after=seconds) -> float | None:
+        timer = Timer(seconds, cut_power, [world.disk])
+
+        def watch(at: str, now: str, wanted=(node, moment), timer=timer) -> float | None:
             if (at, now) != wanted:
                 return None
-            if after == 0:
-                cut_power(world.disk)
-                return 0
-            Timer(after, cut_power, [world.disk]).start()
-            return after + 0.05
+            timer.start()
+            if timer.interval:
+                return timer.interval + 0.05
+            timer.join()
+            return 0
 
         disturbed = make_pass(world.arguments, watch)
+        timer.cancel()  # the pass may have ended before
         subprocess.run(["umount", str(world.disk)], check=True)
         subprocess.run(mount, check=True)
         where = f"{node} recorded" if not seconds else f"after {seconds:.2f} s"
