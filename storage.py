@@ -35,8 +35,8 @@ _CONFIG = {
 }
 _OPTIONS = {"key": KEY_VARIABLE, "secret": SECRET_VARIABLE, "endpoint_url": ENDPOINT_VARIABLE}
 _NOT_SUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
-# No file, a folder, a file where a folder should be, a link that leads to itself.
-_NO_FILE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
+# No file, a folder, a file where a folder should be, a link that leads to itself, a pipe or device.
+_NO_FILE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 
 
 def is_local(address: str) -> bool:
@@ -103,7 +103,8 @@ def read(address: str) -> bytes:
       FileNotFoundError: when there is none.
     """
     if is_local(address):
-        return Path(address).read_bytes()
+        with _open_local(address) as file:
+            return file.read()
     with _store(address) as store:
         return bytes(store.cat_file(address))
 
@@ -116,8 +117,6 @@ def read_if_there(address: str, limit: int | None = None) -> bytes | None:
       limit: the largest size to read, bytes; None for any.
     """
     try:
-        if is_local(address) and not stat.S_ISREG(_mode(address) or 0):
-            return None  # a pipe, say, which nobody may ever write to
         return None if limit is not None and size(address) > limit else read(address)
     except FileNotFoundError:  # without a number where s3fs raises it
         return None
@@ -145,7 +144,19 @@ def modified(address: str) -> float:
 
 def open_binary(address: str) -> BinaryIO:
     """Opens a file for reading; from a store, all of it is read."""
-    return open(address, "rb") if is_local(address) else io.BytesIO(read(address))
+    return _open_local(address) if is_local(address) else io.BytesIO(read(address))
+
+
+def _open_local(path: str) -> BinaryIO:
+    """Opens a file; raises OSError for a pipe, which nobody may ever write to, and for a device."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+    os.close(descriptor)
+    if is_folder:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise OSError(errno.ENXIO, "is a pipe, a socket or a device", path)
 
 
 def write(address: str, content: bytes) -> None:
@@ -199,9 +210,10 @@ def sync(path: str | os.PathLike[str]) -> None:
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Waits until all that is in a local folder, if there is one, is on the disk."""
+    """Waits until the files and names in a local folder, if there is one, are on the disk."""
     for place, _, names in os.walk(folder):
-        for path in (place, *(os.path.join(place, name) for name in names)):
+        paths = (os.path.join(place, name) for name in names)
+        for path in (*filter(os.path.isfile, paths), place):
             sync(path)
 
 

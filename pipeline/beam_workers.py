@@ -1,6 +1,8 @@
 """Beam's worker processes on the machine of a node: `--direct_running_mode=multi_processing`."""
 
 import os
+import shlex
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,12 @@ from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.runners.portability.local_job_service import SubprocessSdkWorker
 
 _ROOT = str(Path(__file__).parents[1])
+# PR_SET_PDEATHSIG outlives exec. A worker would else wait for answers of a node that was killed.
+_DYING_WITH_ITS_NODE = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+os.execv("/bin/sh", ["sh", "-c", "exec " + sys.argv[1]])
+"""
 
 
 def prepare_workers() -> None:
@@ -26,8 +34,10 @@ class _WorkerHandler(worker_handlers.SubprocessSdkWorkerHandler):
     """Answers in place of a worker that has ended, for which Beam's own handler waits for ever."""
 
     def start_worker(self) -> None:
+        command = self._worker_command_line.decode()
+        program = shlex.join([sys.executable, "-c", _DYING_WITH_ITS_NODE, command])
         self.worker = SubprocessSdkWorker(
-            self._worker_command_line, self.control_address, self.provision_info, self.worker_id
+            f"exec {program}".encode(), self.control_address, self.provision_info, self.worker_id
         )
         self.worker_thread = threading.Thread(name="run_worker", target=self._run)
         self.worker_thread.start()

@@ -123,7 +123,7 @@ class _Serving:
         await asyncio.gather(self._http.stop(self._grace), self._stop_grpc(rpc))
         self._predictor.close()
         logging.shutdown()
-        # A version on a hung mount, or an import that goes on, may hold a thread for ever.
+        # A version on a hung mount, or an import that never ends, may hold a thread for ever.
         leave(0)
 
     async def _stop_grpc(self, rpc: grpc.aio.Server) -> None:

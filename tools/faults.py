@@ -15,6 +15,7 @@ import glob
 import json
 import os
 import re
+import shlex
 import shutil
 import struct
 import subprocess
@@ -50,6 +51,23 @@ SETTINGS = (
 )
 DISK = "size=512m"
 FIRST_RUN = "an empty folder"
+# By name: environment, and what the shell does with the output.
+SURROUNDINGS = {
+    "service links of Kubernetes": ({"MNIST_GAN_SERVING_PORT": "tcp://10.96.14.7:8501"}, ""),
+    "a proxy of an unknown scheme": ({"http_proxy": "foo://x", "HTTPS_PROXY": "foo://x"}, ""),
+    "a SOCKS proxy": ({"ALL_PROXY": "socks5://127.0.0.1:9"}, ""),
+    "no certificates": ({"SSL_CERT_FILE": "/no/such.pem"}, ""),
+    "a webhook that is down": ({"RETRAIN_WEBHOOK_URL": "http://127.0.0.1:9/"}, ""),
+    "metrics nowhere": ({"MNIST_GAN_METRICS__TEXTFILE": "/proc/no/a.prom"}, ""),
+    "locale C": ({"LC_ALL": "C", "PYTHONUTF8": "0"}, ""),
+    "an unknown locale": ({"LC_ALL": "de_DE.ISO-8859-1"}, ""),
+    "ASCII output": ({"PYTHONIOENCODING": "ascii"}, ""),
+    "another backend of Keras": ({"KERAS_BACKEND": "torch"}, ""),
+    "TMPDIR that is not there": ({"TMPDIR": "/nowhere"}, ""),
+    "no standard streams": ({}, "<&- >&- 2>&-"),
+    "full standard output": ({}, "> /dev/full"),
+    "no reader": ({}, "| true"),
+}
 MARK = "MNIST_GAN_FAULTS_UNSHARED"
 _GOING_DOWN, _WITHOUT_LOG = 0x8004587D, struct.pack("I", 2)  # linux/fs.h
 
@@ -272,16 +290,19 @@ def power_cuts(world: World, nodes: list[str]) -> Iterator[Row]:
         world.put("before")
         os.sync()
 
-        def watch(at: str, now: str, wanted=(node, moment), after=seconds) -> float | None:
+        timer = Timer(seconds, cut_power, [world.disk])
+
+        def watch(at: str, now: str, wanted=(node, moment), timer=timer) -> float | None:
             if (at, now) != wanted:
                 return None
-            if after == 0:
-                cut_power(world.disk)
-                return 0
-            Timer(after, cut_power, [world.disk]).start()
-            return after + 0.05
+            timer.start()
+            if timer.interval:
+                return timer.interval + 0.05
+            timer.join()
+            return 0
 
         disturbed = make_pass(world.arguments, watch)
+        timer.cancel()  # the pass may have ended before
         subprocess.run(["umount", str(world.disk)], check=True)
         subprocess.run(mount, check=True)
         where = f"{node} recorded" if not seconds else f"after {seconds:.2f} s"
@@ -462,6 +483,38 @@ def clocks(world: World, nodes: list[str]) -> Iterator[Row]:
         yield finish(world, "clock two days back", where, done)
 
 
+def surroundings(world: World, nodes: list[str]) -> Iterator[Row]:
+    """Every command, with what it inherits spoiled; none of them may end otherwise."""
+    options = ["--output-dir", str(world.out)]
+    commands = [
+        *(world.arguments, ["status", *options], ["models", *options], ["gc", *options]),
+        *(["rollback", "--reason", "a fault", *options], ["report", *options]),
+    ]
+    for name, (environment, redirection) in SURROUNDINGS.items():
+        world.start_from("after")
+        said, ended, started = "", {}, time.monotonic()
+        for command in commands:
+            program = shlex.join([sys.executable, str(ROOT / "local_runner.py"), *command])
+            done = subprocess.run(
+                ["bash", "-c", f"set -o pipefail; umask 077; {program} {redirection}"],
+                env={**os.environ, **environment},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+            said, ended[command[0]] = said + done.stdout, done.returncode
+        worst = max(ended.values())
+        row = finish(
+            *(world, "surroundings", name, Pass(worst, said, time.monotonic() - started)),
+            versions=3,  # the rollback's
+        )
+        row.problems += [
+            f"{command}: status {status}" for command, status in ended.items() if status
+        ]
+        yield row
+
+
 def start(arguments: list[str], output, more: Mapping[str, str] | None = None) -> subprocess.Popen:
     """The command itself, not a fork of this process."""
     program = [sys.executable, str(ROOT / "local_runner.py"), *arguments]
@@ -479,6 +532,7 @@ FAULTS: dict[str, Callable[[World, list[str]], Iterator[Row]]] = {
     "model": altered_models,
     "schedulers": two_schedulers,
     "clock": clocks,
+    "surroundings": surroundings,
 }
 
 

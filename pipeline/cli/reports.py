@@ -1,6 +1,5 @@
 """`local_runner.py status`, `report` and `compare`: the runs of an output folder."""
 
-import json
 import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import storage
 from errors import UserError
+from parsing import parse_json
 from pipeline.cli.options import OutputDir, resolve_options
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def compare(
     settings = resolve_options(output_dir=output_dir).settings
     folders = sorted({find_report(settings, run).parent for run in runs})
     found: list[tuple[str, dict[str, Any]]] = [
-        (_started(folder), json.loads((folder / DATA).read_text())) for folder in folders
+        (_started(folder), _evaluation(folder / DATA)) for folder in folders
     ]
     table = Table("", *(name for name, _ in found), box=None)
     verdicts = ("blessed" if each["verdict"]["blessed"] else "not blessed" for _, each in found)
@@ -97,6 +98,17 @@ def compare(
     page = folders[0].parent / "comparison.html"
     page.write_text(render_comparison(found))
     console.print(f"As a page: {escape(str(page))}", soft_wrap=True, highlight=False)
+
+
+def _evaluation(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = parse_json(storage.read(str(path)))
+        _ = found["verdict"]["blessed"], [each["title"] for each in found["metrics"].values()]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise NoReportError(
+            "is not the evaluation of a run", str(path), "compare other runs"
+        ) from None
+    return found
 
 
 def find_report(settings: "Settings", run: str | None) -> Path:

@@ -168,6 +168,7 @@ def end_the_worker(number: int) -> int:
 def test_a_worker_process_that_ends_early_fails_the_node(
     python: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # they import this module
     prepare_workers()
     monkeypatch.setattr(sys, "executable", python)
     flags = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
@@ -178,3 +179,29 @@ def test_a_worker_process_that_ends_early_fails_the_node(
     with pytest.raises(RuntimeError, match="worker process of Beam ended before its work"):
         pipeline.run().wait_until_finish()
     assert time.monotonic() - started < 60
+
+
+NODE = """
+import time
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from pipeline.beam_workers import prepare_workers
+prepare_workers()
+def wait(number):
+    import os, time
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+flags = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+runner = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
+with beam.Pipeline(runner=runner, options=PipelineOptions(flags)) as pipeline:
+    _ = pipeline | beam.Create(range(10)) | beam.Reshuffle() | beam.Map(wait)
+"""
+
+
+def test_no_worker_process_outlives_its_node() -> None:
+    node = subprocess.Popen([sys.executable, "-c", NODE], cwd=ROOT, stdout=subprocess.PIPE)
+    assert node.stdout is not None
+    worker = int(node.stdout.readline())
+    os.kill(worker, 0)
+    node.kill()
+    node.communicate(timeout=60)  # ends when nobody is left who could write

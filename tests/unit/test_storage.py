@@ -57,6 +57,23 @@ def test_what_is_written_is_read_listed_and_removed(place):
     assert storage.names_in(place) == []
 
 
+@pytest.mark.parametrize("read", [storage.read, storage.open_binary])
+def test_a_pipe_is_not_waited_for(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="pipe"):
+        read(str(tmp_path / "pipe"))
+    assert storage.read_if_there(str(tmp_path / "pipe")) is None
+
+
+def test_a_folder_is_synced_whatever_lies_in_it(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "file").touch()
+    (tmp_path / "link").symlink_to("nothing")
+    os.mkfifo(tmp_path / "pipe")
+    storage.sync_folder(tmp_path)
+    storage.sync_folder(tmp_path / "nothing")
+
+
 def test_what_another_process_writes_is_seen(place, s3_server):
     """Nothing that was listed once is taken to be so still."""
     import s3fs

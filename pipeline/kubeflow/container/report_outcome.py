@@ -11,10 +11,12 @@ import sys
 from typing import Any
 
 from pipeline.retraining.webhook import RunReport, notify
+from pipeline.side_work import run_aside
 from registry.integrity import newest_intact_version
 from registry.layout import version_address
 from registry.records import ModelCard, PushRecord, read_card, read_record
 
+_SECONDS = 300.0  # for a store
 # ML Metadata's. A DAG whose last task lost its pod still says RUNNING.
 _SUCCEEDED = ("COMPLETE", "CACHED", "SUCCEEDED")
 
@@ -38,7 +40,10 @@ def make_report(values: dict[str, Any], now: datetime.datetime) -> RunReport:
     """
     succeeded = values.get("status", {}).get("state") in _SUCCEEDED
     created = _time(values["created"])
-    version, record, card = _served(values["serving_dir"])
+    place = values["serving_dir"]
+    # A report without a version is one, too.
+    served = run_aside(f"{place} cannot be read", lambda: _served(place), _SECONDS)
+    version, record, card = served or (None, None, ModelCard())
     is_new = bool(succeeded and created and record and record.pushed_at >= created)
     outcome = "succeeded" if created is None else "pushed" if is_new else "not pushed"
     return RunReport(
@@ -61,15 +66,12 @@ def _time(text: str) -> datetime.datetime | None:
 
 
 def _served(serving_dir: str) -> tuple[int | None, PushRecord | None, ModelCard]:
-    """The version that is served, its record and its card; nothing where the store fails."""
-    try:
-        version = newest_intact_version(serving_dir)
-        if version is not None:
-            folder = version_address(serving_dir, version)
-            return version, read_record(folder), read_card(folder)
-    except OSError as error:  # a report without a version is one too
-        print(f"{serving_dir} cannot be read: {error}")
-    return None, None, ModelCard()
+    """The version that is served, its record and its card; nothing where none is."""
+    version = newest_intact_version(serving_dir)
+    if version is None:
+        return None, None, ModelCard()
+    folder = version_address(serving_dir, version)
+    return version, read_record(folder), read_card(folder)
 
 
 if __name__ == "__main__":

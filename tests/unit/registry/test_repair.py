@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import storage
 from registry import local
 from registry.history import read_history
 from registry.integrity import can_restore, find_damaged, is_intact
@@ -55,10 +56,10 @@ def test_files_that_are_not_those_pushed_are_damage(base, model, damage):
 def test_a_file_that_may_not_be_read_is_no_damage(base, model, monkeypatch):
     push(model, base)
 
-    def refuse(path: Path) -> bytes:
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+    def refuse(path: str) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(storage, "read", refuse)
     with pytest.raises(PermissionError):
         repair(base)
     monkeypatch.undo()

@@ -88,3 +88,14 @@ def test_a_run_whose_process_was_killed_is_not_running(show, tmp_path):
     with locked(OutputPaths(tmp_path)):
         assert "running" in " ".join(show(why=False, nodes=nodes)).split()
     assert "interrupted" in " ".join(show(why=False, nodes=nodes)).split()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "[" * 100_000, '{"metrics": 5, "verdict": {}}'])
+def test_what_is_no_evaluation_is_named(tmp_path, content):
+    folder = tmp_path / "reports" / "2026-11-25T19-59-18"
+    folder.mkdir(parents=True)
+    (folder / "report.html").touch()
+    (folder / "evaluation.json").write_text(content)
+    with pytest.raises(reports.NoReportError) as caught:
+        reports.compare(["2026"], output_dir=str(tmp_path))
+    assert caught.value.where == str(folder / "evaluation.json")

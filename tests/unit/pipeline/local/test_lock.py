@@ -18,6 +18,7 @@ from pipeline.local.paths import OutputPaths
 _HOLD = """
 import sys, time
 from pathlib import Path
+from pipeline.local.errors import UsageError
 from pipeline.local.lock import locked
 from pipeline.local.paths import OutputPaths
 with locked(OutputPaths(Path(sys.argv[1]))):
@@ -113,6 +114,7 @@ def test_an_error_leaves_what_was_there_or_was_put_there(tmp_path):
 _FAIL_OFTEN = """
 import sys, time
 from pathlib import Path
+from pipeline.local.errors import UsageError
 from pipeline.local.lock import locked
 from pipeline.local.errors import UsageError
 from pipeline.local.paths import OutputPaths

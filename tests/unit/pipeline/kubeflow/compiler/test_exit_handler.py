@@ -207,7 +207,7 @@ def test_a_store_that_cannot_be_read_keeps_no_report_back(monkeypatch, capsys):
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     assert report_of("s3://bucket/serving", "COMPLETE").outcome == "not pushed"
-    assert "s3://bucket/serving cannot be read" in capsys.readouterr().out
+    assert "s3://bucket/serving cannot be read" in capsys.readouterr().err
 
 
 def _tasks(document: dict) -> dict:
