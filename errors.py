@@ -1,6 +1,8 @@
-"""The base of the errors that a user can mend."""
+"""The base of the errors that a user can correct."""
 
 import errno
+import re
+import traceback
 from collections.abc import Sequence
 
 _FIXES = {
@@ -12,11 +14,38 @@ _FIXES = {
     errno.ENOENT: "check the path",
 }
 
+# A password may hold any character; so the user part ends at the last @ before the next address.
+_USER_PART = re.compile(r"(?<=://)(?:\S*@|(?:(?!://).)*@)")
+_QUERY = re.compile(r"(?<=://)([^\s?#]*)[?#](\S*)")
+_CREDENTIAL = re.compile(r"passw|pwd|secret|token|credential|api_?key|dsn|url", re.IGNORECASE)
+
+
+def mask_secrets(text: str) -> str:
+    """Replaces the user part and the query values of each address in a text by `***`."""
+    without_user = _USER_PART.sub("***@", text)
+    return _QUERY.sub(lambda found: f"{found[1]}?{_mask_query(found[2])}", without_user)
+
+
+def _mask_query(query: str) -> str:
+    parts = (part.partition("=") for part in re.split("[&;#]", query))
+    return "&".join(f"{name}=***" if equals else "***" for name, equals, _ in parts)
+
+
+def masked_traceback(error: BaseException) -> str:
+    """Formats an exception with its traceback, without what `mask_secrets` hides."""
+    return mask_secrets("".join(traceback.format_exception(error)))
+
+
+def is_credential(name: str) -> bool:
+    """Whether the name of a setting or variable suggests a value that no message may show."""
+    return _CREDENTIAL.search(name) is not None
+
 
 class UserError(Exception):
-    """Something that the user can mend: bad input, a wrong setting, a missing file.
+    """Something that the user can correct: bad input, a wrong setting, a missing file.
 
-    `pipeline/cli/errors.py` prints it and sets the exit status; nothing else does.
+    `pipeline/cli/errors.py` prints it and sets the exit status; nothing else does. Its texts pass
+    through `mask_secrets`.
 
     Attributes:
       what: what happened and what was expected, one sentence without a full stop.
@@ -33,10 +62,10 @@ class UserError(Exception):
     def __init__(
         self, what: str, where: str = "", fix: str = "", findings: Sequence[str] = ()
     ) -> None:
+        self.what, self.where, self.fix = map(mask_secrets, (what, where, fix))
+        self.findings = tuple(map(mask_secrets, findings))
         # By position, as pickle and Beam make a copy with `type(error)(*error.args)`.
-        super().__init__(what, where, fix, tuple(findings))
-        self.what, self.where, self.fix = what, where, fix
-        self.findings = tuple(findings)
+        super().__init__(self.what, self.where, self.fix, self.findings)
 
     def __str__(self) -> str:
         """All of it: `where: what; fix`, then each finding on a line."""

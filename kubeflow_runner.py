@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from pipeline.cli.compile import compile_, rehearse
 from pipeline.cli.errors import Group
 from pipeline.cli.kubeflow import add_commands
+from surroundings import prepare
 
 app = typer.Typer(
     cls=Group,
@@ -29,7 +30,7 @@ add_commands(app)
 
 def main() -> None:
     """Runs the command line."""
-    app()
+    app(prepare())
 
 
 if __name__ == "__main__":

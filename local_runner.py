@@ -9,14 +9,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from pipeline.cli import config, data, gc, models, reports, retraining, run, serve
 from pipeline.cli.errors import Group
+from surroundings import prepare
 
 app = typer.Typer(
     cls=Group,
     help="Turns MNIST into a served digit generator, and keeps it fresh.\n\n"
     "Without a subcommand, runs the pipeline with the default preset.\n\n"
     "Exit status: 0 pushed, served already or nothing to do, 1 failed, 2 the command could not "
-    "start as it was called, 3 not blessed and so not pushed, 130 Ctrl-C, 143 stopped by SIGTERM: "
-    "the same command resumes.",
+    "start as it was called, 3 not blessed and so not pushed, 130 Ctrl-C, 143 stopped by SIGTERM "
+    "or SIGHUP: the same command resumes.",
     add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -43,7 +44,7 @@ for command in (
 
 def main() -> None:
     """Runs the command line."""
-    app()
+    app(prepare())
 
 
 if __name__ == "__main__":

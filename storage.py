@@ -13,10 +13,12 @@ store refuses or does not answer, also in place of TensorFlow's and botocore's o
 import contextlib
 import datetime
 import errno
+import functools
 import io
 import os
 import shutil
 import stat
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -32,6 +34,7 @@ _CONFIG = {
     "response_checksum_validation": "when_required",
 }
 _OPTIONS = {"key": KEY_VARIABLE, "secret": SECRET_VARIABLE, "endpoint_url": ENDPOINT_VARIABLE}
+_NOT_SUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 # No file, a folder, a file where a folder should be, a link that leads to itself.
 _NO_FILE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP)
 
@@ -179,12 +182,56 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def sync(path: str | os.PathLike[str]) -> None:
-    """Waits until a local file, or the names in a local folder, are on the disk."""
+    """Waits until a local file, or the names in a local folder, are on the disk.
+
+    Some file systems refuse that for a folder, and keep its names in their own way.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED or not os.path.isdir(path):
+            raise
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(file: str | os.PathLike[str], timeout: float = -1) -> Iterator[None]:
+    """Holds a lock of this machine, which ends with the process that holds it.
+
+    Where the file system has no flock, as some network mounts, nothing is locked, and a warning
+    says so once.
+
+    Args:
+      file: the lock; it is made, and its folder must exist.
+      timeout: how long to wait for another process, seconds; -1: for ever.
+
+    Raises:
+      TimeoutError: another process held it all the time.
+    """
+    import filelock  # not above: the settings import this module
+
+    lock = filelock.FileLock(file, timeout=timeout, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in _NOT_SUPPORTED:
+            raise
+        _warn_without_lock(os.path.dirname(file))
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@functools.cache
+def _warn_without_lock(folder: str) -> None:
+    print(
+        f"warning: {folder} is on a file system without locks (flock): let one process at a time "
+        "use it",
+        file=sys.stderr,
+    )
 
 
 def remove(address: str) -> None:

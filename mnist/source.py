@@ -12,7 +12,6 @@ import hashlib
 import io
 import logging
 import queue
-import re
 import threading
 import time
 import zlib
@@ -25,7 +24,7 @@ import numpy as np
 import platformdirs
 
 import storage
-from errors import UserError
+from errors import UserError, mask_secrets
 from mnist import idx
 from mnist.spans import list_spans
 
@@ -199,14 +198,12 @@ def _bundled_digits() -> tuple[idx.Uint8Array, idx.Uint8Array]:
 @contextlib.contextmanager
 def _locked(cache_dir: Path) -> Iterator[None]:
     """Creates the cache folder, and keeps other processes from writing to it meanwhile."""
-    import filelock  # not above: the settings import this module
-
     lock = cache_dir / ".lock"
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(lock, timeout=_LOCK_SECONDS):
+        with storage.locked(lock, timeout=_LOCK_SECONDS):
             yield
-    except filelock.Timeout as error:
+    except TimeoutError as error:
         raise DataSourceError(
             f"another process has held the lock for {_LOCK_SECONDS / 60:.0f} minutes",
             where=str(lock),
@@ -237,7 +234,7 @@ def _require_answer(mirrors: Sequence[str], seconds: float) -> None:
         try:
             httpx.head(mirror, timeout=seconds)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, ImportError) as error:
-            answers.put(f"{_shown(mirror)}: {_reason(error)}")
+            answers.put(f"{mask_secrets(mirror)}: {_reason(error)}")
         else:
             answers.put("")
 
@@ -291,10 +288,10 @@ def _download(
                     url = f"{mirror.rstrip('/')}/{name}.gz"
                     packed = fetch(client, url, digest, mirror_ends, progress)
                     storage.write(str(folder / f"{name}.gz"), packed)
-                    givers.append(_shown(mirror))
+                    givers.append(mask_secrets(mirror))
                     del left[name]
             except (httpx.HTTPError, httpx.InvalidURL, EOFError, ValueError, zlib.error) as error:
-                failures.append(f"{_shown(url)}: {_reason(error)}")
+                failures.append(f"{mask_secrets(url)}: {_reason(error)}")
             else:
                 return list(dict.fromkeys(givers))
     raise _MirrorsError("; ".join(failures))
@@ -345,9 +342,4 @@ def _fetch(client: "httpx.Client", url: str, digest: str, ends: float, progress:
 
 
 def _reason(error: Exception) -> str:
-    return _shown(str(error)) or type(error).__name__
-
-
-def _shown(text: str) -> str:
-    """An address, or a message with one, without the user and the password that it may hold."""
-    return re.sub("//.*@", "//***@", text)
+    return mask_secrets(str(error)) or type(error).__name__

@@ -1,1 +1,1 @@
-"""The pipeline: settings, where its data comes from, and the graph of its components."""
+"""The DAG, its settings and presets, its command lines, and what runs it here and on Kubeflow."""

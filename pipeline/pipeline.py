@@ -94,6 +94,7 @@ def create_pipeline(
     pipeline_root: str,
     serving_root: str,
     checkpoint_root: str,
+    keep_checkpoints: bool = False,
     metadata: tfx.orchestration.metadata.ConnectionConfigType | None = None,
     beam_pipeline_args: list[str] | None = None,
     span: RuntimeParameter | None = None,
@@ -111,6 +112,8 @@ def create_pipeline(
       pipeline_root: folder or URI for the artifacts.
       serving_root: folder or URI under which `<model name>/<version>/` is pushed.
       checkpoint_root: folder or URI for the state of trainings and searches that were cut off.
+      keep_checkpoints: whether whoever records the Trainer's result removes its checkpoints, and
+        not the Trainer itself.
       metadata: connection to ML Metadata; None where the orchestrator has its own.
       beam_pipeline_args: for the Beam components.
       span: in place of `data.span`, where each run names its own; negative for the latest.
@@ -161,6 +164,7 @@ def create_pipeline(
         custom_config={
             "settings": settings.train.model_dump(mode="json"),
             "checkpoints": checkpoint_root,
+            **({"keep_checkpoints": True} if keep_checkpoints else {}),
             # What a warm start goes on from; see `nodes_reading_outside`.
             **({"served": serving_dir} if is_warm else {}),
         },

@@ -1,7 +1,8 @@
 """Adding and removing version folders in a local base.
 
 A server loads whatever folder appears under a number. So a version is made under a name that is no
-number, and renamed: it appears whole or not at all.
+number, and renamed: it appears whole or not at all. Servers run as another user, so a version is
+readable by all.
 """
 
 import os
@@ -9,10 +10,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-
-import filelock
 
 import storage
 from registry.errors import RegistryError
@@ -37,22 +36,20 @@ def locked(base: _Base) -> Iterator[None]:
     Raises:
       RegistryError: another process holds it for ten minutes.
     """
-    os.makedirs(base, exist_ok=True)
-    lock = filelock.FileLock(os.path.join(base, _LOCK), timeout=_LOCK_SECONDS)
+    _make_readable_folders(Path(base))
+    file, held = os.path.join(base, _LOCK), ExitStack()
     try:
-        lock.acquire()
-    except filelock.Timeout:
+        held.enter_context(storage.locked(file, timeout=_LOCK_SECONDS))
+    except TimeoutError:
         raise RegistryError(
             f"another process has been changing the versions here for {_LOCK_SECONDS:g} s",
             str(base),
-            f"see which one holds {lock.lock_file} (`fuser`), and end it if it hangs",
+            f"see which one holds {file} (`fuser`), and end it if it hangs",
         ) from None
-    try:
+    with held:
         for path in leftovers(base):
             storage.remove(path)
         yield
-    finally:
-        lock.release()
 
 
 def leftovers(base: _Base) -> list[str]:
@@ -93,7 +90,6 @@ def add_version(
     version = max(int(time.time()), *(number + 1 for number in _numbers(base)))
     staging = tempfile.mkdtemp(prefix=_STAGING, dir=base)
     try:
-        os.chmod(staging, 0o755)
         record = PushRecord(
             version=version,
             pushed_at=now(),
@@ -105,7 +101,10 @@ def add_version(
         written = {**contents, PUSH_RECORD: record.model_dump_json(indent=2).encode()}
         for path, content in written.items():
             _write(Path(staging, path), content)
-        for folder, _, _ in os.walk(staging):
+        for folder, _, names in os.walk(staging):
+            for name in names:
+                os.chmod(os.path.join(folder, name), 0o644)
+            os.chmod(folder, 0o755)
             storage.sync(folder)
         os.rename(staging, version_dir(base, version))
     except BaseException:
@@ -140,6 +139,14 @@ def _numbers(base: _Base) -> list[int]:
     """Numbers below which no version must be added: those of versions, files and links, and 0."""
     numbers = map(version_number, os.listdir(base))
     return [0, *(number for number in numbers if number is not None and number < LARGEST_VERSION)]
+
+
+def _make_readable_folders(folder: Path) -> None:
+    """Makes a folder and those above it, which the user of a server can read whatever the umask."""
+    if not folder.is_dir():
+        _make_readable_folders(folder.parent)
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -98,7 +98,11 @@ def _version_before(base: _Base) -> int:
 def _require_versions(base: _Base) -> list[int]:
     versions = list_versions(base)
     if not versions:
-        raise RegistryError("there is no version", str(base))
+        raise RegistryError(
+            "there is no version of a model",
+            str(base),
+            "push one with `local_runner.py run`, or name another folder with --output-dir",
+        )
     return versions
 
 

@@ -36,9 +36,19 @@ class OncePerInterval(logging.Filter):
         return True
 
 
+def is_not_of_a_lost_client(record: logging.LogRecord) -> bool:
+    """Whether a record is none of grpcio's for an answer whose client has gone.
+
+    grpcio logs a traceback (`ExecuteBatchError`) where a connection ends while its answer is sent.
+    """
+    error_type = record.exc_info[0] if record.exc_info else None
+    return getattr(error_type, "__name__", "") != "ExecuteBatchError"
+
+
 def configure() -> None:
     """Writes INFO and above to stderr, a warning or an error once per interval and call site."""
     handler = logging.StreamHandler()
+    handler.addFilter(is_not_of_a_lost_client)
     handler.addFilter(OncePerInterval())
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(message)s", handlers=[handler], force=True

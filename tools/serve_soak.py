@@ -77,6 +77,7 @@ REFUSALS = {
     "421",
     "431",
     "501",
+    "503",  # a long body while too many rows wait: refused before it is parsed
     "505",
 }
 Outcome = TypeVar("Outcome")

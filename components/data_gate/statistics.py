@@ -12,6 +12,7 @@ import tensorflow_data_validation as tfdv
 from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from components.data_gate.drift import CLASSES, LABEL
+from parsing import parse_json
 from registry.layout import STATISTICS_FILES
 
 _FLOAT_BINS = 30
@@ -92,7 +93,7 @@ class DataStatistics:
             found = cls(
                 statistics_pb2.DatasetFeatureStatisticsList.FromString(features),
                 np.load(io.BytesIO(means), allow_pickle=False),
-                json.loads(about)["spans"],
+                parse_json(about)["spans"],
             )
             if found.class_means.shape[0] != CLASSES or not all(found.fingerprints):
                 raise ValueError("class means or fingerprints are missing")

@@ -22,10 +22,12 @@ import tensorflow as tf
 
 import storage
 from errors import UserError
+from parsing import parse_json
 
 _FORMAT = 3
 _STATE = "state"
 MANIFEST = "manifest.json"
+FINISHED = "finished"  # beside the checkpoints of a training that is complete
 _PARTIAL_MANIFEST = "partial-manifest.json"
 _FOLDER = re.compile(r"(\d+)-step-\d+")
 _OPERATION = re.compile(r"^\{\{[^}]*\}\} | \[Op:\w+\]$")  # around TensorFlow's messages
@@ -177,6 +179,13 @@ class Checkpoints:
             _remove(f"{self.directory}/{name}")
         _remove(self.directory)
 
+    def mark_finished(self) -> None:
+        """Marks that the training is complete, for whoever records its result and then clears."""
+        try:
+            storage.write(f"{self.directory}/{FINISHED}", b"")
+        except OSError as error:
+            _log.warning(f"cannot mark {self.directory} as finished: {_reason(error)}")
+
     def _folders(self) -> list[str]:
         """The checkpoints' names, oldest first; none if the directory does not exist."""
         return sorted(filter(_FOLDER.fullmatch, storage.names_in(self.directory)), key=_number)
@@ -302,7 +311,7 @@ def _read_manifest(folder: str) -> dict[str, Any]:
     except tf.errors.NotFoundError as error:
         raise BrokenStateError(f"it has no {MANIFEST}: the save was interrupted") from error
     try:
-        manifest = json.loads(written)
+        manifest = parse_json(written)
         content, digest = manifest["content"], manifest["sha256"]
     except (ValueError, LookupError, TypeError) as error:
         raise BrokenStateError(f"{MANIFEST} is not a manifest: {error}") from error

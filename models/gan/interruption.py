@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from models.gan.settings import TrainSettings
+from surroundings import stop_signals
 
 # These may differ between an interrupted training and the one that resumes it.
 _WITHOUT_EFFECT = (
@@ -37,7 +38,7 @@ def recipe(settings: TrainSettings) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def stopping_on_signals(stop: StopRequest) -> Iterator[None]:
-    """Turns SIGTERM and SIGINT within the block into a request to stop.
+    """Turns SIGTERM, SIGHUP and SIGINT within the block into a request to stop.
 
     Only Python's main thread can handle signals; in other threads nothing changes.
     """
@@ -50,7 +51,8 @@ def stopping_on_signals(stop: StopRequest) -> Iterator[None]:
         stop.requested = True
         _log.warning("%s: stopping", signal.Signals(number).name)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = (*stop_signals(), signal.SIGINT)
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:

@@ -33,11 +33,12 @@ def run_fn(fn_args: Any) -> None:
     Args:
       fn_args: TFX's FnArgs. `custom_config["settings"]` holds the fields of `TrainSettings`.
         `custom_config["checkpoints"]` is a folder or URI for the checkpoints of interrupted
-        trainings; without it there are none. `custom_config["served"]` is a folder or URI with the
-        served versions, for a warm start. `base_model` is the digit classifier for validation;
-        without it the last averaged generator is exported. `hyperparameters` is the result of the
-        Tuner, which replaces fields of `TrainSettings`. `serving_model_dir` receives the
-        SavedModel, `model_run_dir` the files of `RunLog`.
+        trainings; without it there are none. At the end they are removed or, with
+        `custom_config["keep_checkpoints"]`, marked as finished. `custom_config["served"]` is a
+        folder or URI with the served versions, for a warm start. `base_model` is the digit
+        classifier for validation; without it the last averaged generator is exported.
+        `hyperparameters` is the result of the Tuner, which replaces fields of `TrainSettings`.
+        `serving_model_dir` receives the SavedModel, `model_run_dir` the files of `RunLog`.
 
     Raises:
       NonFiniteLossError: if the training diverges.
@@ -83,7 +84,8 @@ def run_fn(fn_args: Any) -> None:
             state_dir = os.path.join(model_dir, TRAINING_STATE)
             write_final_state(state_dir, variables, training.step, training.warm_start.lineage)
     if checkpoints and is_chief(strategy):
-        checkpoints.clear()
+        is_kept = fn_args.custom_config.get("keep_checkpoints")
+        checkpoints.mark_finished() if is_kept else checkpoints.clear()
 
 
 def _log_devices(settings: TrainSettings, replicas: int) -> None:

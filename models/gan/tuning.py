@@ -55,6 +55,7 @@ from models.gan.tuning_settings import (
     with_hyperparameters,
 )
 from models.gan.validation import ValidationSet, split_validation_set
+from parsing import parse_json
 
 _OBJECTIVE = "fid"
 _RANDOM_TRIALS = 6  # before the Bayesian algorithm starts
@@ -321,7 +322,7 @@ class _GanTuner(BaseTuner):
         if not storage.exists(path):
             return
         try:
-            content = json.loads(storage.read(path))
+            content = parse_json(storage.read(path))
             trials = [Trial.from_state(state) for state in content["trials"]]
             state = content["oracle"]
         except (ValueError, LookupError, TypeError) as error:

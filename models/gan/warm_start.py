@@ -5,7 +5,6 @@ Serving does not load (`registry/layout.py`). The state is pushed with the model
 version holds the state that it came from, and a model that was not blessed leaves no state behind.
 """
 
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from models.gan.checkpoints import (
     read_state,
     write_state,
 )
+from parsing import parse_json
 
 Mode = Literal["none", "served", "auto"]
 _log = logging.getLogger("mnist_gan.progress")
@@ -213,9 +213,9 @@ def read_origin(folder: str) -> tuple[str, str | None]:
       training started from, None for a cold start.
     """
     try:
-        content = json.loads(storage.read(os.path.join(folder, MANIFEST)))
+        content = parse_json(storage.read(os.path.join(folder, MANIFEST)))
         return content["sha256"], content["content"]["extra"]["lineage"]["origin"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError):
         return "", None
 
 
@@ -228,7 +228,7 @@ def _read_final_state(
         with storage.local_copy(folder) as copy:
             content, values = read_state(copy)
             digest = _digest(copy)
-    except (BrokenStateError, OSError, RecursionError) as error:
+    except (BrokenStateError, OSError) as error:
         raise _UnusableStateError(f"the state in {folder} cannot be read: {error}") from error
     mismatch = find_mismatch(values, variables)
     if mismatch:
@@ -240,4 +240,4 @@ def _read_final_state(
 
 
 def _digest(folder: str) -> str:
-    return json.loads(storage.read(os.path.join(folder, MANIFEST)))["sha256"]
+    return parse_json(storage.read(os.path.join(folder, MANIFEST)))["sha256"]

@@ -1,7 +1,8 @@
-"""`local_runner.py config`."""
+"""`local_runner.py config`: every setting with its value, meaning, range and origin."""
 
 from typing import TYPE_CHECKING
 
+from errors import mask_secrets
 from pipeline.cli.options import Assignments, OutputDir, Preset, resolve_options
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def settings_lines(resolved: "Resolved") -> list[str]:
         text = yaml.safe_dump(
             list(value) if isinstance(value, tuple) else value, default_flow_style=True, width=10**6
         )
-        shown = text.removesuffix("...\n").strip()
+        shown = mask_secrets(text.removesuffix("...\n").strip())
         lines.append(f"{indent}# {field.description}; {allowed(field)}")
         lines.append(f"{indent}{name}: {shown}  # {origin}")
     return lines

@@ -13,17 +13,15 @@ An app whose commands and groups are `Command` and `Group` needs no `try` in its
 raise, and this module prints at most five lines on stderr.
 """
 
-import os
 import shutil
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from errors import FileError, UserError
+from errors import FileError, UserError, masked_traceback
 
 FAILED, BAD_USAGE, STOPPED = 1, 2, 143
 MOST_LINES = 5
@@ -62,13 +60,10 @@ def exit_status(run: Callable[[], int | None]) -> int:
         return _show(UserError("aborted"), FAILED)
     except UserError as error:
         return _show(error)
-    except BrokenPipeError:  # whoever read the output, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
     except OSError as error:
         return _show(FileError.of(error))
     except Exception as error:
-        traceback.print_exc()
+        sys.stderr.write(masked_traceback(error))
         first = str(error).strip().partition("\n")[0]
         return _show(UserError(f"unexpected {type(error).__name__}: {first}"), FAILED)
 

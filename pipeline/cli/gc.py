@@ -1,4 +1,4 @@
-"""`local_runner.py gc`."""
+"""`local_runner.py gc`: removes what retention does not keep."""
 
 import itertools
 from typing import TYPE_CHECKING, Annotated

@@ -1,5 +1,6 @@
 """Options that several commands take, and the settings that come of them."""
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -49,7 +50,10 @@ def resolve_options(
     data_dir: str | None = None,
 ) -> "Resolved":
     """Resolves the settings that the options name; raises ConfigError for one that is wrong."""
-    from pipeline.settings.resolution import resolve
+    from pipeline.settings.resolution import environment_notices, resolve
+
+    for notice in environment_notices(os.environ):
+        typer.echo(f"warning: {notice}", err=True)
 
     options = {
         key: (value, option)

@@ -1,7 +1,5 @@
-"""`local_runner.py retrain` and `schedule`."""
+"""`local_runner.py retrain` and `schedule`: one retraining pass, and passes at set times."""
 
-import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +14,7 @@ from pipeline.cli.options import (
     Verbose,
     resolve_options,
 )
+from surroundings import leave
 
 
 def retrain(
@@ -45,8 +44,7 @@ def retrain(
     typer.echo(report.as_json())
     if outcome == Outcome.STOPPED:
         # Beam's threads would keep the process alive until their work is done.
-        sys.stdout.flush()
-        os._exit(outcome)
+        leave(outcome)
     if error:
         raise error
     accepted = accept_not_blessed and outcome == Outcome.NOT_BLESSED

@@ -1,4 +1,4 @@
-"""`local_runner.py run`."""
+"""`local_runner.py run`: one run of the pipeline on this machine."""
 
 from typing import Annotated
 

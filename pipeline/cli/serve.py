@@ -1,4 +1,4 @@
-"""`local_runner.py serve`."""
+"""`local_runner.py serve`: the REST and gRPC server on the served versions."""
 
 from pathlib import Path
 from typing import Annotated
@@ -43,7 +43,7 @@ def serve(
     from serving.server import serve as serve_until_stopped
 
     settings = resolve_options("default", assignments, output_dir).settings
-    base = Path(models_dir or Places.of(settings).versions).absolute()
+    base = Path(models_dir or Places.of(settings).versions).expanduser().absolute()
     if grpc_port is None:
         grpc_port = 8500 if port else 0
     serve_until_stopped(base, settings.serve, host=host, port=port, grpc_port=grpc_port)

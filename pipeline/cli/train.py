@@ -16,6 +16,7 @@ import typer
 from errors import UserError
 from pipeline.cli.errors import Command
 from pipeline.cli.options import Assignments, Preset, resolve_options
+from surroundings import prepare
 
 if TYPE_CHECKING:
     from mnist.digits import Digits
@@ -93,4 +94,4 @@ def _train(settings: "Settings", records: str, classifier: str | None) -> None:
 
 
 if __name__ == "__main__":
-    app()
+    app(prepare())

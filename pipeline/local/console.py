@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from surroundings import text_output
+
 PROGRESS_LOGGER = "mnist_gan.progress"
 
 
@@ -106,7 +108,7 @@ def quiet_terminal(log_file: Path | None) -> Iterator[Console]:
     sys.stdout.flush()
     sys.stderr.flush()
     saved = [os.dup(descriptor) for descriptor in (1, 2)]
-    with open(log_file, "ab", buffering=0) as log, os.fdopen(os.dup(1), "w") as terminal:
+    with open(log_file, "ab", buffering=0) as log, text_output(os.dup(1)) as terminal:
         for descriptor in (1, 2):
             os.dup2(log.fileno(), descriptor)
         try:

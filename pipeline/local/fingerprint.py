@@ -17,6 +17,8 @@ _PROJECT_PACKAGES = (
     "registry",
     "storage",
     "errors",
+    "parsing",
+    "surroundings",
 )
 
 

@@ -7,8 +7,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import filelock
-
+import storage
 from pipeline.local.paths import Places, UsageError
 
 _LOCK, _HOLDER = ".lock", ".lock-holder"
@@ -19,48 +18,51 @@ class LockedError(UsageError):
 
 
 class LockUnavailableError(UsageError):
-    """The output folder cannot be locked: it is read-only, full, or on a mount without flock."""
+    """The output folder cannot be written to: it is read-only or full."""
 
 
 @contextlib.contextmanager
 def locked(places: Places) -> Iterator[None]:
     """Locks an output folder, which is created if it is missing.
 
-    The kernel holds the lock (flock), and releases it when its process ends for whatever reason.
-    The file beside it names the holder in messages, and decides nothing. If the block raises, a
-    lock file and folders that were made for it are removed, unless something else is in them.
+    The kernel holds the lock, see `storage.locked`, and releases it when its process ends for
+    whatever reason. The file beside it names the holder in messages, and decides nothing. If the
+    block raises, a lock file and folders that were made for it are removed, unless something else
+    is in them.
 
     Raises:
       LockedError: another process holds the lock.
-      LockUnavailableError: the folder cannot be written to or locked.
+      LockUnavailableError: the folder cannot be written to.
     """
     root, holder = places.root, places.root / _HOLDER
     new = [path for path in (root / _LOCK, root, *root.parents) if not path.exists()]
-    lock = filelock.FileLock(root / _LOCK, timeout=0, fallback_to_soft=False)
+    held = contextlib.ExitStack()
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except filelock.Timeout:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        if not root.exists():
+            root.mkdir()
+            root.chmod(root.stat().st_mode | 0o011)  # whatever the umask, servers pass through
+        held.enter_context(storage.locked(root / _LOCK, timeout=0))
+    except TimeoutError:
         raise LockedError(
             f"{_read(holder)} uses this output folder",
             where=str(root),
             fix="wait for it to end, or choose another folder with --output-dir",
         ) from None
-    except (OSError, NotImplementedError) as error:
+    except OSError as error:
         raise LockUnavailableError(
-            f"the output folder cannot be written to and locked: {error}",
+            f"the output folder cannot be written to: {error}",
             where=str(root),
-            fix="choose a writable folder on a disk, or on a network mount with flock",
+            fix="choose a writable folder",
         ) from None
-    try:
-        with _naming_this_process(holder):
-            yield
-    except BaseException:
-        # While it is locked: whoever has that file open finds it unlinked, and makes a new one.
-        _remove(new)
-        raise
-    finally:
-        lock.release()
+    with held:
+        try:
+            with _naming_this_process(holder):
+                yield
+        except BaseException:
+            # While it is locked: whoever has that file open finds it unlinked, and makes a new one.
+            _remove(new)
+            raise
 
 
 @contextlib.contextmanager

@@ -21,8 +21,18 @@ class Places:
 
     @classmethod
     def of(cls, settings: Settings) -> "Places":
-        """Those of a run with these settings."""
+        """Those of a run with these settings.
+
+        Raises:
+          UsageError: the output folder's path is a pattern to Beam and TensorFlow.
+        """
         root = Path(settings.output_dir).absolute()
+        if set("*?[]\\") & set(str(root)):
+            raise UsageError(
+                r"Beam and TensorFlow would read *, ?, [, ] or \ in a path as a pattern",
+                f"output_dir {root}",
+                "name a folder whose path has none of them",
+            )
         return cls(root, settings.metadata, settings.push.model_name)
 
     @property

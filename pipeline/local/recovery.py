@@ -4,9 +4,8 @@ Needs neither TFX nor TensorFlow.
 """
 
 import datetime
-import shutil
-import sqlite3
-from contextlib import closing
+import os
+import stat
 from pathlib import Path
 
 from pipeline.local import history
@@ -89,28 +88,36 @@ def _describe(event: Event) -> str:
 
 
 def _why_lost(places: Places) -> str:
-    """Why SQLite's file cannot be used, or that it is gone while its artifacts are there."""
-    if places.database.url is not None:
+    """Why SQLite's file is of no use, or that it is gone while its artifacts are there."""
+    database = places.database
+    if database.url is not None:
         return ""
-    file = places.database.file
-    if not file.exists() or not file.stat().st_size:
+    if _is_gone(database.file):
         described = places.artifacts.is_dir() and any(places.artifacts.iterdir())
-        return f"the database {file} is gone" if described else ""
+        return f"the database {database} is gone" if described else ""
+    found = database.damage()
+    return f"the database {database} is damaged ({found})" if found else ""
+
+
+def _is_gone(file: Path) -> bool:
     try:
-        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
-            [said] = connection.execute("PRAGMA quick_check(1)").fetchone()
-    except sqlite3.DatabaseError as error:
-        said = str(error)
-    return "" if said == "ok" else f"the database {file} is damaged ({said})"
+        status = file.lstat()
+    except FileNotFoundError:
+        return True
+    return stat.S_ISREG(status.st_mode) and not status.st_size
 
 
 def _set_aside(places: Places) -> Path:
-    """Moves database and artifacts away; what was set aside before is removed."""
+    """Moves database and artifacts into a new folder; those set aside earlier stay."""
     folder = places.root / "set-aside"
-    shutil.rmtree(folder, ignore_errors=True)
-    aside = folder / datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
-    aside.mkdir(parents=True)
-    for path in (places.artifacts, *places.root.glob(f"{places.database.file.name}*")):
-        if path.exists():
+    folder.mkdir(exist_ok=True)
+    now = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S")
+    aside, count = folder / now, 1
+    while os.path.lexists(aside):
+        count += 1
+        aside = folder / f"{now}-{count}"
+    aside.mkdir()
+    for path in (*places.database.files(), places.artifacts):
+        if os.path.lexists(path):
             path.rename(aside / path.name)
     return aside

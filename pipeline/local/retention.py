@@ -6,10 +6,8 @@ removed is marked DELETED there first, so that TFX's cache no longer answers wit
 
 import os
 import shutil
-import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import ml_metadata
 from ml_metadata.proto import metadata_store_pb2
 
 from pipeline.local import history
+from pipeline.local.metadata import Database
 from pipeline.local.paths import Places, UsageError
 from pipeline.settings.sections import Settings
 from registry.layout import list_versions, version_dir
@@ -77,8 +76,7 @@ def plan(settings: Settings, places: Places) -> list[Removal]:
         for path in leftovers(places.versions)
     ]
     if places.database.exists():
-        if places.database.url is None:
-            _check(places.database.file)
+        _check(places.database)
         store = history.open_store(places.database)
         found += _artifacts(settings, places, store)
     return [each for each in found if _is_inside(places.root, each.path)]
@@ -110,18 +108,12 @@ def remove(places: Places, removals: Iterable[Removal]) -> int:
     return sum(each.size for each in listed)
 
 
-def _check(database: Path) -> None:
+def _check(database: Database) -> None:
     """Raises UsageError for a file that SQLite cannot read."""
-    try:
-        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
-            [said] = connection.execute("PRAGMA quick_check(1)").fetchone()
-    except sqlite3.DatabaseError as error:
-        said = str(error)
-    if not database.stat().st_size:
-        said = "it is empty"
-    if said != "ok":
+    found = database.damage()
+    if found:
         raise UsageError(
-            f"the database is damaged ({said}), so what is needed is not known, and nothing is "
+            f"the database is damaged ({found}), so what is needed is not known, and nothing is "
             "removed",
             str(database),
             "run the pipeline, which sets the database aside",

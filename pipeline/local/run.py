@@ -5,7 +5,7 @@ import datetime
 import enum
 import errno
 import re
-import traceback
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from ml_metadata.errors import StatusError
 from rich.console import Console
 from rich.markup import escape
 
-from errors import UserError
+from errors import UserError, masked_traceback
 from evaluation.metric_table import METRICS
 from pipeline.local import history
 from pipeline.local.console import RunConsole, quiet_terminal
@@ -150,7 +150,7 @@ def _run_alone(
             raise
         except Exception as error:
             with contextlib.suppress(OSError):  # the disk with the log may be full
-                traceback.print_exception(error)
+                sys.stderr.write(masked_traceback(error))
             failed = _explain(error)
             failed.log = _short(log_file) if log_file else ""
             say("run failed", str(failed), "error", log=log_file)

@@ -57,6 +57,7 @@ class ReportingRunner(LocalDagRunner):
         run_properties: Mapping[str, str],
         node_content: Mapping[str, Callable[[str], str]],
         uncached_nodes: Collection[str] = (),
+        after_node: Mapping[str, Callable[[], None]] | None = None,
         database: Database | None = None,
     ) -> None:
         """Prepares a run.
@@ -67,7 +68,9 @@ class ReportingRunner(LocalDagRunner):
           node_content: by node, a function of the run's id that gives a fingerprint of outside
             content that the node reads. Called just before the node runs.
           uncached_nodes: nodes to run even where the cache has an answer.
-          database: to which lost connections are made again; None: the pipeline's, and never.
+          after_node: by node, a function that is called once its result is recorded.
+          database: waited for while it does not answer or is locked; None: the pipeline's, without
+            waiting.
         """
         super().__init__()
         self.started = False
@@ -76,6 +79,7 @@ class ReportingRunner(LocalDagRunner):
         self._run_properties = run_properties
         self._node_content = node_content
         self._uncached_nodes = uncached_nodes
+        self._after_node = after_node or {}
         self._database = database
 
     def run_with_ir(
@@ -131,18 +135,20 @@ class ReportingRunner(LocalDagRunner):
         except Exception as error:
             self._listener.node_failed(node_id, time.monotonic() - started)
             raise NodeFailedError(node_id, self.run_id) from error
+        if not cached and node_id in self._after_node:
+            self._after_node[node_id]()
         self._listener.node_ended(node_id, time.monotonic() - started, cached=cached)
 
 
 class _Connection(metadata.Metadata):
-    """TFX's connection, made again where it is lost."""
+    """TFX's connection, which waits for a server, or for SQLite's file while it is locked."""
 
     def __init__(self, config: Any, database: Database | None) -> None:
         super().__init__(config)
         self._database = database
 
     def __enter__(self) -> metadata.Metadata:
-        if self._database is None or self._database.url is None:
+        if self._database is None or not self._database.exists():
             return super().__enter__()
         self._store = self._database.open()
         self._users += 1

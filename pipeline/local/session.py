@@ -1,13 +1,18 @@
 """One run as TFX sees it; importing this imports TFX, which takes seconds."""
 
+import os
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 
 from absl import logging
 from tfx.utils import path_utils
 
 from mnist.source import DataSource
 from mnist.windows import Window
+from models.gan.checkpoints import FINISHED
 from pipeline.local import history
+from pipeline.local.fingerprint import ROOT
 from pipeline.local.paths import Places
 from pipeline.local.recovery import lost_push
 from pipeline.local.runner import NodeListener, ReportingRunner
@@ -16,6 +21,16 @@ from pipeline.pipeline import create_pipeline
 from pipeline.settings.beam import check_addresses, check_flags
 from pipeline.settings.resolution import Resolved
 from registry.baselines import data_baseline, model_baseline
+
+# Recording what a node did in an hour waits for a reader, such as a backup, to end.
+_PATIENCE_SECONDS = 600.0
+
+
+def _let_workers_import() -> None:
+    """Lets Beam's worker processes import the project, from whichever folder the command runs."""
+    inherited = os.environ.get("PYTHONPATH", "")
+    if str(ROOT) not in inherited.split(os.pathsep):
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), inherited]))
 
 
 class Session:
@@ -48,6 +63,7 @@ class Session:
         """
         check_flags(resolved.settings.beam)
         check_addresses(resolved.settings.beam)
+        _let_workers_import()
         self._pipeline = create_pipeline(
             resolved.settings,
             data_dir=source.directory,
@@ -57,12 +73,13 @@ class Session:
             pipeline_root=str(places.artifacts),
             serving_root=str(places.serving),
             checkpoint_root=str(places.checkpoints),
+            keep_checkpoints=True,
             metadata=places.database.connection(create=True),
             beam_pipeline_args=resolved.settings.beam.arguments(),
         )
         self._runner = ReportingRunner(
             listener,
-            database=places.database,
+            database=replace(places.database, retry_seconds=_PATIENCE_SECONDS),
             run_properties={"preset": resolved.preset, "data_content": window.content},
             node_content={
                 "DataGate": lambda _: _data_baseline(places, window),
@@ -70,6 +87,7 @@ class Session:
                 **_start(resolved, places),
             },
             uncached_nodes=self._uncached(places, from_node, use_cache),
+            after_node={"Trainer": lambda: _remove_finished(places)},
         )
 
     @property
@@ -130,6 +148,12 @@ def _start(resolved: Resolved, places: Places) -> dict[str, Callable[[str], str]
         return training_start(places.versions, train, fingerprint)
 
     return {"Trainer": read}
+
+
+def _remove_finished(places: Places) -> None:
+    """Removes the checkpoints of complete trainings, whose results are recorded."""
+    for marker in places.checkpoints.glob(f"*/{FINISHED}"):
+        shutil.rmtree(marker.parent, ignore_errors=True)
 
 
 def _reachable(start: list[str], followers: dict[str, list[str]]) -> set[str]:

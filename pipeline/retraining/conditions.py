@@ -77,7 +77,8 @@ def _has_new_data(facts: Facts) -> tuple[bool, str]:
     if judged is None:
         return True, "no run has come to a verdict yet"
     if judged.data_content == facts.window.content:
-        return False, f"the data of span {span} were last judged {judged.started:%Y-%m-%d %H:%M}"
+        run = f"{judged.started:%Y-%m-%d %H:%M}"
+        return False, f"the run of {run} gave a verdict on the data of span {span}"
     return True, f"the data of span {span} are new"
 
 

@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 import storage
+from parsing import parse_json
 from pipeline.retraining.webhook import RunReport
 
 KEPT = 1000
@@ -50,7 +49,7 @@ def add_pass(root: Path, new: Pass) -> None:
     """
     root.mkdir(parents=True, exist_ok=True)
     line = json.dumps({"at": new.at.isoformat(timespec="milliseconds"), **asdict(new.report)})
-    with filelock.FileLock(root / _LOCK):
+    with storage.locked(root / _LOCK):
         lines = [*_lines(root), line][-KEPT:]
         storage.write(str(root / _NAME), ("\n".join(lines) + "\n").encode())
 
@@ -73,7 +72,7 @@ def _lines(root: Path) -> list[str]:
 
 def _parse(line: str) -> Pass | None:
     try:
-        content: dict[str, Any] = json.loads(line)
+        content: dict[str, Any] = parse_json(line)
         at = datetime.datetime.fromisoformat(content.pop("at"))
         return Pass(at.astimezone(datetime.timezone.utc), RunReport(**content))
     except (ValueError, TypeError, KeyError, AttributeError):

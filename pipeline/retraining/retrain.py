@@ -8,16 +8,14 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from errors import FileError, UserError
+from errors import FileError, UserError, masked_traceback
 from mnist.quarantine import QuarantineError, read_quarantine
 from pipeline.local import history
 from pipeline.local.errors import RunFailedError
-from pipeline.local.metadata import DatabaseError
 from pipeline.local.paths import Places
 from pipeline.local.recovery import find_damage
 from pipeline.local.run import Outcome, in_words, run
@@ -28,10 +26,11 @@ from pipeline.retraining.textfile import export_metrics
 from pipeline.retraining.webhook import RunReport, notify
 from pipeline.settings.resolution import Resolved
 from registry.layout import newest_version
+from surroundings import stop_signals
 
 
 class _TerminatedError(BaseException):
-    """SIGTERM came; no `Exception`, so that nothing takes it for a failure of its own."""
+    """SIGTERM or SIGHUP came; no `Exception`, so that nothing takes it for a failure of its own."""
 
 
 def retrain(
@@ -59,17 +58,17 @@ def retrain(
     held = _quarantined(places)
     error: UserError | None = None
     try:
-        with _heeding_sigterm():
+        with _heeding_signals():
             outcome, report, error = _make_pass(resolved, places, check, verbose=verbose)
     except (UserError, OSError) as refused:
         error = FileError.of(refused) if isinstance(refused, OSError) else refused
         outcome, report = Outcome.BAD_USAGE, RunReport(NOT_STARTED, _located(error))
     except Exception as unforeseen:  # nobody may be there to see it
-        traceback.print_exc()
+        sys.stderr.write(masked_traceback(unforeseen))
         error = RunFailedError(f"unexpected {type(unforeseen).__name__}: {unforeseen}")
         outcome, report = Outcome.FAILED, RunReport("failed", "", error=error.what)
-    except _TerminatedError:
-        outcome, report = Outcome.STOPPED, RunReport(STOPPED, "SIGTERM")
+    except _TerminatedError as stopped:
+        outcome, report = Outcome.STOPPED, RunReport(STOPPED, str(stopped))
     report = dataclasses.replace(
         report,
         version=newest_version(places.versions),
@@ -119,7 +118,7 @@ def _read_run(places: Places, run_id: str) -> history.RunRecord | None:
     """What is recorded of a run; None of one that failed too soon, or whose database is lost."""
     try:
         return history.read_run(places.database, run_id)
-    except (KeyError, DatabaseError):
+    except (KeyError, UserError):
         return None
 
 
@@ -140,19 +139,21 @@ def _write_down(resolved: Resolved, new: Pass) -> None:
 
 
 @contextlib.contextmanager
-def _heeding_sigterm() -> Iterator[None]:
-    """Raises _TerminatedError at SIGTERM; while it trains, the training heeds it in its own way."""
+def _heeding_signals() -> Iterator[None]:
+    """Raises _TerminatedError at a signal to stop, which a training handles by itself."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
         # Once is enough, and what follows is to be written down undisturbed.
-        signal.signal(number, signal.SIG_IGN)
-        raise _TerminatedError
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        raise _TerminatedError(signal.Signals(number).name)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in stop_signals()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -20,6 +20,7 @@ from pipeline.cron import next_time
 from pipeline.local.json_log import json_line
 from pipeline.retraining.conditions import read_duration
 from pipeline.retraining.records import last_made
+from surroundings import stop_signals
 
 _PROGRAM = Path(__file__).parents[2] / "local_runner.py"
 _LONGEST_WAIT_SECONDS = 60.0  # so that a change of the machine's clock is noticed
@@ -113,7 +114,7 @@ def keep_schedule(
 
 
 class Schedule:
-    """Runs one command at set times, until SIGTERM or SIGINT.
+    """Runs one command at set times, until SIGTERM, SIGHUP or SIGINT.
 
     A time that comes while the command runs is skipped. Any number of times that were missed,
     because the machine slept or this process was down, are made up for by one run. If the clock is
@@ -214,7 +215,7 @@ class Schedule:
 
     @contextlib.contextmanager
     def _handling_signals(self) -> Iterator[None]:
-        numbers = (signal.SIGTERM, signal.SIGINT)
+        numbers = (*stop_signals(), signal.SIGINT)
         before = {number: signal.signal(number, self._end) for number in numbers}
         try:
             yield

@@ -30,7 +30,7 @@ class BeamError(UserError):
 
 
 class BeamSettings(BaseModel):
-    """Beam's own flags, as `apache_beam/options/pipeline_options.py` defines them."""
+    """Beam's own flags, as the module `apache_beam.options.pipeline_options` defines them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

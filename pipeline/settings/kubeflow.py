@@ -109,7 +109,7 @@ class KubeflowSettings(BaseModel):
     )
     s3_endpoint: str | None = Field(
         None,
-        pattern=r"^https?://[^/@]+",
+        pattern=r"^https?://[^/?#@]+(/[^?#@]*)?$",
         description="of the store that s3:// roots are on, such as MinIO; null: AWS. Not of "
         "kubeflow.pipeline_root, whose store the cluster's own configuration names",
     )

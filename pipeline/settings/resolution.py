@@ -19,15 +19,19 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from errors import UserError
-from pipeline.settings.sections import PASSWORD_FILE_VARIABLE, PASSWORD_VARIABLE, Settings
+from errors import UserError, is_credential
+from parsing import LimitedLoader, parse_yaml
+from pipeline.settings.sections import Settings
 
 PRESETS_DIR = Path(__file__).parents[1] / "presets"
 ENVIRONMENT_PREFIX = "MNIST_GAN_"
 DATA_DIR_VARIABLE = "MNIST_DATA_DIR"
+# A shell leaves the ~ of --output-dir=~/outputs as it is.
+_NEAR = 0.93  # of MNIST_GAN_TRAIN_SEED to MNIST_GAN_TRAIN__SEED; service links are below
+_PATHS = ("output_dir", "data.dir", "data.cache_dir", "metrics.textfile")
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(LimitedLoader):
     """Takes true and false alone for such, as YAML 1.2 does: train.xla may be `on`."""
 
 
@@ -93,8 +97,9 @@ def resolve(
     values: dict[str, Any] = Settings().model_dump()
     origins: dict[str, str] = {}
     for key, value, origin in layers:
-        _require_known(key, value, origin)
-        _set_nested(values, key, value)
+        _require_known(key, origin)
+        is_path = key in _PATHS and isinstance(value, str)
+        _set_nested(values, key, os.path.expanduser(value) if is_path else value)
         origins[key] = origin
     try:
         return Resolved(Settings.model_validate(values), preset, origins)
@@ -185,7 +190,7 @@ def _preset_layer(preset: str) -> list[tuple[str, Any, str]]:
     if preset not in preset_names():
         known = ", ".join(preset_names())
         raise ConfigError(f"there is no preset {preset!r}", "--preset", f"choose one of {known}")
-    content = yaml.load((PRESETS_DIR / f"{preset}.yaml").read_text(), _Loader) or {}
+    content = parse_yaml((PRESETS_DIR / f"{preset}.yaml").read_text(), _Loader) or {}
     return [(key, value, f"preset {preset}") for key, value in _flatten(content, "")]
 
 
@@ -204,30 +209,62 @@ def _environment_layer(environ: Mapping[str, str]) -> list[tuple[str, Any, str]]
     # A variable is in capitals; the name of a node in `kubeflow.resources` is not in small letters.
     spelled = {key.lower(): key for key, _ in _leaves(Settings(), "")}
     for name in sorted(environ):
-        is_secret = name in (PASSWORD_VARIABLE, PASSWORD_FILE_VARIABLE)
-        if name.startswith(ENVIRONMENT_PREFIX) and not is_secret:
-            key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
-            key = spelled.get(key, key)
-            layer.append((key, _parse_value(key, environ[name]), f"environment {name}"))
+        key = _environment_key(name)
+        if key:
+            key, origin = spelled.get(key, key), f"environment {name}"
+            _require_known(key, origin)
+            layer.append((key, _parse_value(key, environ[name], origin), origin))
     return layer
+
+
+def _environment_key(name: str) -> str:
+    """The key that a variable sets: `MNIST_GAN_<SECTION>__<KEY>`; "" for any other variable."""
+    if not name.startswith(ENVIRONMENT_PREFIX):
+        return ""
+    key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+    section, dot, _ = key.partition(".")
+    return key if find_field(key) or (dot and section in Settings.model_fields) else ""
+
+
+def environment_notices(environ: Mapping[str, str]) -> list[str]:
+    """Names variables that set nothing and are all but settings, never with their values.
+
+    Most that begin with `MNIST_GAN_` are no settings: Kubernetes sets `MNIST_GAN_SERVING_PORT` in
+    each pod beside a Service called mnist-gan-serving.
+    """
+    names = {
+        f"{ENVIRONMENT_PREFIX}{key.upper().replace('.', '__')}"
+        for key, _ in _leaves(Settings(), "")
+    }
+    found = []
+    for name in sorted(environ):
+        if name.startswith(ENVIRONMENT_PREFIX) and not _environment_key(name):
+            near = difflib.get_close_matches(name, names, n=1, cutoff=_NEAR)
+            found += [f"{name} is no setting; the nearest is {each}" for each in near]
+    return found
 
 
 def _parse_assignment(text: str) -> tuple[str, Any, str]:
     key, equals, value = text.partition("=")
     if not equals:
+        shown = repr(text) if text in known_keys() else "***"
         raise ConfigError(
-            f"{text!r} has no '=', expected section.key=value",
+            f"{shown} has no '=', expected section.key=value",
             "--set",
             "for example --set train.max_seconds=60",
         )
-    return key.strip(), _parse_value(key, value), "--set"
+    key = key.strip()
+    return key, _parse_value(key, value, "--set"), "--set"
 
 
-def _parse_value(key: str, text: str) -> Any:
+def _parse_value(key: str, text: str, origin: str) -> Any:
+    """Reads a value; of an unknown key, which may be a secret's, it shows nothing."""
+    _require_known(key, origin)
     try:
-        return yaml.load(text, _Loader)
+        return parse_yaml(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
-        raise ConfigError(f"{text!r} is not YAML: {' '.join(str(error).split())}", key) from None
+        reason = "" if is_credential(key) else f": {' '.join(str(error).split())}"
+        raise ConfigError(f"{_shown(key, text)} is not YAML{reason}", key) from None
 
 
 def _set_nested(values: dict[str, Any], key: str, value: Any) -> None:
@@ -237,7 +274,7 @@ def _set_nested(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
-def _require_known(key: str, value: Any, origin: str) -> None:
+def _require_known(key: str, origin: str) -> None:
     if find_field(key):
         return
     known = known_keys()
@@ -249,7 +286,7 @@ def _require_known(key: str, value: Any, origin: str) -> None:
         )
     candidates = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
     raise ConfigError(
-        f"there is no setting {key} (value {value!r}, from {origin})",
+        f"there is no setting {key} (from {origin})",
         fix=f"the nearest is {candidates[0]}; `local_runner.py config` lists them all",
     )
 
@@ -264,7 +301,7 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> ConfigError:
         if field := find_field(key):
             origin = origins.get(key, "default")
             lines.append(
-                f"{key} = {_masked(problem['input'])!r} (from {origin}): "
+                f"{key} = {_shown(key, problem['input'])} (from {origin}): "
                 f"{reason[0].lower()}{reason[1:]}; "
                 f"it takes {allowed(field)}"
             )
@@ -275,9 +312,8 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> ConfigError:
     return ConfigError(f"{len(lines)} settings cannot be used", findings=lines)
 
 
-def _masked(value: Any) -> Any:
-    """The value, without the password that an address may hold."""
-    return re.sub(r"://[^/@]*@", "://***@", value) if isinstance(value, str) else value
+def _shown(key: str, value: Any) -> str:
+    return "***" if is_credential(key) else repr(value)
 
 
 def _name_keys(section: str, reason: str, origins: Mapping[str, str]) -> str:

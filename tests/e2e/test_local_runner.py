@@ -238,7 +238,7 @@ def test_retraining_on_the_same_data_has_nothing_to_do(pushed, arguments):
     assert result.returncode == 0, result.stderr
     done = json.loads(result.stdout)
     assert done["outcome"] == "nothing to do"
-    assert "the data of span 1 were last judged" in done["reason"]
+    assert "gave a verdict on the data of span 1" in done["reason"]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A node added to the DAG needs no change in the local runner; test_kubeflow_spec.py: the other."""
+"""A node added to the DAG needs no change in the local runner; the compiler: `test_compile.py`."""
 
 from pathlib import Path
 

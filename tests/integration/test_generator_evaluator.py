@@ -326,11 +326,9 @@ def test_a_candidate_without_a_signature_is_refused(inputs, pools, tmp_path, nam
     tf.saved_model.save(module, str(tmp_path / "Format-Serving"), signatures=signatures)
     with pytest.raises(GeneratorError) as caught:
         Run(tmp_path, inputs, tmp_path / "serving")
-    said = str(caught.value)
-    assert said.startswith(f"{tmp_path}/Format-Serving: the signature {missing} is missing")
-    assert f"found: {names[0]}. Expected serving_default, generate_pixels and from_latent" in said
-    assert "export the model with export_generator of models/gan/export.py" in said
-    assert "\n" not in said
+    assert caught.value.where == f"{tmp_path}/Format-Serving"
+    assert caught.value.what.startswith(f"the signature {missing} is missing; found: {names[0]}, ")
+    assert "models/gan/export.py" in caught.value.fix
     assert not any((tmp_path / "evaluation").iterdir())
 
 

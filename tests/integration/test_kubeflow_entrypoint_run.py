@@ -170,7 +170,7 @@ def test_a_poisoned_span_stops_one_run_and_the_next_goes_on(digits, write_span, 
     spec = only(whole, *nodes)
     first = run(spec, tmp_path / "data", tmp_path)
     assert first["DataGate"].outcome == "failed"
-    assert "Quarantined: span 2, in " in first["DataGate"].message
+    assert "span 2 is quarantined" in first["DataGate"].message
     assert "span 2: the labels of train do not fit" in log_of(tmp_path, "DataGate")
     entries = json.loads((tmp_path / "serving" / "quarantine.json").read_text())
     assert list(entries) == ["2"]

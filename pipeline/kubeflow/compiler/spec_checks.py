@@ -14,6 +14,7 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from errors import UserError
+from parsing import parse_yaml
 
 SCHEMA_VERSION = "2.1.0"
 # compiler/argocompiler/argo.go, templateName: ids become Argo's names as they are.
@@ -194,8 +195,8 @@ def _of_types(component: Any) -> Iterator[str]:
 
 def _title(schema: str) -> str | None:
     try:
-        content = yaml.safe_load(schema)
-    except yaml.YAMLError:
+        content = parse_yaml(schema)
+    except (yaml.YAMLError, ValueError):
         return None
     return content.get("title") if isinstance(content, dict) else None
 

@@ -1,7 +1,6 @@
 """The file of a compiled pipeline, and the parameters and pipeline root of a run of it."""
 
 import difflib
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
+from parsing import MOST_YAML_BYTES, parse_json, parse_yaml_documents
 from pipeline.kubeflow.compiler.spec_checks import SpecError
 
 ROOT_SCHEMES = ("gs", "minio", "s3")
@@ -75,12 +75,16 @@ def read_pipeline(path: str | Path) -> PipelineFile:
 
 def _read_yaml(path: Path) -> list[Any]:
     try:
-        return [each for each in yaml.safe_load_all(path.read_text("utf-8")) if each is not None]
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MOST_YAML_BYTES + 1)
+        return [each for each in parse_yaml_documents(text) if each is not None]
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise SpecError(f"cannot be read: {reason}", str(path)) from None
     except yaml.YAMLError as error:
         raise _no_spec(path, f"it is not YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise _no_spec(path, str(error)) from None
 
 
 def _check_against_schema(path: str | Path, spec: Any, platform: Any) -> None:
@@ -193,7 +197,7 @@ def _boolean(text: str) -> bool:
 
 
 def _json(text: str, kind: type) -> Any:
-    value = json.loads(text)
+    value = parse_json(text)
     if not isinstance(value, kind):
         raise ValueError
     return value

@@ -8,10 +8,10 @@ backend takes back: `docs/kubeflow-backend.md`. Before the node runs:
 * URIs become the paths to which the launcher downloads, and from which it uploads;
 * metadata that the backend wrapped is unwrapped;
 * `package://` paths become files of the installed package, and settings inside JSON get the values
-  of the run (`parameters.py`).
+  of the run (`compiler/parameters.py`).
 
 Afterwards, in what the node hands back, paths become the URIs again and nulls are left out, and
-what Kubeflow's page shows is filled in (`page.py`).
+what Kubeflow's page shows is filled in (`ui_outputs.py`).
 """
 
 import argparse
@@ -79,7 +79,7 @@ def prepare(
     fill_input_types(inputs, inputs_spec)
     unwrap_metadata(inputs)
     uris = {name: artifact["uri"] for name, artifact in _artifacts(outputs)}
-    localise(inputs, outputs, leave_gs)
+    localize(inputs, outputs, leave_gs)
     parameters = inputs.get("parameterValues", {})
     apply_overrides(parameters)
     for name, value in parameters.items():
@@ -120,7 +120,7 @@ def unwrap_metadata(inputs: dict[str, Any]) -> None:
                     metadata[key] = inner
 
 
-def localise(inputs: dict[str, Any], outputs: dict[str, Any], leave_gs: bool = False) -> None:
+def localize(inputs: dict[str, Any], outputs: dict[str, Any], leave_gs: bool = False) -> None:
     """Turns URIs into the launcher's local paths."""
     for _, artifact in (*_artifacts(inputs), *_artifacts(outputs)):
         artifact["uri"] = _place(artifact["uri"], leave_gs)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from parsing import parse_yaml
 
 _METRICS, _WEB_PAGE = "-metrics", "-page"
 _SHOWN = {
@@ -67,6 +67,6 @@ def _metrics(metadata: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _title(artifact_type: Mapping[str, str]) -> str | None:
-    schema = yaml.safe_load(artifact_type.get("instanceSchema", "")) or {}
+    schema = parse_yaml(artifact_type.get("instanceSchema", "")) or {}
     title: str | None = artifact_type.get("schemaTitle") or schema.get("title")
     return title

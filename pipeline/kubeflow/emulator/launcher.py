@@ -232,15 +232,17 @@ def _run(
         except OSError as error:
             raise BackendError(f"the command cannot be run: {error}") from None
     if result.returncode:
-        raise BackendError(f"the command ended with status {result.returncode}: {_last_line(log)}")
+        raise BackendError(f"the command ended with status {result.returncode}: {_error(log)}")
 
 
 def _declared(variables: Any) -> Mapping[str, str]:
     return {variable.name: variable.value for variable in variables}
 
 
-def _last_line(log: Path) -> str:
+def _error(log: Path) -> str:
+    """The last line of a log; of an error with findings, the line that they follow."""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("- ")] or lines
     return lines[-1].strip() if lines else "it wrote nothing"
 
 

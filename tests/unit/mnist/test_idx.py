@@ -101,15 +101,16 @@ def test_addresses_go_through_tensorflow(tmp_path: Path) -> None:
     base = f"file://{tmp_path}"
     assert idx.read_images(f"{base}/images.gz").tobytes() == images_bytes()[16:]
     assert idx.read_images(f"{base}/plain").tobytes() == images_bytes()[16:]
-    for address, message in [
-        (f"{base}/none", "no such file"),
-        (base, "is a folder"),
-        ("nosuchscheme://bucket/file", "cannot be read"),
-        ("file:///zero\0byte", "no such file"),
-        ("file:///\udc80", "cannot be read"),
-    ]:
-        with pytest.raises(IdxError, match=message):
+    for address in (
+        f"{base}/none",
+        base,
+        "nosuchscheme://bucket/file",
+        "file:///zero\0byte",
+        "file:///\udc80",
+    ):
+        with pytest.raises(IdxError) as caught:
             idx.read_images(address)
+        assert caught.value.where == address
 
 
 def test_importing_does_not_import_tensorflow() -> None:
@@ -117,38 +118,33 @@ def test_importing_does_not_import_tensorflow() -> None:
     subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True)
 
 
+def header(count: int) -> bytes:
+    return struct.pack(">4B3I", 0, 0, 8, 3, count, 28, 28)
+
+
 BAD_IMAGES = {
-    "empty": (b"", "it is empty"),
-    "cut in the magic": (b"\0\0\x08", "ends inside its header, after 3 bytes"),
-    "cut in the header": (images_bytes()[:13], "ends inside its header, after 13 bytes"),
-    "cut in the pixels": (images_bytes()[:-1], "2,352 bytes, but a file of its size can hold"),
-    "wrong magic": (b"\x89PNG\r\n\x1a\n" + bytes(99), "starts with 89 50 4e 47 .wrong magic"),
-    "a web page": (b"<!doctype html><html>", "wrong magic number"),
-    "floats": (b"\0\0\x0d\x03" + images_bytes()[4:], "type code 0d, expected 08"),
-    "labels": (labels_bytes(), r"have 1 dimension\(s\).*swapped"),
-    "32x32": (images_bytes(2, 32, 32), "images are 32x32 pixels, expected 28x28"),
-    "28x0": (images_bytes(2, 28, 0), "images are 28x0 pixels, expected 28x28"),
-    "none": (images_bytes(0), "holds no images"),
-    "trailing": (images_bytes() + b"\0", "more bytes follow"),
-    "lying": (
-        struct.pack(">4B3I", 0, 0, 8, 3, 9_999_999, 28, 28) + bytes(784),
-        "claims 9,999,999 images, 7,839,999,216 bytes, but a file of its size",
-    ),
-    "absurd": (
-        struct.pack(">4B3I", 0, 0, 8, 3, 2**32 - 1, 28, 28) + bytes(784),
-        "claims 4,294,967,295 images, expected at most 10,000,000",
-    ),
+    "empty": b"",
+    "cut in the magic": b"\0\0\x08",
+    "cut in the header": images_bytes()[:13],
+    "cut in the pixels": images_bytes()[:-1],
+    "wrong magic": b"\x89PNG\r\n\x1a\n" + bytes(99),
+    "a web page": b"<!doctype html><html>",
+    "floats": b"\0\0\x0d\x03" + images_bytes()[4:],
+    "labels": labels_bytes(),
+    "32x32": images_bytes(2, 32, 32),
+    "28x0": images_bytes(2, 28, 0),
+    "none": images_bytes(0),
+    "trailing": images_bytes() + b"\0",
+    "lying": header(9_999_999) + bytes(784),
+    "absurd": header(2**32 - 1) + bytes(784),
 }
 
 
 @pytest.mark.parametrize("kind", BAD_IMAGES)
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 def test_bad_files(tmp_path: Path, kind: str, pack: Callable[[bytes], bytes]) -> None:
-    content, message = BAD_IMAGES[kind]
-    if kind == "cut in the pixels" and pack is gzip.compress:
-        message = "but only 2,351 follow: the file was cut short"
-    path = put(tmp_path / "images", pack(content))
-    with pytest.raises(IdxError, match=message) as caught:
+    path = put(tmp_path / "images", pack(BAD_IMAGES[kind]))
+    with pytest.raises(IdxError) as caught:
         idx.read_images(path)
     assert_helpful(caught.value, path)
 
@@ -156,7 +152,7 @@ def test_bad_files(tmp_path: Path, kind: str, pack: Callable[[bytes], bytes]) ->
 @pytest.mark.parametrize("kept", [2, 5, 9, 30, -8, -1])
 def test_truncated_gzip(tmp_path: Path, kept: int) -> None:
     path = put(tmp_path / "images.gz", gzip.compress(images_bytes())[:kept])
-    with pytest.raises(IdxError, match="cut short") as caught:
+    with pytest.raises(IdxError) as caught:
         idx.read_images(path)
     assert_helpful(caught.value, path)
 
@@ -173,14 +169,14 @@ def test_truncated_gzip(tmp_path: Path, kept: int) -> None:
 )
 def test_corrupt_gzip(tmp_path: Path, spoil: Callable[[bytes], bytes]) -> None:
     path = put(tmp_path / "images.gz", spoil(gzip.compress(images_bytes(), mtime=0)))
-    with pytest.raises(IdxError, match="gzip data are corrupt") as caught:
+    with pytest.raises(IdxError) as caught:
         idx.read_images(path)
     assert_helpful(caught.value, path)
 
 
 def test_a_label_above_nine_is_named_with_its_row(tmp_path: Path) -> None:
     path = put(tmp_path / "labels", labels_bytes(bytes([1, 9, 10, 3, 255])))
-    with pytest.raises(IdxError, match=r"label 10 in row 2 .* 2 of 5 labels") as caught:
+    with pytest.raises(IdxError, match="label 10 in row 2") as caught:
         idx.read_labels(path)
     assert_helpful(caught.value, path)
 
@@ -188,48 +184,42 @@ def test_a_label_above_nine_is_named_with_its_row(tmp_path: Path) -> None:
 def test_different_counts(tmp_path: Path) -> None:
     images_path = put(tmp_path / "images", images_bytes(2))
     labels_path = put(tmp_path / "labels", labels_bytes())
-    with pytest.raises(IdxError, match=r"2 images, but 3 labels in .*labels") as caught:
+    with pytest.raises(IdxError) as caught:
         idx.read_pair(images_path, labels_path)
     assert_helpful(caught.value, images_path)
 
 
-def test_missing_files(tmp_path: Path) -> None:
+def test_what_is_no_file(tmp_path: Path) -> None:
     put(tmp_path / "file", b"")
-    for path in (tmp_path / "none", tmp_path / "file" / "below", "", "zero\0byte"):
-        with pytest.raises(IdxError, match="there is no such file"):
-            idx.read_images(str(path))
-
-
-def test_a_folder_in_a_files_place(tmp_path: Path) -> None:
-    with pytest.raises(IdxError, match="it is a folder, not a file") as caught:
-        idx.read_labels(str(tmp_path))
-    assert_helpful(caught.value, str(tmp_path))
-
-
-def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(IdxError, match="is a pipe, a socket or a device"):
-        idx.read_images(str(tmp_path / "pipe"))
+    os.mkfifo(tmp_path / "pipe")  # whose opening would hang
+    for name in ("none", "file/below", "pipe", "."):
+        with pytest.raises(IdxError) as caught:
+            idx.read_images(str(tmp_path / name))
+        assert_helpful(caught.value, str(tmp_path / name))
+    for path in ("", "zero\0byte"):
+        with pytest.raises(IdxError):
+            idx.read_images(path)
 
 
 def test_unreadable_permissions(tmp_path: Path) -> None:
     path = put(tmp_path / "images", images_bytes())
     os.chmod(path, 0o000)
-    with without_root(), pytest.raises(IdxError, match="this user may not read it") as caught:
+    with without_root(), pytest.raises(IdxError) as caught:
         idx.read_images(path)
     assert_helpful(caught.value, path)
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs Linux's /proc")
 def test_a_file_that_fails_while_it_is_read() -> None:
-    with pytest.raises(IdxError, match=r"cannot be read .*Input/output error"):
+    with pytest.raises(IdxError) as caught:
         idx.read_images("/proc/self/mem")
+    assert_helpful(caught.value, "/proc/self/mem")
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 def test_a_lying_header_costs_no_memory(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
-    path = put(tmp_path / "images", pack(BAD_IMAGES["lying"][0]))
-    with peak_memory_below(1 << 20), pytest.raises(IdxError, match="claims 9,999,999"):
+    path = put(tmp_path / "images", pack(BAD_IMAGES["lying"]))
+    with peak_memory_below(1 << 20), pytest.raises(IdxError):
         idx.read_images(path)
 
 
@@ -238,7 +228,7 @@ def test_a_gzip_bomb_is_read_no_further_than_it_claims(tmp_path: Path) -> None:
     bomb = [packer.compress(images_bytes())]
     bomb += [packer.compress(bytes(1 << 22)) for _ in range(64)]
     path = put(tmp_path / "images.gz", b"".join([*bomb, packer.flush()]))
-    with peak_memory_below(32 << 20), pytest.raises(IdxError, match="more bytes follow"):
+    with peak_memory_below(32 << 20), pytest.raises(IdxError):
         idx.read_images(path)
 
 
@@ -266,32 +256,23 @@ def test_written_bytes_are_the_formats_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "array",
+    ("write", "array"),
     [
-        np.zeros((2, 28, 28), np.float32),
-        np.zeros((2, 28, 27), np.uint8),
-        np.zeros((28, 28), np.uint8),
-        np.zeros((0, 28, 28), np.uint8),
+        (idx.write_images, np.zeros((2, 28, 28), np.float32)),
+        (idx.write_images, np.zeros((2, 28, 27), np.uint8)),
+        (idx.write_images, np.zeros((28, 28), np.uint8)),
+        (idx.write_images, np.zeros((0, 28, 28), np.uint8)),
+        (idx.write_labels, np.array([0, 10], np.uint8)),
+        (idx.write_labels, np.array([1, 2], np.int64)),
+        (idx.write_labels, np.array(3, np.uint8)),
+        (idx.write_labels, np.array([], np.uint8)),
     ],
 )
-def test_only_images_are_written_as_images(tmp_path: Path, array: idx.Uint8Array) -> None:
-    with pytest.raises(IdxError, match="cannot write"):
-        idx.write_images(str(tmp_path / "images"), array)
-    assert not os.listdir(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.array([0, 10], np.uint8),
-        np.array([1, 2], np.int64),
-        np.array(3, np.uint8),
-        np.array([], np.uint8),
-    ],
-)
-def test_only_labels_are_written_as_labels(tmp_path: Path, array: idx.Uint8Array) -> None:
-    with pytest.raises(IdxError, match=r"cannot write|a label is 10"):
-        idx.write_labels(str(tmp_path / "labels"), array)
+def test_only_images_and_labels_are_written(
+    tmp_path: Path, write: Callable[[str, idx.Uint8Array], None], array: idx.Uint8Array
+) -> None:
+    with pytest.raises(IdxError):
+        write(str(tmp_path / "file"), array)
     assert not os.listdir(tmp_path)
 
 

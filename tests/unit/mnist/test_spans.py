@@ -118,59 +118,64 @@ def test_every_spelling_of_the_names(tmp_path: Path, mark: str, ending: str) -> 
 @pytest.mark.parametrize("missing", [*TRAIN, *EVAL])
 def test_a_missing_file_is_named_with_what_was_found(tmp_path: Path, missing: str) -> None:
     fill(tmp_path, *(name for name in (*TRAIN, *EVAL) if name != missing), "other.txt")
-    with pytest.raises(SpanError, match=f"lacks {missing}, plain.*found: other.txt, t"):
+    with pytest.raises(SpanError, match=f"{missing}.*other.txt") as caught:
         spans.resolve_span(str(tmp_path), None)
+    assert caught.value.where == str(tmp_path)
 
 
 def test_an_incomplete_latest_span_is_an_error(tmp_path: Path) -> None:
     fill(tmp_path / "span-1", *TRAIN)
     fill(tmp_path / "span-2", TRAIN[0])
-    with pytest.raises(SpanError, match=r"span-2: lacks train-labels.*found: train-images"):
+    with pytest.raises(SpanError) as caught:
         spans.resolve_span(str(tmp_path), None)
+    assert caught.value.where == str(tmp_path / "span-2")
     assert spans.resolve_span(str(tmp_path), 1).span == 1
 
 
 def test_no_such_span(tmp_path: Path) -> None:
     for number in range(1, 16):
         fill(tmp_path / f"span-{number}", *TRAIN)
-    with pytest.raises(SpanError, match=r"no span 99; choose one of 1, 2, .*12 and 3 more"):
+    with pytest.raises(SpanError) as caught:
         spans.resolve_span(str(tmp_path), 99)
+    assert caught.value.fix == "choose one of " + ", ".join(map(str, range(1, 13))) + " and 3 more"
 
 
 def test_a_folder_without_data(tmp_path: Path) -> None:
-    with pytest.raises(SpanError, match=r"holds no MNIST data; found: nothing"):
+    with pytest.raises(SpanError):
         spans.list_spans(str(tmp_path))
     fill(tmp_path, "photo.jpg")
     fill(tmp_path / "span-x")
-    with pytest.raises(SpanError, match=r"found: photo.jpg, span-x;.*span-<N>"):
+    with pytest.raises(SpanError, match=r"photo\.jpg, span-x"):
         spans.list_spans(str(tmp_path))
 
 
 def test_folders_that_cannot_be_listed(tmp_path: Path) -> None:
     fill(tmp_path, "file")
-    for folder in (tmp_path / "none", tmp_path / "file", "", "zero\0byte"):
-        with pytest.raises(SpanError, match="cannot be listed"):
-            spans.list_spans(str(folder))
+    file = tmp_path / "file"
+    for folder in (f"{tmp_path}/none", str(file), "", "zero\0byte", "nosuchscheme://bucket"):
+        with pytest.raises(SpanError) as caught:
+            spans.list_spans(folder)
+        assert caught.value.where == folder
 
 
 def test_files_beside_span_folders_are_refused(tmp_path: Path) -> None:
     fill(tmp_path, TRAIN[0])
     fill(tmp_path / "span-2", *TRAIN)
-    with pytest.raises(SpanError, match=r"both training files .* and span folders \(span-2\)"):
+    with pytest.raises(SpanError, match="span-2"):
         spans.list_spans(str(tmp_path))
 
 
 def test_two_folders_of_one_number_are_refused(tmp_path: Path) -> None:
     fill(tmp_path / "span-1", *TRAIN)
     fill(tmp_path / "span-01", *TRAIN)
-    with pytest.raises(SpanError, match="two folders for span 1: span-01 and span-1"):
+    with pytest.raises(SpanError, match="span-01 and span-1"):
         spans.list_spans(str(tmp_path))
 
 
 @pytest.mark.parametrize("twin", ["train-images-idx3-ubyte.gz", "train-images.idx3-ubyte"])
 def test_a_file_that_is_there_twice_is_refused(tmp_path: Path, twin: str) -> None:
     fill(tmp_path, *TRAIN, twin)
-    with pytest.raises(SpanError, match=f"train-images more than once.*{TRAIN[0]}, {twin}"):
+    with pytest.raises(SpanError, match=f"{TRAIN[0]}, {twin}"):
         spans.resolve_span(str(tmp_path), None)
 
 
@@ -192,9 +197,8 @@ def test_addresses_go_through_tensorflow(tmp_path: Path) -> None:
         assert remote.train_images == f"file://{tmp_path}/span-4/{TRAIN[0]}"
         local = spans.resolve_span(str(tmp_path), None)
         assert spans.content_fingerprint(remote) == spans.content_fingerprint(local)
-    for address in (f"file://{tmp_path}/none", "nosuchscheme://bucket"):
-        with pytest.raises(SpanError, match="cannot be listed"):
-            spans.list_spans(address)
+    with pytest.raises(SpanError):
+        spans.list_spans(f"file://{tmp_path}/none")
 
 
 def test_the_fingerprint_follows_the_content_and_not_the_place(tmp_path: Path) -> None:
@@ -234,8 +238,9 @@ def test_bytes_moved_between_files_change_the_fingerprint(tmp_path: Path) -> Non
 def test_the_fingerprint_of_a_vanished_file(tmp_path: Path) -> None:
     files = spans.resolve_span(str(fill(tmp_path, *TRAIN)), None)
     Path(files.train_labels).unlink()
-    with pytest.raises(IdxError, match="no such file"):
+    with pytest.raises(IdxError) as caught:
         spans.content_fingerprint(files)
+    assert caught.value.where == files.train_labels
 
 
 @settings(max_examples=60, deadline=None)

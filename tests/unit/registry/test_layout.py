@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import storage
 from registry.history import read_history
@@ -15,25 +17,21 @@ from registry.rollback import roll_back
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [
-        ("0", 0),
-        ("1795413754", 1795413754),
-        (str(2**63 - 1), 2**63 - 1),
-        (str(2**63), None),
-        ("9" * 20, None),
-        ("٣", None),
-        ("-1", None),
-        ("+1", None),
-        ("1_0", None),
-        ("1 ", None),
-        ("", None),
-        (".incoming-1", None),
-    ],
-)
-def test_a_version_is_an_int64_in_ascii_digits(name, number):
-    assert version_number(name) == number
+@settings(deadline=None)
+@given(st.integers(0, 2**63 - 1), st.integers(0, 5))
+def test_a_number_that_an_int64_holds_is_a_version(number, zeros):
+    padded = str(number).rjust(zeros, "0")
+    assert version_number(str(number)) == number
+    assert version_number(padded) == number
+    assert version_number(str(number + 2**63)) is None
+
+
+@settings(deadline=None)
+@given(st.text() | st.from_regex(r"[-+ ]?\d+[\n_.e ]?\d*", fullmatch=True))
+def test_any_name_is_a_version_or_none(name):
+    number = version_number(name)
+    is_ascii_digits = name != "" and set(name) <= set("0123456789") and len(name) < 20
+    assert number == (int(name) if is_ascii_digits and int(name) < 2**63 else None)
 
 
 @pytest.fixture

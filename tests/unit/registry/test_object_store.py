@@ -15,7 +15,9 @@ from registry.records import read_record
 
 
 @pytest.fixture
-def bucket() -> str:
+def bucket(monkeypatch) -> str:
+    """An empty base; the file system in memory keeps no times, so each file counts as new."""
+    monkeypatch.setattr(storage, "modified", lambda address: time.time())
     return f"ram://{uuid.uuid4().hex}/models"
 
 

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from serving import log
-from serving.log import OncePerInterval
+from serving.log import OncePerInterval, is_not_of_a_lost_client
 
 
 class Clock:
@@ -86,3 +86,12 @@ def test_the_server_writes_to_stderr_once_per_interval(capsys):
         "out of descriptors, 0",
         "serving version 1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_written"), [("ExecuteBatchError", False), ("ValueError", True)]
+)
+def test_grpcios_traceback_for_a_lost_client_is_left_out(name, is_written):
+    made = record()
+    made.exc_info = (type(name, (Exception,), {}), None, None)
+    assert is_not_of_a_lost_client(made) is is_written

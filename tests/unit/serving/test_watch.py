@@ -10,10 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from registry.layout import list_versions, version_dir, version_number
+from registry.layout import list_versions
 from serving import watch
 from serving.watch import AVAILABLE, FAILED, LOADING, VersionStatus, VersionWatch
 
@@ -312,29 +310,3 @@ def test_names_that_are_no_versions_are_never_looked_at(folder, caplog):
     folder.wait_for({4: AVAILABLE})
     assert folder.loads == [3, 4]
     assert {record.levelno for record in caplog.records} <= {logging.INFO}
-
-
-def test_list_versions(tmp_path):
-    make_strange(tmp_path)
-    for number in (0, 2**63 - 1, 10_000, 2):
-        version_dir(tmp_path, number).mkdir()
-    assert list_versions(tmp_path) == [0, 2, 10_000, 2**63 - 1]
-    assert list_versions(tmp_path / "not there") == []
-    assert list_versions(tmp_path / "7") == []
-
-
-@settings(deadline=None)
-@given(st.integers(0, 2**63 - 1), st.integers(0, 5))
-def test_a_number_that_an_int64_holds_is_a_version(number, zeros):
-    padded = str(number).rjust(zeros, "0")
-    assert version_number(str(number)) == number
-    assert version_number(padded) == number
-    assert version_number(str(number + 2**63)) is None
-
-
-@settings(deadline=None)
-@given(st.text() | st.from_regex(r"[-+ ]?\d+[\n_.e ]?\d*", fullmatch=True))
-def test_any_name_is_a_version_or_none(name):
-    number = version_number(name)
-    is_ascii_digits = name != "" and set(name) <= set("0123456789") and len(name) < 20
-    assert number == (int(name) if is_ascii_digits and int(name) < 2**63 else None)

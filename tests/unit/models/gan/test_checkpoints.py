@@ -26,7 +26,7 @@ from checkpoint_children import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.gan.checkpoints import CheckpointError, Checkpoints, checkpoint_key
+from models.gan.checkpoints import FINISHED, CheckpointError, Checkpoints, checkpoint_key
 
 IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
 LABELS = np.array([3, 7])
@@ -235,6 +235,16 @@ def test_clear_removes_this_key_only(tmp_path: Path) -> None:
     assert restored(tmp_path) is None
     assert other.restore() == (4, {})
     Checkpoints(str(tmp_path), KEY, filled(0)).clear()
+
+
+def test_a_finished_training_can_be_resumed_until_it_is_cleared(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    checkpoints = Checkpoints(str(tmp_path), KEY, filled(0))
+    checkpoints.mark_finished()
+    assert (tmp_path / KEY / FINISHED).exists()
+    assert restored(tmp_path) == 1
+    checkpoints.clear()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

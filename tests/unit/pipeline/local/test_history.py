@@ -8,7 +8,6 @@ from recorder import CACHED, COMPLETE, RUNNING, Recorder
 
 from pipeline.local.history import new_pushes, read_runs
 from pipeline.local.metadata import Database
-from registry.push import push
 from registry.rollback import roll_back
 
 
@@ -40,14 +39,10 @@ def test_a_run_is_concluded_by_its_push(recorder, tmp_path, nodes, concluded):
     assert run.concluded == concluded
 
 
-def test_a_push_is_of_the_first_run_that_has_the_version_on_record(recorder, tmp_path):
+def test_a_push_is_of_the_first_run_that_has_the_version_on_record(recorder, tmp_path, push_graph):
     """The second ran its Pusher again, the third had it from the cache; a rollback was no run."""
     serving = tmp_path / "serving"
-    (tmp_path / "model").mkdir()
-    versions = []
-    for name in (b"a", b"b"):
-        (tmp_path / "model" / "saved_model.pb").write_bytes(name)
-        versions.append(push(tmp_path / "model", serving))
+    versions = [push_graph(serving, graph) for graph in "ab"]
     versions.append(roll_back(serving, None, "blurred").made)
     first, second, rolled_back = (serving / str(version) for version in versions)
     for number, (state, destination, copy) in enumerate(

@@ -47,14 +47,15 @@ def test_the_message_names_the_holder(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_mount_without_locks_is_one_clear_error(tmp_path, monkeypatch, number):
+def test_a_mount_without_locks_is_used_with_one_warning(tmp_path, monkeypatch, capsys, number):
     def refuse(fd, operation):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(LockUnavailableError) as caught, locked(Places(tmp_path)):
-        pass
-    assert os.strerror(number) in caught.value.what
+    for _ in range(2):
+        with locked(Places(tmp_path)):
+            pass
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
@@ -74,7 +75,7 @@ def test_a_dead_owner_holds_nothing(tmp_path):
 
 def test_an_error_leaves_nothing_that_was_not_there(tmp_path):
     for root in (tmp_path / "new" / "out", tmp_path):
-        with pytest.raises(UsageError, match="no data"), locked(Places(root)):
+        with pytest.raises(UsageError), locked(Places(root)):
             raise UsageError("no data")
         assert list(tmp_path.iterdir()) == []
 

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,6 @@ from pipeline.retraining.textfile import OUTCOMES, export_metrics
 from pipeline.retraining.webhook import RunReport
 from pipeline.settings.resolution import Resolved, resolve
 from registry.layout import MODEL_CARD, version_dir
-from registry.push import push as push_model
 from registry.records import read_record
 
 ROOT = Path(__file__).parents[4]
@@ -58,13 +58,13 @@ def write_pass(settings: Resolved, night: int, outcome: str, **more) -> datetime
     return moment + datetime.timedelta(seconds=60)
 
 
-def push(settings: Resolved, tmp_path: Path) -> int:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "saved_model.pb").write_bytes(b"graph")
+@pytest.fixture
+def served(settings: Resolved, push_graph: Callable[..., int]) -> Path:
+    """The folder of a version with a card."""
     card = {"data": {"span": 2}, "metrics": {"fid": {"value": 1.25}}}
-    extra = {MODEL_CARD: json.dumps(card).encode()}
     base = Places.of(settings.settings).versions
-    return push_model(tmp_path / "model", base, extra_files=extra)
+    extra = {MODEL_CARD: json.dumps(card).encode()}
+    return version_dir(base, push_graph(base, extra_files=extra))
 
 
 def test_nothing_is_written_unasked(tmp_path):
@@ -77,10 +77,9 @@ def test_what_is_not_known_is_left_out(settings):
     assert scrape(settings) == {"spans_quarantined": 0}
 
 
-def test_the_textfile_says_what_there_is(settings, tmp_path):
+def test_the_textfile_says_what_there_is(settings, served, tmp_path):
     for span in (1, 2, 5, 6):
         (tmp_path / "data" / f"span-{span}").mkdir(parents=True)
-    version = push(settings, tmp_path)
     good = write_pass(settings, 0, "not blessed", fid=2.5)
     write_pass(settings, 1, "failed")
     last = write_pass(settings, 2, "not started")
@@ -88,15 +87,14 @@ def test_the_textfile_says_what_there_is(settings, tmp_path):
     held = str(tmp_path / "out" / "serving" / "quarantine.json")
     quarantine(held, {5: ("fingerprint", "noise"), 6: ("fingerprint", "noise")}, "run")
     release(held, 6)
-    base = Places.of(settings.settings).versions
-    pushed = read_record(version_dir(base, version)).pushed_at
+    pushed = read_record(served).pushed_at
     assert scrape(settings) == {
         "last_pass_timestamp_seconds": last.timestamp(),
         "last_success_timestamp_seconds": good.timestamp(),
         "last_pass_duration_seconds": 60,
         "last_run_fid": 2.5,
         "failed_passes": 2,
-        "served_version": version,
+        "served_version": int(served.name),
         "served_version_pushed_timestamp_seconds": pushed.timestamp(),
         "served_version_fid": 1.25,
         "served_version_span": 2,
@@ -106,21 +104,19 @@ def test_the_textfile_says_what_there_is(settings, tmp_path):
     }
 
 
-def test_a_card_that_was_damaged_by_hand_fails_nothing(settings, tmp_path, capsys):
-    version = push(settings, tmp_path)
-    base = Places.of(settings.settings).versions
-    (version_dir(base, version) / MODEL_CARD).write_text("{")
+def test_a_card_that_was_damaged_by_hand_fails_nothing(settings, served, capsys):
+    (served / MODEL_CARD).write_text("{")
     show_models(settings.settings)
-    assert str(version) in capsys.readouterr().out
+    assert served.name in capsys.readouterr().out
     found = scrape(settings)
-    assert found["served_version"] == version
+    assert found["served_version"] == int(served.name)
     assert "served_version_fid" not in found
 
 
 def test_a_textfile_that_cannot_be_written_fails_nothing(settings, tmp_path, capsys):
     (tmp_path / "node").write_text("a file where the folder should be")
     export_metrics(settings.settings)
-    assert "metrics.textfile could not be written" in capsys.readouterr().err
+    assert "metrics.textfile" in capsys.readouterr().err
 
 
 def alerts() -> list[dict]:
@@ -128,9 +124,8 @@ def alerts() -> list[dict]:
     return group["rules"]
 
 
-def test_alerts_speak_of_metrics_that_there_are(settings, tmp_path):
+def test_alerts_speak_of_metrics_that_there_are(settings, served, tmp_path):
     (tmp_path / "data" / "span-1").mkdir(parents=True)
-    push(settings, tmp_path)
     write_pass(settings, 0, "pushed", fid=1.0)
     known = {f"mnist_gan_{name}" for name in scrape(settings)}
     named = {name for rule in alerts() for name in re.findall(r"mnist_gan_\w+", rule["expr"])}

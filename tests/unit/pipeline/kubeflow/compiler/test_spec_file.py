@@ -1,8 +1,10 @@
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from yaml_bomb import bomb
 
 from pipeline.kubeflow.compiler.spec_checks import SpecError
 from pipeline.kubeflow.compiler.spec_file import pipeline_root, read_pipeline, run_parameters
@@ -145,3 +147,27 @@ def test_the_root_is_the_options_else_the_specs_else_the_clusters(tmp_path: Path
     for bad in ("/data", "file:///data", "hdfs://a/b", "gs://", "s3:///key"):
         with pytest.raises(SpecError, match="not on a store"):
             pipeline_root(plain, bad)
+
+
+@pytest.mark.parametrize("content", [bomb(20), "[" * 100_000, "x" * 2_000_000])
+def test_a_file_that_costs_more_than_it_says_is_refused(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(content)
+    started = time.monotonic()
+    with pytest.raises(SpecError) as caught:
+        read_pipeline(path)
+    assert caught.value.where == str(path)
+    assert time.monotonic() - started < 5
+
+
+def test_an_alias_is_read(tmp_path: Path) -> None:
+    path = _write(tmp_path, _document(span=(span := {"parameterType": "LIST"}), spans=span))
+    assert "*id001" in path.read_text()
+    assert read_pipeline(path).parameters == {"span": span, "spans": span}
+
+
+@pytest.mark.parametrize("depth", [100, 100_000])
+def test_a_deep_parameter_is_refused(tmp_path: Path, depth: int) -> None:
+    pipeline = read_pipeline(_write(tmp_path, _document(**_PARAMETERS)))
+    with pytest.raises(SpecError):
+        run_parameters(pipeline, [f"spans={'[' * depth}{']' * depth}"])

@@ -1,0 +1,116 @@
+"""What a program inherits and nobody chose for it, made harmless before anything reads it.
+
+Standard streams, encodings, proxies, temporary folders and signals are not settings, and must not
+change what a run does. Keras' own configuration is in `models/__init__.py`.
+"""
+
+import atexit
+import contextlib
+import errno
+import io
+import locale
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from typing import Any, NoReturn, TextIO
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_temporary: dict[int, str] = {}  # by process, for a fork must not remove its parent's
+_STOPPED = 128 + signal.SIGTERM  # as a shell says it
+_NO_PROXY = ("no_proxy", "NO_PROXY", "no_grpc_proxy")
+
+
+def prepare() -> list[str]:
+    """Prepares the process; each program calls it once, first of all.
+
+    Returns:
+      The arguments of the command. They are gone from `sys.argv`, which absl and Beam parse too.
+    """
+    _open_closed_streams()
+    _use_utf8()
+    sys.stdout, sys.stderr = text_output(1), text_output(2)
+    _reach_loopback_directly()
+    _own_temporary_folder()
+    arguments = sys.argv[1:]
+    del sys.argv[1:]
+    return arguments
+
+
+def text_output(descriptor: int) -> TextIO:
+    """A text stream that never fails: on a full disk, or without a reader, the text is lost."""
+    raw = _Output(descriptor, "w", closefd=descriptor > 2)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding="utf-8", errors="replace", line_buffering=True
+    )
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process at once, whatever its threads do; its temporary folder goes too."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # cut off in a print
+            stream.flush()
+    _remove_temporary_folder()
+    os._exit(status)
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """The signals that end a process in good order: SIGTERM and, unless `nohup` took it, SIGHUP."""
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return (signal.SIGTERM,) if is_ignored else (signal.SIGTERM, signal.SIGHUP)
+
+
+class _Output(io.FileIO):
+    _has_failed = False
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            if not self._has_failed and error.errno != errno.EPIPE and self.fileno() != 2:
+                self._has_failed = True
+                print(f"warning: output could not be written: {error.strerror}", file=sys.stderr)
+            return len(content)
+
+
+def _open_closed_streams() -> None:
+    """Else the next file that is opened becomes the standard output, and is written over."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+
+
+def _use_utf8() -> None:
+    """Starts Python again in UTF-8 mode, if the locale has files and names in another encoding."""
+    encodings = {sys.getfilesystemencoding(), locale.getpreferredencoding(False)}
+    is_utf8 = {name.lower() for name in encodings} == {"utf-8"}
+    if not is_utf8 and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _reach_loopback_directly() -> None:
+    for name in _NO_PROXY:
+        if name in os.environ or name == "no_proxy":
+            named = [os.environ.get(name, os.environ.get("NO_PROXY", "")), *_LOOPBACK]
+            os.environ[name] = ",".join(filter(None, named))
+
+
+def _own_temporary_folder() -> None:
+    """All temporary files go into one folder, which is removed when the process ends."""
+    with contextlib.suppress(OSError):  # there is no room for one; a command that needs it says so
+        folder = tempfile.tempdir = tempfile.mkdtemp(prefix="mnist-gan-")
+        os.environ["TMPDIR"] = folder
+        _temporary[os.getpid()] = folder
+        atexit.register(_remove_temporary_folder)
+        for number in stop_signals():
+            signal.signal(number, lambda number, frame: leave(_STOPPED))
+
+
+def _remove_temporary_folder() -> None:
+    folder = _temporary.get(os.getpid())
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)
