@@ -51,6 +51,8 @@ COMPILE = $$uv pip compile --quiet --generate-hashes --strip-extras --no-annotat
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(ARGS)
 TODAY := --universal --python-version 3.11 --override overrides.in
 PY310 := --python-version 3.10 --python-platform x86_64-manylinux2014
+# Of what gpu.in needs, only what the base does not have.
+NVIDIA = awk '/^[^ ]/ { keep = /^(\#|nvidia-)/ } keep'
 
 lock: ## Make the locks of both stacks from requirements/*.in again (ARGS=--upgrade for the newest versions)
 	@set -e; uv=$$(scripts/setup.sh uv); cd requirements; \
@@ -58,8 +60,9 @@ lock: ## Make the locks of both stacks from requirements/*.in again (ARGS=--upgr
 	$(COMPILE) $(TODAY) dev.in -c base.txt -o dev.txt; \
 	$(COMPILE) $(PY310) py310/base.in -o py310/base.txt; \
 	$(COMPILE) $(PY310) dev.in -c py310/base.txt -o py310/dev.txt; \
-	$(COMPILE) $(PY310) py310/gpu.in | awk '/^[^ ]/ { keep = /^(#|nvidia-)/ } keep' > py310/gpu.txt.new; \
-	grep -q '^nvidia-' py310/gpu.txt.new; mv py310/gpu.txt.new py310/gpu.txt; \
+	$(COMPILE) $(TODAY) gpu.in | $(NVIDIA) > gpu.txt.new; \
+	$(COMPILE) $(PY310) py310/gpu.in | $(NVIDIA) > py310/gpu.txt.new; \
+	for lock in gpu.txt py310/gpu.txt; do grep -q '^nvidia-' $$lock.new; mv $$lock.new $$lock; done; \
 	$(COMPILE) $(PY310) uv.in -o uv.txt
 
 IMAGE ?= mnist-gan-tfx

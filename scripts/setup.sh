@@ -167,7 +167,7 @@ choose_locks() {
     if [ "$want" = dev ] || runs grep "$folder/dev.txt$" .venv/.stamp; then
         locks="$locks $folder/dev.txt"
     fi
-    if [ "$stack" = py310 ] && { has_gpu || runs grep "$folder/gpu.txt$" .venv/.stamp; }; then
+    if has_gpu || runs grep "$folder/gpu.txt$" .venv/.stamp; then
         locks="$locks $folder/gpu.txt"
     fi
 }
@@ -243,9 +243,6 @@ else
     rm -f .venv/.stamp
     rm -rf .venv
     "$uv" venv --quiet --no-project --python "$python" .venv
-fi
-if [ "$stack" = today ] && has_gpu; then
-    say 'The stack today has no CUDA wheels yet and runs on the CPU; STACK=py310 runs on the GPU.'
 fi
 install
 stamp >.venv/.stamp.new
