@@ -11,7 +11,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: ## Set up, then run the pipeline: data in, served generator out (ARGS="--preset smoke")
+run: ## Set up, then run the pipeline: data in, served generator out (ARGS="--preset smoke", STACK=py310)
 	@scripts/setup.sh
 	@$(BIN)/python local_runner.py run $(ARGS)
 
@@ -47,15 +47,23 @@ setup: ## Make .venv with everything for development
 	@scripts/setup.sh dev
 
 # The locks hold versions and hashes, and no address: whoever installs them uses their own registry.
-COMPILE = uv pip compile --quiet --python "$$python" --python-version 3.10 \
-	--python-platform x86_64-manylinux2014 --generate-hashes --strip-extras --no-annotate \
+COMPILE = $$uv pip compile --quiet --generate-hashes --strip-extras --no-annotate \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(ARGS)
+TODAY := --universal --python-version 3.11 --override overrides.in
+PY310 := --python-version 3.10 --python-platform x86_64-manylinux2014
+# Of what gpu.in needs, only what the base does not have.
+NVIDIA = awk '/^[^ ]/ { keep = /^(\#|nvidia-)/ } keep'
 
-lock: ## Make requirements/*.txt from *.in again; needs uv (ARGS=--upgrade for the newest versions)
-	@set -e; python=$$(scripts/setup.sh python); cd requirements; \
-	for name in base dev; do $(COMPILE) $$name.in -o $$name.txt; done; \
-	$(COMPILE) gpu.in | awk '/^[^ ]/ { keep = /^(#|nvidia-)/ } keep' > gpu.txt.new; \
-	grep -q '^nvidia-' gpu.txt.new; mv gpu.txt.new gpu.txt
+lock: ## Make the locks of both stacks from requirements/*.in again (ARGS=--upgrade for the newest versions)
+	@set -e; uv=$$(scripts/setup.sh uv); cd requirements; \
+	$(COMPILE) $(TODAY) base.in -o base.txt; \
+	$(COMPILE) $(TODAY) dev.in -c base.txt -o dev.txt; \
+	$(COMPILE) $(PY310) py310/base.in -o py310/base.txt; \
+	$(COMPILE) $(PY310) dev.in -c py310/base.txt -o py310/dev.txt; \
+	$(COMPILE) $(TODAY) gpu.in | $(NVIDIA) > gpu.txt.new; \
+	$(COMPILE) $(PY310) py310/gpu.in | $(NVIDIA) > py310/gpu.txt.new; \
+	for lock in gpu.txt py310/gpu.txt; do grep -q '^nvidia-' $$lock.new; mv $$lock.new $$lock; done; \
+	$(COMPILE) $(PY310) uv.in -o uv.txt
 
 IMAGE ?= mnist-gan-tfx
 VARIANT ?= cpu
@@ -71,5 +79,5 @@ image: ## Build the container image (VARIANT=gpu, TARGET=beam, IMAGE=name, DOCKE
 		$(ARGS) .
 
 clean: ## Remove .venv and caches; keeps outputs/
-	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	@rm -rf .venv .tools .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 	@find . -name __pycache__ -type d -not -path './outputs/*' -prune -exec rm -rf {} +

@@ -7,6 +7,8 @@ change what a run does. Keras' own configuration is in `models/__init__.py`.
 import atexit
 import contextlib
 import errno
+import importlib.abc
+import importlib.util
 import io
 import locale
 import os
@@ -14,6 +16,8 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
+from types import ModuleType
 from typing import Any, NoReturn, TextIO
 
 from errors import UserError
@@ -35,6 +39,7 @@ def prepare() -> list[str]:
     sys.stdout, sys.stderr = text_output(1), text_output(2)
     _reach_loopback_directly()
     _own_temporary_folder()
+    sys.meta_path.insert(0, _QuietTensorFlow())
     arguments = sys.argv[1:]
     del sys.argv[1:]
     return arguments
@@ -128,3 +133,47 @@ def _remove_temporary_folder() -> None:
     folder = _temporary.get(os.getpid())
     if folder:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class _QuietTensorFlow(importlib.abc.MetaPathFinder):
+    """Imports TensorFlow without the notes on this machine that it writes to stderr.
+
+    TensorFlow 2.21 writes them before it reads TF_CPP_MIN_LOG_LEVEL.
+    """
+
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> Any:
+        if fullname != "tensorflow":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def quietly(module: ModuleType) -> None:
+                with _stderr_if_it_fails():
+                    execute(module)
+
+            spec.loader.exec_module = quietly  # type: ignore[method-assign]
+        return spec
+
+
+@contextlib.contextmanager
+def _stderr_if_it_fails() -> Iterator[None]:
+    """Shows what is written to descriptor 2 only if what runs meanwhile raises an error."""
+    with contextlib.ExitStack() as stack:
+        try:
+            notes = stack.enter_context(tempfile.TemporaryFile())
+        except OSError:  # there is no room for them, so they are shown
+            yield
+            return
+        saved = os.dup(2)
+        stack.callback(os.close, saved)
+        os.dup2(notes.fileno(), 2)
+        stack.callback(os.dup2, saved, 2)
+        try:
+            yield
+        except BaseException:
+            notes.seek(0)
+            with contextlib.suppress(OSError):
+                os.write(saved, notes.read())
+            raise

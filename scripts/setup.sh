@@ -1,11 +1,15 @@
 #!/bin/sh
-# Makes .venv from the locks in requirements/; does nothing when .venv is whole and up to date.
+# Makes .venv from the locks of one stack; does nothing when .venv is whole and up to date.
 #
 #   scripts/setup.sh          what a run needs
 #   scripts/setup.sh dev      that, and what tests, lint and types need
-#   scripts/setup.sh python   only prints the Python 3.10 it would use
+#   scripts/setup.sh python   only prints the stack and the Python that it would use
+#   scripts/setup.sh uv       only prints the uv that it would use
 #
-# PYTHON=path   the Python 3.10 to use
+# STACK=today   Python 3.13, 3.12 or 3.11, and glibc 2.39 or newer: requirements/
+# STACK=py310   Python 3.10, for older systems: requirements/py310/
+#               unset: the stack of .venv if there is one, else today's where it can run, else py310
+# PYTHON=path   the Python to use
 # GPU=0 or 1    leave out or add the CUDA wheels; unset: add them when there is an NVIDIA driver
 set -eu
 cd "$(dirname "$0")/.."
@@ -16,44 +20,128 @@ die() {
     exit 1
 }
 runs() { "$@" >/dev/null 2>&1; }
-is_310() { runs "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 10))'; }
-# pyfarmhash is built from source, and Debian has the headers in a package of their own.
+version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || :; }
+
+libc=$(getconf GNU_LIBC_VERSION 2>/dev/null || say 'a C library that is not glibc')
+has_new_glibc() {
+    say "$libc" | awk '/^glibc/ { split($2, n, "."); new = n[1] > 2 || n[2] >= 39 } END { exit !new }'
+}
+
+# Sets uv: the one on the PATH (a pyenv shim can be there and fail), or the project's own.
+find_uv() {
+    for uv in uv "$(pwd)/.tools/bin/uv"; do
+        if runs "$uv" --version; then return; fi
+    done
+    for maker in ${PYTHON:+"$PYTHON"} python3.13 python3.12 python3.11 python3.10 python3; do
+        runs "$maker" -m venv --clear .tools || continue
+        .tools/bin/python -m pip install -qq --disable-pip-version-check --require-hashes \
+            -r requirements/uv.txt || die "could not install uv; the reason is above"
+        return
+    done
+    die "no uv, and no Python that can install it. Install uv, or Python with its venv module" \
+        "(Debian: apt-get install python3-venv), and run this again."
+}
+
+# uv does not read pip's configuration; who has no uv may have told pip of a registry.
+follow_pip() {
+    [ "$uv" != uv ] || return 0
+    for setting in UV_DEFAULT_INDEX=index-url SSL_CERT_FILE=cert; do
+        value=$(.tools/bin/python -m pip config list 2>/dev/null |
+            sed -n "s/^[a-z:]*\.${setting#*=}='\(.*\)'$/\1/p" | tail -n 1)
+        eval "${setting%=*}=\${${setting%=*}:-\$value}"
+        [ -z "$value" ] || export "${setting%=*}"
+    done
+}
+
+# pyfarmhash of py310 is built from source, and Debian has the headers in a package of their own.
 has_headers() {
     runs "$1" -c 'import os, sys, sysconfig
 sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))'
 }
-has_uv() { runs uv --version; } # a pyenv shim can be on the PATH and fail
 
-find_python() {
-    if [ -n "${PYTHON:-}" ]; then
-        runs command -v "$PYTHON" || die "PYTHON=$PYTHON: no such program"
-        is_310 "$PYTHON" || die "PYTHON=$PYTHON is not a Python 3.10 ($("$PYTHON" --version 2>&1 || :))"
-        say "$PYTHON"
-        return
-    fi
+fetch_version() {
+    runs "$uv" python install --quiet "$1" || return 1
+    candidate=$("$uv" python find --python-preference only-managed "$1" 2>/dev/null)
+    [ "$(version "$candidate")" = "$1" ] && say "$candidate"
+}
+
+# A Python of this version that is on this machine; of 3.10, one with headers comes first.
+find_version() {
     pyenv_root=${PYENV_ROOT:-$(pyenv root 2>/dev/null || say "${HOME:-}/.pyenv")}
     bare=
-    for candidate in python3.10 "$pyenv_root"/versions/3.10.*/bin/python \
-        "$(uv python find 3.10 2>/dev/null)"; do
-        is_310 "$candidate" || continue
-        if has_headers "$candidate"; then
+    for candidate in "python$1" "$pyenv_root/versions/$1".*/bin/python \
+        "$("$uv" python find "$1" 2>/dev/null)"; do
+        [ "$(version "$candidate")" = "$1" ] || continue
+        if [ "$1" != 3.10 ] || has_headers "$candidate"; then
             say "$candidate"
             return
         fi
         bare=${bare:-$candidate}
     done
-    if runs uv python install --quiet 3.10 &&
-        candidate=$(uv python find --python-preference only-managed 3.10 2>/dev/null) &&
-        is_310 "$candidate"; then
-        say "$candidate"
-        return
+    [ -n "$bare" ] || return 1
+    fetch_version "$1" || say "$bare" # uv may have pyfarmhash from before
+}
+
+# Sets python, and the stack that it has.
+find_python() {
+    versions=
+    if [ "$stack" != py310 ] && has_new_glibc; then versions='3.13 3.12 3.11'; fi
+    if [ "$stack" != today ]; then versions="$versions 3.10"; fi
+    [ -n "$versions" ] || die "STACK=today needs glibc 2.39 or newer, and this system has $libc:" \
+        "use STACK=py310."
+    for find in find_version fetch_version; do
+        for each in $versions; do
+            if python=$($find "$each"); then
+                stack=$(stack_of "$each")
+                return
+            fi
+        done
+    done
+    first=${versions# }
+    first=${first%% *}
+    die "no Python found of version$(say " $versions" | sed 's/  */ /g; s/ \(3[^ ]*\)$/ or \1/')" \
+        "(this system has $libc; Python 3.11 to 3.13 need glibc 2.39). Install one" \
+        "(\`uv python install $first\`, \`pyenv install $first\` or, where the system has it," \
+        "\`apt-get install python$first\`), or set PYTHON to its path, and run this again."
+}
+
+stack_of() {
+    case $1 in
+        3.10) say py310 ;;
+        3.11 | 3.12 | 3.13) say today ;;
+    esac
+}
+
+# Sets stack and why, as far as they are known without a search: from PYTHON, STACK or .venv.
+read_wishes() {
+    case ${STACK:=} in
+        '' | today | py310) ;;
+        *) die "STACK=$STACK: there are today and py310" ;;
+    esac
+    python=${PYTHON:-}
+    if [ -n "$python" ]; then
+        runs command -v "$python" || die "PYTHON=$python: no such program"
+        stack=$(stack_of "$(version "$python")")
+        [ -n "$stack" ] ||
+            die "PYTHON=$python is not a Python 3.10 to 3.13 ($("$python" --version 2>&1 || :))"
+        [ "${STACK:-$stack}" = "$stack" ] ||
+            die "PYTHON=$python is a Python $(version "$python"), which has not STACK=$STACK"
+        [ "$stack" = py310 ] || has_new_glibc ||
+            die "PYTHON=$python: Python 3.11 to 3.13 need glibc 2.39 or newer, and this system has" \
+                "$libc: use a Python 3.10."
+        why="PYTHON=$python"
+    elif [ -n "$STACK" ]; then
+        stack=$STACK
+        why="STACK=$STACK"
+    else
+        why=
+        case $(cat .venv/.stamp 2>/dev/null) in
+            *' requirements/py310/'*) stack=py310 ;;
+            *' requirements/'*) stack=today ;;
+            *) stack= ;;
+        esac
+        [ -z "$stack" ] || why='as before'
     fi
-    if [ -n "$bare" ]; then
-        say "$bare" # uv or pip may have pyfarmhash from before
-        return
-    fi
-    die "no Python 3.10 found. Install one (python3.10 with its venv module, \`pyenv install 3.10\`" \
-        "or \`uv python install 3.10\`), or set PYTHON to its path, and run this again."
 }
 
 has_gpu() {
@@ -68,84 +156,93 @@ has_gpu() {
 # and the hash of each lock in it.
 stamp() {
     pwd -P
-    for name in $locks; do
-        (cd requirements && sha256sum "$name.txt")
-    done
+    for lock in $locks; do sha256sum "$lock"; done
 }
 
 # The locks wanted: those asked for, and those that are in .venv already.
 choose_locks() {
-    locks=base
-    if [ "$want" = dev ] || runs grep ' dev.txt$' .venv/.stamp; then locks="$locks dev"; fi
-    if has_gpu || runs grep ' gpu.txt$' .venv/.stamp; then locks="$locks gpu"; fi
+    folder=requirements
+    if [ "$stack" = py310 ]; then folder=requirements/py310; fi
+    locks=$folder/base.txt
+    if [ "$want" = dev ] || runs grep "$folder/dev.txt$" .venv/.stamp; then
+        locks="$locks $folder/dev.txt"
+    fi
+    if has_gpu || runs grep "$folder/gpu.txt$" .venv/.stamp; then
+        locks="$locks $folder/gpu.txt"
+    fi
 }
 
-up_to_date() { [ "$(stamp)" = "$(cat .venv/.stamp 2>/dev/null)" ] && runs .venv/bin/python -c ''; }
+is_up_to_date() {
+    [ -n "$stack" ] || return 1
+    choose_locks
+    [ "$(stamp)" = "$(cat .venv/.stamp 2>/dev/null)" ] && runs .venv/bin/python -c ''
+}
 
 # Whole, and each lock in it unchanged: then the new ones can be added to it.
 can_grow() {
-    [ -s .venv/.stamp ] && runs .venv/bin/python -c '' || return 1
-    stamp | grep -vxFf - .venv/.stamp >/dev/null && return 1
-    has_uv || runs .venv/bin/python -m pip --version
+    [ -n "$stack" ] && [ -s .venv/.stamp ] && runs .venv/bin/python -c '' || return 1
+    ! stamp | grep -vxFf - .venv/.stamp >/dev/null
 }
 
 install() {
     set --
-    for name in $locks; do set -- "$@" -r "requirements/$name.txt"; done
+    for lock in $locks; do set -- "$@" -r "$lock"; done
     # The locks are complete, so nothing is resolved (--no-deps). Build tools of packages that come
     # as source are held to the locked versions too. Bytecode is compiled here, on all cores: left
     # to the first import it takes longer, and with PYTHONDONTWRITEBYTECODE it is lost each time.
-    if has_uv; then
-        uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes \
-            --build-constraints requirements/base.txt --compile-bytecode "$@"
-    else
-        # pip wants build tools without hashes here.
-        grep -o '^[^ #]*==[^ ]*' requirements/base.txt >.venv/constraints.txt
-        PIP_CONSTRAINT=.venv/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
-            .venv/bin/python -m pip install -qq --use-pep517 --no-deps --require-hashes "$@"
-    fi || die "could not install the packages; the reason is above. (No network? A few packages" \
-        "come as source: pyfarmhash needs a C++ compiler and Python's headers; Debian: g++," \
-        "python3.10-dev.)"
+    "$uv" pip install --quiet --python .venv/bin/python --no-deps --require-hashes \
+        --build-constraints "$folder/base.txt" --compile-bytecode "$@" && return
+    hint=
+    if [ "$stack" = py310 ]; then
+        hint=" pyfarmhash comes as source and needs a C++ compiler and Python's headers; Debian: g++, python3.10-dev."
+    fi
+    die "could not install the packages; the reason is above. (No network?$hint)"
 }
 
 want=${1:-run}
 case $want in
     run | dev) ;;
     python)
-        find_python
+        read_wishes
+        if [ -z "$python" ]; then find_uv && find_python; fi
+        say "$stack $python"
+        exit
+        ;;
+    uv)
+        find_uv
+        say "$uv"
         exit
         ;;
     *) die "unknown argument '$want'; see the top of scripts/setup.sh" ;;
 esac
 
-choose_locks
-if up_to_date; then exit 0; fi
+read_wishes
+if is_up_to_date; then exit 0; fi
 
 # One set-up at a time; the lock goes when this process and its children end, however they end.
 if runs command -v flock; then
     exec 9<scripts/setup.sh
     flock -n 9 || { say 'Waiting for another set-up of this folder ...' && flock 9; }
-    choose_locks
-    if up_to_date; then exit 0; fi
+    read_wishes
+    if is_up_to_date; then exit 0; fi
 fi
 
 started=$(date +%s)
-tool=pip
-if has_uv; then tool=uv; fi
+find_uv
+follow_pip
 if can_grow; then
-    say "Adding to .venv from requirements/ ($locks) with $tool ..."
+    say "Adding to .venv ($stack, $why): $locks ..."
     rm .venv/.stamp # from here on .venv is not whole, until the stamp is back
 else
-    python=$(find_python)
-    say "Making .venv from requirements/ ($locks) with $tool and $python ..."
+    [ -n "$python" ] || find_python
+    choose_locks
+    if [ -z "$why" ]; then
+        why="$libc, Python $(version "$python")"
+    fi
+    say "Making .venv of the stack $stack ($why) with $python: $locks ..."
     rm -f .venv/.stamp
     rm -rf .venv
-    if has_uv; then
-        uv venv --quiet --no-project --python "$python" .venv
-    else
-        runs "$python" -m venv .venv ||
-            die "$python cannot make a virtual environment; install its venv module (Debian: python3.10-venv)"
-    fi
+    "$uv" venv --quiet --no-project --python "$python" .venv
 fi
 install
 stamp >.venv/.stamp.new

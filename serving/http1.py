@@ -334,9 +334,12 @@ class _Connection:
     async def _ask_application(self, request: h11.Request, body: bytes) -> _Answer:
         answer = _Answer(500)
         parts: list[bytes] = []
+        messages: list[dict[str, Any]] = [{"type": "http.request", "body": body}]
+        # That the client leaves is noticed by what writes to it.
+        disconnected: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
         async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": body, "more_body": False}
+            return messages.pop() if messages else await disconnected
 
         async def send(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":

@@ -66,8 +66,6 @@ def serve(base: Path, settings: ServeSettings, *, host: str, port: int, grpc_por
     listening = _listen(host, port)
     # TensorFlow names every GPU library that is there twice; what goes wrong is raised anyway.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # gRPC's core writes each error to stderr without any bound, beside the one that is raised.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Beside a training on the same GPU.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     log.configure()

@@ -4,7 +4,7 @@
     sudo unshare --mount python3 tools/try_image.py FOLDER [--venv .venv] -- COMMAND [ARGUMENT...]
 
 Each stage is an overlay over this machine's root, into which its RUN steps change their root; so
-this machine stands for the image that FROM names, and needs a Debian and Python 3.10 (`--python`).
+this machine stands for the image that FROM names: a Debian with the same Python (`--python`).
 COMMAND runs as the image's USER, with its environment and in its WORKDIR. Left out are stages that
 nothing before them needs, such as Beam's. `--venv` stands for what the stage `packages` installs,
 which takes minutes and a registry. The layers are in memory, and gone at the end; FOLDER/tmp
@@ -237,7 +237,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="of this run")
     parser.add_argument("--venv", type=Path, help="in place of what the stage packages makes")
-    parser.add_argument("--python", default=sys.executable, help="Python 3.10 of the image")
+    parser.add_argument("--python", default=sys.executable, help="the image's Python")
     parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("command", nargs="+", help="its arguments after --")
     options = parser.parse_args()

@@ -130,9 +130,7 @@ def _read_progress(model_run: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in content.splitlines()]
 
 
-def _write_evaluation(
-    evaluation: Any, content: dict[str, Any], arrays: dict[str, np.ndarray]
-) -> None:
+def _write_evaluation(evaluation: Any, content: dict[str, Any], arrays: dict[str, Any]) -> None:
     for name, metric in content["metrics"].items():
         low, high = metric["interval"] or (None, None)
         for suffix, value in (

@@ -24,8 +24,8 @@ def encode_grid(images: np.ndarray, columns: int, gap: int = 2) -> bytes:
     if count % columns:
         raise ValueError(f"{count} images do not fill rows of {columns}")
     padded = np.pad(images, ((0, 0), (0, gap), (0, gap), (0, 0)))
-    grid = padded.reshape(count // columns, columns, height + gap, width + gap)
-    grid = grid.transpose(0, 2, 1, 3).reshape(count // columns * (height + gap), -1)
+    rows = padded.reshape(count // columns, columns, height + gap, width + gap)
+    grid = rows.transpose(0, 2, 1, 3).reshape(count // columns * (height + gap), -1)
     buffer = io.BytesIO()
     Image.fromarray(grid[:-gap, :-gap]).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

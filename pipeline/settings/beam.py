@@ -147,11 +147,13 @@ def _find_silent_addresses(beam: BeamSettings) -> Iterator[str]:
         names.append("environment_config")
     for name in names:
         address = beam.value(name) or ""
-        url = urllib.parse.urlsplit(address if "://" in address else f"//{address}")
-        if not url.hostname or address.startswith("["):
-            continue  # Flink's [local] and [auto] start a cluster of their own
-        port = url.port or (443 if url.scheme == "https" else 80)
+        if address in ("", "[local]", "[auto]"):
+            continue  # Flink starts a cluster of its own
         try:
-            socket.create_connection((url.hostname, port), _PROBE_SECONDS).close()
+            url = urllib.parse.urlsplit(address if "://" in address else f"//{address}")
+            port = url.port or (443 if url.scheme == "https" else 80)
+            socket.create_connection((url.hostname or "", port), _PROBE_SECONDS).close()
+        except ValueError as error:
+            yield f"--{name}={address}: not an address ({error})"
         except OSError as error:
             yield f"--{name}={address}: nobody answers there ({error})"

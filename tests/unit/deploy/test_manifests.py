@@ -228,7 +228,7 @@ def test_one_release_of_tensorflow_serving_that_fits_tensorflow():
     images = [COMPOSE["services"]["serving"]["image"], container["image"]]
     versions = {image.removeprefix("tensorflow/serving:") for image in images}
     assert versions == {KSERVE["spec"]["predictor"]["model"]["runtimeVersion"]}
-    lock = (DEPLOY.parent / "requirements" / "base.txt").read_text()
+    lock = (DEPLOY.parent / "requirements" / "py310" / "base.txt").read_text()
     [tensorflow] = [line for line in lock.splitlines() if line.startswith("tensorflow==")]
     minor = tensorflow.split("==")[1].split()[0].rsplit(".", 1)[0]
     assert versions.pop().startswith(f"{minor}.")

@@ -36,6 +36,10 @@ class App:
         body = (await receive())["body"]
         if scope["path"] == "/fail":
             raise ValueError("a defect of the application")
+        if scope["path"] == "/waits-for-the-end":
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(receive(), 0.1)
+                body = b"the connection ended"
         if scope["path"] == "/wait":
             await asyncio.to_thread(self.may_answer.wait, 60)
         if scope["path"].startswith("/size/"):
@@ -105,6 +109,13 @@ def test_a_connection_answers_one_request_after_the_other(serve, app):
             assert "connection" not in answer.headers
             assert answer.headers["date"].endswith(" GMT")
     assert app.seen == [("POST", "/")] * 3
+
+
+def test_an_application_that_waits_for_the_end_of_a_connection_is_left_waiting(serve):
+    """As Starlette does beside sending a file."""
+    with serve().client() as client:
+        client.send(post(b"whole", path="/waits-for-the-end"))
+        assert client.answer().body == b"whole"
 
 
 def test_pipelined_requests_are_answered_in_their_order(serve):

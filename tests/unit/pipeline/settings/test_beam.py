@@ -114,6 +114,9 @@ def test_an_address_where_nobody_listens_is_refused_at_once(tmp_path) -> None:
         jar.touch()
         check_addresses(used)
         check_addresses(beam(*flink, "'--flink_master=[local]'"))
+        for wrong in ("[::1", "127.0.0.1:port"):
+            with pytest.raises(BeamError, match="not an address"):
+                check_addresses(beam(*flink, f"'--flink_master={wrong}'"))
     with pytest.raises(BeamError, match=f"--flink_master=http://127.0.0.1:{port}/"):
         check_addresses(used)
     pool = ("--environment_type=EXTERNAL", f"--environment_config=127.0.0.1:{port}")
