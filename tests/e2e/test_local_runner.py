@@ -496,13 +496,26 @@ def test_help_says_what_is_taken_where_nothing_is_given(command, default, monkey
 
 @pytest.mark.slow
 def test_tfx_command_line_compiles_the_pipeline(tmp_path):
-    tfx = str(Path(sys.executable).with_name("tfx"))
+    programs = str(Path(sys.executable).parent)
     result = subprocess.run(
-        [tfx, "pipeline", "compile", "--engine", "local", "--pipeline-path", "local_runner.py"],
+        [
+            f"{programs}/tfx",
+            "pipeline",
+            "compile",
+            "--engine",
+            "local",
+            "--pipeline-path",
+            "local_runner.py",
+        ],
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**environment(), "MNIST_GAN_OUTPUT_DIR": str(tmp_path / "out"), "HOME": str(tmp_path)},
+        env={
+            **environment(),
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "MNIST_GAN_OUTPUT_DIR": str(tmp_path / "out"),
+            "HOME": str(tmp_path),
+        },
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
