@@ -15,13 +15,20 @@ def run_read_only(volume: Path, script: str, *, has_tmp: bool) -> subprocess.Com
       script: for bash.
       has_tmp: whether there is an empty `/tmp` besides.
     """
+    keep, give_back = "", ""
+    if ROOT.is_relative_to("/tmp"):  # else an empty /tmp would hide the clone
+        keep = f"mount --bind {ROOT} /srv; mount -o remount,bind,ro /srv"
+        give_back = f"mkdir -p {ROOT}; mount --bind /srv {ROOT}; cd {ROOT}"
     mounts = f"""
       set -e
+      {keep}
       mount --bind {volume} /mnt
       for place in / $(findmnt -rno TARGET --target {ROOT}) $(findmnt -rno TARGET --target /tmp); do
         mount -o remount,bind,ro "$place"
       done
-      mount -t tmpfs -o {"rw" if has_tmp else "ro"} none /tmp
+      mount -t tmpfs none /tmp
+      {give_back}
+      mount -o remount,{"rw" if has_tmp else "ro"} /tmp
       for folder in {ROOT} /var/tmp; do ! touch "$folder/new" 2> /dev/null; done
     """
     given = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
