@@ -484,7 +484,7 @@ def clocks(world: World, nodes: list[str]) -> Iterator[Row]:
 
 
 def surroundings(world: World, nodes: list[str]) -> Iterator[Row]:
-    """Every command, with what it inherits spoiled; none of them may end otherwise."""
+    """Runs every command in spoiled surroundings; each must end as in good ones."""
     options = ["--output-dir", str(world.out)]
     commands = [
         *(world.arguments, ["status", *options], ["models", *options], ["gc", *options]),

@@ -119,7 +119,7 @@ def _deliver(address: SecretStr, body: bytes) -> None:
         retrying(post)
     except httpx.HTTPStatusError as error:
         raise DeliveryError(f"HTTP status {error.response.status_code}") from None
-    except Exception as error:
+    except Exception as error:  # URLs, proxies, TLS: each raises its own, with the address in it
         raise DeliveryError(_without(address.get_secret_value(), error)) from None
 
 

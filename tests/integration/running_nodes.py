@@ -9,7 +9,7 @@ from tfx import v1 as tfx
 
 
 def pipeline_of(root: Path, nodes: Iterable[Any], **options: Any) -> tfx.dsl.Pipeline:
-    """A pipeline whose artifacts and metadata lie in `root` as those of a run do."""
+    """A pipeline with its artifacts and its metadata in `root`, in the layout of a run."""
     metadata = tfx.orchestration.metadata.sqlite_metadata_connection_config(
         str(root / "metadata.sqlite")
     )

@@ -181,10 +181,10 @@ def test_a_download_is_one_picture(page, chrome, tmp_path):
     page.until(lambda: [path.name for path in tmp_path.iterdir()] == ["digits-draw.png"])
     sheet = np.asarray(Image.open(tmp_path / "digits-draw.png").convert("L"))
     assert sheet.shape == (2 * 112, 10 * 112)
-    for place, picture in enumerate(page.images("draw")):
+    for place, image in enumerate(page.images("draw")):
         row, column = (112 * number for number in divmod(place, 10))
         found = sheet[row : row + 112 : 4, column : column + 112 : 4]
-        np.testing.assert_array_equal(found, np.asarray(Image.open(io.BytesIO(picture))))
+        np.testing.assert_array_equal(found, np.asarray(Image.open(io.BytesIO(image))))
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")

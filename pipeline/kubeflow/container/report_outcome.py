@@ -66,7 +66,7 @@ def _time(text: str) -> datetime.datetime | None:
 
 
 def _served(serving_dir: str) -> tuple[int | None, PushRecord | None, ModelCard]:
-    """The version that is served, its record and its card; nothing where none is."""
+    """The served version, its record and its card; no fields if no version is served."""
     version = newest_intact_version(serving_dir)
     if version is None:
         return None, None, ModelCard()

@@ -1,4 +1,4 @@
-"""Work beside a run: whatever becomes of it, the caller goes on."""
+"""Work beside a run: its failure, its deadline and its result change nothing for the caller."""
 
 import sys
 import threading

@@ -127,7 +127,7 @@ def test_a_full_disk_during_a_repair_withdraws_nothing(base, another, tmp_path, 
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(local, "_write", fail)
-    with pytest.raises(OSError) as caught:  # noqa: PT011
+    with pytest.raises(OSError, match="No space left on device") as caught:
         repair(base, LostVersion(lost, tmp_path / "copy"))
     assert caught.value.errno == errno.ENOSPC
     assert list_versions(base) == [lost]
