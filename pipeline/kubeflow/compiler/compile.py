@@ -21,7 +21,7 @@ from pipeline.kubeflow.compiler.platform_spec import platform_spec
 from pipeline.kubeflow.compiler.spec_checks import SpecError, check_spec
 from pipeline.kubeflow.compiler.vertex import trains_elsewhere, vertex_trainer
 from pipeline.kubeflow.container.ui_outputs import add_page_outputs
-from pipeline.pipeline import create_pipeline, nodes_reading_outside
+from pipeline.pipeline import create_pipeline
 from pipeline.settings.beam import check_flags
 from pipeline.settings.kubeflow import DEFAULT, KubeflowSettings, NodeResources
 from pipeline.settings.sections import Settings
@@ -87,8 +87,8 @@ def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dic
         properties and are where runtime parameters are put.
 
     Returns:
-      The YAML documents of the spec: the pipeline spec (schema 2.1.0) and, where pods get more than
-      it has words for, such as a volume, the platform spec.
+      The YAML documents of the spec: the pipeline spec (schema 2.1.0), and the platform spec with
+      what pods get beyond it, such as a volume.
 
     Raises:
       SpecError: for what the backend does not run, all of it.
@@ -104,9 +104,9 @@ def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dic
     )
     spec = runner.run(pipeline, write_out=False)["pipelineSpec"]
     _set_runtime_parameters(spec, pipeline, settings)
-    for name, task in spec["root"]["dag"]["tasks"].items():
-        if name in nodes_reading_outside(settings):
-            task["cachingOptions"] = {}
+    for task in spec["root"]["dag"]["tasks"].values():
+        # An artifact that a lifecycle rule has deleted would still be taken for a result.
+        task["cachingOptions"] = {}
         _set_retries(task, settings.kubeflow)
     add_page_outputs(spec)
     if settings.kubeflow.webhook_secret:
@@ -114,14 +114,17 @@ def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dic
         add_exit_handler(spec, settings.kubeflow, serving_dir)
     _leave_uris_to_beam(spec, pipeline, settings)
     executors = spec["deploymentSpec"]["executors"]
-    wanted = _wanted(executors, pipeline, settings.kubeflow)
-    for name, executor in executors.items():
-        _set_container(executor["container"], wanted[name], settings.kubeflow)
+    containers = {
+        name: each["container"] for name, each in executors.items() if "container" in each
+    }
+    wanted = _wanted(containers, pipeline, settings.kubeflow)
+    for name, container in containers.items():
+        _set_container(container, wanted[name], settings.kubeflow)
     if settings.kubeflow.pipeline_root:
         spec["defaultPipelineRoot"] = settings.kubeflow.pipeline_root
-    check_spec(spec)
     platform = platform_spec(wanted, settings.kubeflow)
-    return [spec, platform] if platform else [spec]
+    check_spec(spec, platform)
+    return [spec, platform]
 
 
 def _wanted(
