@@ -65,14 +65,15 @@ def submit(
     values = spec_file.run_parameters(pipeline, params or ())
     root = spec_file.pipeline_root(pipeline, pipeline_root)
     cluster = Cluster(host, namespace)
-    run = runs.submit_run(
-        cluster,
-        file,
-        pipeline.name,
-        parameters=values,
-        pipeline_root=root,
-        experiment=experiment or pipeline.name,
-    )
+    with pipeline.as_file() as path:
+        run = runs.submit_run(
+            cluster,
+            path,
+            pipeline.name,
+            parameters=values,
+            pipeline_root=root,
+            experiment=experiment or pipeline.name,
+        )
     typer.echo(f"Run {run.run_id} ({run.display_name}) has started")
     if wait:
         _wait(cluster, run.run_id)
@@ -149,19 +150,20 @@ def schedule(
     values = spec_file.run_parameters(pipeline, params or ())
     root = spec_file.pipeline_root(pipeline, pipeline_root)
     cluster = Cluster(host, namespace)
-    wanted = Wanted(
-        name=name or pipeline.name,
-        pipeline=pipeline.name,
-        file=file,
-        spec=pipeline.body,
-        experiment_id=cluster.experiment_id(experiment or pipeline.name),
-        parameters=values,
-        pipeline_root=root,
-        cron=expression,
-        max_concurrency=max_concurrency,
-        no_catchup=no_catchup,
-    )
-    change = put_schedule(cluster, wanted)
+    with pipeline.as_file() as path:
+        wanted = Wanted(
+            name=name or pipeline.name,
+            pipeline=pipeline.name,
+            file=path,
+            spec=pipeline.body,
+            experiment_id=cluster.experiment_id(experiment or pipeline.name),
+            parameters=values,
+            pipeline_root=root,
+            cron=expression,
+            max_concurrency=max_concurrency,
+            no_catchup=no_catchup,
+        )
+        change = put_schedule(cluster, wanted)
     done = "is in force" if change.changed else "is in force already, unchanged"
     typer.echo(f"Schedule {wanted.name} ({cron}) {done}")
     _show_kept(change.kept)

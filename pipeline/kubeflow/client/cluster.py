@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _SIGN_IN = (
 _FORWARD = "kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80"
 _PAGE_SIZE = 100
 _SHOWN = 400  # characters of a server's own message
+_GO_STACK = re.compile(r"\s\S+\s+\S+\.go:\d+")  # the first function and its line
 
 
 class ClusterError(UserError):
@@ -311,6 +313,7 @@ class _Transport:
 def _server_message(body: bytes | str | None) -> str:
     try:
         fields = json.loads(body or b"")
-        return one_line(str(fields.get("error") or fields.get("message") or ""))
+        text = str(fields.get("error") or fields.get("message") or "")
     except (ValueError, AttributeError):
         return ""
+    return one_line(_GO_STACK.split(text, 1)[0])

@@ -22,7 +22,7 @@ from pipeline.kubeflow.compiler.spec_checks import SpecError, check_spec
 from pipeline.kubeflow.compiler.vertex import trains_elsewhere, vertex_trainer
 from pipeline.kubeflow.container.failures import FOLDER as FAILURES
 from pipeline.kubeflow.container.ui_outputs import add_page_outputs
-from pipeline.pipeline import create_pipeline, nodes_reading_outside
+from pipeline.pipeline import create_pipeline
 from pipeline.settings.beam import check_flags
 from pipeline.settings.kubeflow import DEFAULT, KubeflowSettings, NodeResources
 from pipeline.settings.sections import Settings
@@ -84,8 +84,8 @@ def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dic
         properties and are where runtime parameters are put.
 
     Returns:
-      The YAML documents of the spec: the pipeline spec (schema 2.1.0) and, where pods get more than
-      it has words for, such as a volume, the platform spec.
+      The YAML documents of the spec: the pipeline spec (schema 2.1.0), and the platform spec with
+      what pods get beyond it, such as a volume.
 
     Raises:
       SpecError: for what the backend does not run, all of it.
@@ -101,9 +101,9 @@ def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dic
     )
     spec = runner.run(pipeline, write_out=False)["pipelineSpec"]
     _set_runtime_parameters(spec, pipeline, settings)
-    for name, task in spec["root"]["dag"]["tasks"].items():
-        if name in nodes_reading_outside(settings):
-            task["cachingOptions"] = {}
+    for task in spec["root"]["dag"]["tasks"].values():
+        # An artifact that a lifecycle rule has deleted would still be taken for a result.
+        task["cachingOptions"] = {}
     failure_dir = f"{settings.kubeflow.checkpoint_root}/{FAILURES}"
     _name_the_run(spec, failure_dir if settings.kubeflow.webhook_secret else None)
     add_page_outputs(spec)
@@ -112,15 +112,18 @@ def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dic
         add_exit_handler(spec, settings.kubeflow, serving_dir, failure_dir)
     _leave_uris_to_beam(spec, pipeline, settings)
     executors = spec["deploymentSpec"]["executors"]
-    wanted = _wanted(executors, pipeline, settings.kubeflow)
-    for name, executor in executors.items():
-        _set_container(executor["container"], wanted[name], settings.kubeflow)
-        _set_attempts(name, executor["container"], wanted[name], settings.kubeflow)
+    containers = {
+        name: each["container"] for name, each in executors.items() if "container" in each
+    }
+    wanted = _wanted(containers, pipeline, settings.kubeflow)
+    for name, container in containers.items():
+        _set_container(container, wanted[name], settings.kubeflow)
+        _set_attempts(name, container, wanted[name], settings.kubeflow)
     if settings.kubeflow.pipeline_root:
         spec["defaultPipelineRoot"] = settings.kubeflow.pipeline_root
-    check_spec(spec)
     platform = platform_spec(wanted, settings.kubeflow)
-    return [spec, platform] if platform else [spec]
+    check_spec(spec, platform)
+    return [spec, platform]
 
 
 def _wanted(
@@ -207,12 +210,14 @@ def _leave_uris_to_beam(
 
 
 def _name_the_run(spec: dict[str, Any], failure_dir: str | None) -> None:
-    """Gives each task the id of the run, and the folder for `container/failures.py`."""
+    """Gives each container the id of the run, and the folder for `container/failures.py`."""
     constants = {"run_id": "{{$.pipeline_job_uuid}}"}
     if failure_dir:
         constants["failure_dir"] = failure_dir
     for task in spec["root"]["dag"]["tasks"].values():
         component = spec["components"][task["componentRef"]["name"]]
+        if "container" not in spec["deploymentSpec"]["executors"][component["executorLabel"]]:
+            continue
         known = component.setdefault("inputDefinitions", {}).setdefault("parameters", {})
         values = task.setdefault("inputs", {}).setdefault("parameters", {})
         for name, value in constants.items():

@@ -119,19 +119,8 @@ def test_resources_of_a_node_that_is_not_there_are_refused():
     assert "StatisticGen" in str(caught.value)
 
 
-def test_what_depends_on_the_outside_world_is_never_cached(tasks):
-    cached = {name for name, task in tasks.items() if task["cachingOptions"].get("enableCache")}
-    outside = {"MnistExampleGen", "DataGate", "GeneratorEvaluator", "Pusher"}
-    assert set(tasks) - cached == outside
-
-
-@pytest.mark.parametrize("wanted", ["served", "auto"])
-def test_a_training_that_begins_with_what_is_served_is_never_cached(wanted: str):
-    spec = compile_settings(settings(f"train.warm_start={wanted}"))[0]
-    trainer = spec["root"]["dag"]["tasks"]["Trainer"]
-    assert not trainer["cachingOptions"].get("enableCache")
-    custom = trainer["inputs"]["parameters"]["custom_config"]["runtimeValue"]["constant"]
-    assert json.loads(custom)["served"].endswith("/mnist_gan")
+def test_no_task_is_cached(tasks):
+    assert [task["cachingOptions"] for task in tasks.values()] == [{}] * 10
 
 
 def test_the_supervisor_retries_and_the_backend_does_not(spec):
@@ -224,7 +213,9 @@ def test_the_volume_is_mounted_into_every_container(documents):
         *("kubeflow.serving_root=gs://b/s", "kubeflow.checkpoint_root=gs://b/c"),
         *(f"kubeflow.resources.{row}.timeout_seconds=null" for row in KubeflowSettings().resources),
     ]
-    assert len(compile_settings(settings("kubeflow.volume_claim=null", *nothing))) == 1
+    _, platform = compile_settings(settings("kubeflow.volume_claim=null", *nothing))
+    bare = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
+    assert all(each == {"securityContext": {"runAsNonRoot": True}} for each in bare)
 
 
 def test_where_and_how_long_pods_may_run():
@@ -247,7 +238,8 @@ def test_where_and_how_long_pods_may_run():
         {"key": "spot", "operator": "Equal", "value": "yes", "effect": "NoExecute"},
     ]
     assert trainer["activeDeadlineSeconds"] == pod_seconds(2, 7200)
-    assert executors["Pusher_executor"].keys() == {"pvcMount", "activeDeadlineSeconds"}
+    others = {"securityContext", "pvcMount", "activeDeadlineSeconds"}
+    assert executors["Pusher_executor"].keys() == others
     assert executors["Pusher_executor"]["activeDeadlineSeconds"] == pod_seconds(2, 3600)
 
 
@@ -490,7 +482,6 @@ def another_nodes_output():
     ("build", "named"),
     [
         (resolver, "Latest: the backend has no resolvers"),
-        (importer, "Import: importers"),
         (infra_validator, "InfraValidator: "),
         (lambda: tfx.components.ImportExampleGen(input_base="/d"), "ImportExampleGen: "),
         (lambda: component("a.b"), "a.b: "),
@@ -512,13 +503,27 @@ def test_what_the_backend_does_not_run_is_refused_by_node(build, named):
     assert any(named in finding for finding in caught.value.findings)
 
 
-def test_conditions_are_refused():
+def test_an_importer_and_a_condition_on_a_uri_compile():
+    model = importer()
+    with tfx.dsl.Cond(model.outputs["result"].future()[0].uri == "x"):
+        node = component()
+    pipeline = tfx.dsl.Pipeline("digits", "minio://b/r", components=[model, node])
+    spec, platform = compile_pipeline(pipeline, settings())
+    executors = spec["deploymentSpec"]["executors"]
+    assert executors["Import_executor"]["importer"]["artifactUri"] == {"constant": "gs://b/m"}
+    assert "uri == 'x'" in spec["root"]["dag"]["tasks"]["Node"]["triggerPolicy"]["condition"]
+    assert [*platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]] == [
+        "Node_executor"
+    ]
+
+
+def test_a_condition_on_metadata_is_refused():
     producer = component("Producer", types=[_types.Model])
-    with tfx.dsl.Cond(producer.outputs["out0"].future()[0].uri == "x"):
+    with tfx.dsl.Cond(producer.outputs["out0"].future()[0].property("version") == 1):
         node = component()
     pipeline = tfx.dsl.Pipeline("digits", "minio://b/r", components=[producer, node])
     with pytest.raises(SpecError) as caught:
-        check_pipeline(pipeline)
+        compile_pipeline(pipeline, settings())
     assert {finding.partition(":")[0] for finding in caught.value.findings} == {"Node"}
 
 
