@@ -72,7 +72,7 @@ def main(arguments: Sequence[str], entry_point: Sequence[str] = _ENTRY_POINT) ->
     executor_input = known.json_serialized_invocation_args
     others += ["--node", known.node, "--json_serialized_invocation_args", executor_input]
     # In a rehearsal nothing outside recovers meanwhile.
-    wait = 1.0 if container_root() else WAIT_SECONDS
+    wait = 0.1 if container_root() else WAIT_SECONDS
     supervision = Supervision([*entry_point, *others], known.retries, known.seconds, wait)
     for number in (*stop_signals(), signal.SIGINT):
         signal.signal(number, supervision.pass_on)
