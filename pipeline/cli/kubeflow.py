@@ -7,6 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from pipeline.kubeflow.client.cluster import Cluster
+    from pipeline.kubeflow.compiler.spec_file import PipelineFile
 
 FAILED, INTERRUPTED = 1, 130
 
@@ -65,6 +66,7 @@ def submit(
     values = spec_file.run_parameters(pipeline, params or ())
     root = spec_file.pipeline_root(pipeline, pipeline_root)
     cluster = Cluster(host, namespace)
+    _note_what_is_missing(cluster, pipeline)
     with pipeline.as_file() as path:
         run = runs.submit_run(
             cluster,
@@ -165,6 +167,7 @@ def schedule(
     values = spec_file.run_parameters(pipeline, params or ())
     root = spec_file.pipeline_root(pipeline, pipeline_root)
     cluster = Cluster(host, namespace)
+    _note_what_is_missing(cluster, pipeline)
     with pipeline.as_file() as path:
         wanted = Wanted(
             name=name or pipeline.name,
@@ -224,6 +227,20 @@ def unschedule(
     kept = remove_schedule(Cluster(host, namespace), name).kept
     typer.echo(f"Schedule {name} is {'disabled' if kept else 'removed'}")
     _show_kept(kept)
+
+
+def _note_what_is_missing(cluster: "Cluster", pipeline: "PipelineFile") -> None:
+    from pipeline.kubeflow.client.prerequisites import find_missing
+    from pipeline.side_work import run_aside
+
+    namespace = cluster.namespace or "kubeflow"
+    failure = "the run's claims and secrets were not looked up"
+    missing = run_aside(failure, lambda: find_missing(pipeline.platform, namespace))
+    for each in missing or ():
+        typer.echo(
+            f"note: namespace {namespace} of kubectl's cluster has no {each}; pods wait for it",
+            err=True,
+        )
 
 
 def _wait(cluster: "Cluster", run_id: str) -> None:

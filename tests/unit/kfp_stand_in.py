@@ -335,7 +335,7 @@ def serving() -> Iterator[StandIn]:
     thread.start()
     own = {
         name: value for name, value in os.environ.items() if not name.startswith("KF_PIPELINES_")
-    }
+    } | {"KUBECONFIG": os.devnull}
     try:
         with (
             mock.patch.dict(os.environ, own, clear=True),
