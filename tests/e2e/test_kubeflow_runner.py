@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,8 @@ def rehearse_all(spec: Path, span_dir: Path, work: Path, store: str) -> Path:
     [run] = [path for path in work.iterdir() if path.name != "volumes"]
     folder = {"gs": "gcs"}.get(store, store)
     assert [path.name for path in (run / "bucket").iterdir()] == [folder]
+    # What `submit --wait` looks for.
+    assert re.search(r"\bPushed version \d+ to \S+", (run / "logs" / "Pusher.log").read_text())
     [page] = run.glob("bucket/**/report-page")
     assert "<!doctype html>" in page.read_text()
     [shown] = run.glob("bucket/**/evaluation-metrics")
