@@ -191,10 +191,14 @@ def package_file(address: str) -> str:
 
 
 def make_output_folders(executor_input: dict[str, Any]) -> None:
-    """Makes the folders of output artifacts, empty: an attempt that failed may have left some."""
+    """Makes the folders of output artifacts, without what an attempt that failed left there.
+
+    The log of a training stays, since a training that resumes continues it.
+    """
     from google.protobuf import json_format
     from kfp.pipeline_spec import pipeline_spec_pb2
     from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_entrypoint_utils
+    from tfx.types.standard_artifacts import ModelRun
     from tfx.types.value_artifact import ValueArtifact
 
     message = json_format.ParseDict(executor_input, pipeline_spec_pb2.ExecutorInput())
@@ -205,7 +209,8 @@ def make_output_folders(executor_input: dict[str, Any]) -> None:
         # The value of a ValueArtifact is a file.
         is_file = isinstance(artifact, ValueArtifact)
         if "://" not in artifact.uri:
-            storage.remove(artifact.uri)
+            if not isinstance(artifact, ModelRun):
+                storage.remove(artifact.uri)
             os.makedirs(os.path.dirname(artifact.uri) if is_file else artifact.uri, exist_ok=True)
 
 
