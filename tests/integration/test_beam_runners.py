@@ -91,6 +91,15 @@ def process(log: Path, *arguments: str) -> Iterator[None]:
             started.wait(SECONDS)
 
 
+def worker_command(folder: Path) -> Path:
+    """An executable that starts a worker process, as docs/scale.md makes it."""
+    command = folder / "worker"
+    python = sys.executable
+    command.write_text(f'#!/bin/sh\ncd {ROOT} && exec {python} -m pipeline.beam_workers "$@"\n')
+    command.chmod(0o755)
+    return command
+
+
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -128,7 +137,11 @@ def test_a_job_server_with_worker_processes_of_its_own(direct: Path, tmp_path: P
             f"--port={job_port}",
         ),
         process(
-            pool, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={pool_port}"
+            pool,
+            "-m",
+            "apache_beam.runners.worker.worker_pool_main",
+            f"--service_port={pool_port}",
+            f"--container_executable={worker_command(tmp_path)}",
         ),
     ):
         wait_for_port(job_port, service)
