@@ -16,7 +16,7 @@ app = typer.Typer(
     cls=Group,
     help="Takes the pipeline to Kubeflow Pipelines v2.\n\n"
     "Exit status: 0 done, 1 a run or a task failed, 2 the command could not start as it was "
-    "called, 130 Ctrl-C.",
+    "called, 3 `submit --wait`: the generator is not blessed, 130 Ctrl-C.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

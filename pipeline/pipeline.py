@@ -19,14 +19,6 @@ from mnist.quarantine import FILE_NAME as QUARANTINE_FILE
 from pipeline.settings.sections import Settings
 
 SCHEMA_FILE = str(Path(__file__).parent / "schema" / "schema.pbtxt")
-# Their results depend on more than their inputs: new data, the model being served.
-_NODES_READING_OUTSIDE = frozenset({"MnistExampleGen", "DataGate", "GeneratorEvaluator", "Pusher"})
-
-
-def nodes_reading_outside(settings: Settings) -> frozenset[str]:
-    """The nodes for which a cache that sees only inputs must never answer."""
-    starts = {"Trainer"} if settings.train.warm_start != "none" else set()
-    return _NODES_READING_OUTSIDE | starts
 
 
 class DataNodes(NamedTuple):
@@ -165,7 +157,7 @@ def create_pipeline(
             "settings": settings.train.model_dump(mode="json"),
             "checkpoints": checkpoint_root,
             **({"keep_checkpoints": True} if keep_checkpoints else {}),
-            # The state that a warm start takes; see `nodes_reading_outside`.
+            # The state that a warm start takes.
             **({"served": serving_dir} if is_warm else {}),
         },
     )

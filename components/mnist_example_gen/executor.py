@@ -13,6 +13,7 @@ from tfx.dsl.components.base import base_beam_executor
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 
+from components.run_id import run_id
 from mnist import idx
 from mnist.digits import forget_scans
 from mnist.quarantine import quarantine, read_quarantine
@@ -104,7 +105,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         """Quarantines spans, each with its fingerprint and the reason, where a record is kept."""
         address = exec_properties.get("quarantine")
         if address and faults:
-            run = self._context.pipeline_run_id if self._context else None
+            run = run_id(self, exec_properties)
             quarantine(address, faults, run or "")
 
 

@@ -52,8 +52,8 @@ def compile_(
     typer.echo(f"Compiled {output}")
     if "@sha256:" not in settings.kubeflow.image:
         typer.echo(
-            f"  note: {settings.kubeflow.image} is a tag, which may name other code tomorrow while "
-            "the cache still answers with today's; name@sha256:... never does"
+            f"  note: {settings.kubeflow.image} is a tag, which may name other code tomorrow; "
+            "name@sha256:... never does"
         )
 
 

@@ -1,4 +1,4 @@
-"""The commands for a cluster: submit, status, schedule, schedules, unschedule."""
+"""The commands for a cluster: submit, status, terminate, schedule, schedules, unschedule."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,6 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from pipeline.kubeflow.client.cluster import Cluster
+    from pipeline.kubeflow.compiler.spec_file import PipelineFile
 
 FAILED, INTERRUPTED = 1, 130
 
@@ -37,7 +38,7 @@ _Root = Annotated[
 
 def add_commands(app: typer.Typer) -> None:
     """Registers the commands of this module."""
-    for command in (submit, status, schedule, schedules, unschedule):
+    for command in (submit, status, terminate, schedule, schedules, unschedule):
         app.command()(command)
 
 
@@ -54,8 +55,8 @@ def submit(
 
     Example: python kubeflow_runner.py submit pipeline.yaml --host http://localhost:8080 --wait
 
-    Exit status: 0 started (with --wait: succeeded), 1 the run did not succeed, 2 not started, or
-    the cluster is out of reach.
+    Exit status: 0 started (with --wait: pushed, or succeeded in another way), 1 the run failed, 2
+    not started, or the cluster is out of reach, 3 the generator is not blessed.
     """
     from pipeline.kubeflow.client import runs
     from pipeline.kubeflow.client.cluster import Cluster
@@ -65,14 +66,16 @@ def submit(
     values = spec_file.run_parameters(pipeline, params or ())
     root = spec_file.pipeline_root(pipeline, pipeline_root)
     cluster = Cluster(host, namespace)
-    run = runs.submit_run(
-        cluster,
-        file,
-        pipeline.name,
-        parameters=values,
-        pipeline_root=root,
-        experiment=experiment or pipeline.name,
-    )
+    _note_what_is_missing(cluster, pipeline)
+    with pipeline.as_file() as path:
+        run = runs.submit_run(
+            cluster,
+            path,
+            pipeline.name,
+            parameters=values,
+            pipeline_root=root,
+            experiment=experiment or pipeline.name,
+        )
     typer.echo(f"Run {run.run_id} ({run.display_name}) has started")
     if wait:
         _wait(cluster, run.run_id)
@@ -84,7 +87,7 @@ def status(
     namespace: _Namespace = None,
     last: Annotated[int, typer.Option(min=1, max=1000, help="How many runs to list.")] = 10,
 ) -> None:
-    """List the last runs or, given one, its tasks with state, time and error.
+    """List the last runs or, given one, its tasks with state, seconds and last error.
 
     Example: python kubeflow_runner.py status 9f0c6b0e-35a4-4b0c-9d0f-7f7a3a2c8f11
     """
@@ -93,15 +96,30 @@ def status(
 
     cluster = Cluster(host, namespace)
     if run is not None:
-        _show_run(cluster.client.get_run(run))
+        _show_run(cluster, cluster.client.get_run(run))
         return
     _show_table(
         ("started", "state", "id", "name"),
         *(
-            (_time(each.created_at), _lower(each.state), each.run_id, each.display_name)
+            (_time(each.created_at), runs.state_of(each), each.run_id, each.display_name)
             for each in runs.last_runs(cluster, last)
         ),
     )
+
+
+def terminate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run.")],
+    host: _Host = None,
+    namespace: _Namespace = None,
+) -> None:
+    """End a run under way.
+
+    Example: python kubeflow_runner.py terminate 9f0c6b0e-35a4-4b0c-9d0f-7f7a3a2c8f11
+    """
+    from pipeline.kubeflow.client.cluster import Cluster
+
+    Cluster(host, namespace).client.terminate_run(run)
+    typer.echo(f"Run {run} is being terminated; `status {run}` shows when it has ended")
 
 
 def schedule(
@@ -149,19 +167,21 @@ def schedule(
     values = spec_file.run_parameters(pipeline, params or ())
     root = spec_file.pipeline_root(pipeline, pipeline_root)
     cluster = Cluster(host, namespace)
-    wanted = Wanted(
-        name=name or pipeline.name,
-        pipeline=pipeline.name,
-        file=file,
-        spec=pipeline.body,
-        experiment_id=cluster.experiment_id(experiment or pipeline.name),
-        parameters=values,
-        pipeline_root=root,
-        cron=expression,
-        max_concurrency=max_concurrency,
-        no_catchup=no_catchup,
-    )
-    change = put_schedule(cluster, wanted)
+    _note_what_is_missing(cluster, pipeline)
+    with pipeline.as_file() as path:
+        wanted = Wanted(
+            name=name or pipeline.name,
+            pipeline=pipeline.name,
+            file=path,
+            spec=pipeline.body,
+            experiment_id=cluster.experiment_id(experiment or pipeline.name),
+            parameters=values,
+            pipeline_root=root,
+            cron=expression,
+            max_concurrency=max_concurrency,
+            no_catchup=no_catchup,
+        )
+        change = put_schedule(cluster, wanted)
     done = "is in force" if change.changed else "is in force already, unchanged"
     typer.echo(f"Schedule {wanted.name} ({cron}) {done}")
     _show_kept(change.kept)
@@ -209,6 +229,20 @@ def unschedule(
     _show_kept(kept)
 
 
+def _note_what_is_missing(cluster: "Cluster", pipeline: "PipelineFile") -> None:
+    from pipeline.kubeflow.client.prerequisites import find_missing
+    from pipeline.side_work import run_aside
+
+    namespace = cluster.namespace or "kubeflow"
+    failure = "the run's claims and secrets were not looked up"
+    missing = run_aside(failure, lambda: find_missing(pipeline.platform, namespace))
+    for each in missing or ():
+        typer.echo(
+            f"note: namespace {namespace} of kubectl's cluster has no {each}; pods wait for it",
+            err=True,
+        )
+
+
 def _wait(cluster: "Cluster", run_id: str) -> None:
     from pipeline.kubeflow.client import runs
 
@@ -218,27 +252,35 @@ def _wait(cluster: "Cluster", run_id: str) -> None:
         typer.echo(f"No longer waiting; the run continues: status {run_id}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     if run.state != runs.SUCCEEDED:
-        _show_run(run)
+        _show_run(cluster, run)
         raise typer.Exit(FAILED)
+    outcome, status = runs.outcome_of(cluster, run)
+    typer.echo(outcome)
+    raise typer.Exit(status)
 
 
-def _show_run(run: Any) -> None:
-    from pipeline.kubeflow.client.runs import tasks_of
+def _show_run(cluster: "Cluster", run: Any) -> None:
+    from pipeline.kubeflow.client.runs import state_of, tasks_of, waiting_pods
 
-    typer.echo(f"{run.display_name}: {_lower(run.state)}")
+    typer.echo(f"{run.display_name}: {state_of(run)}")
     if run.error is not None and run.error.message:
         typer.echo(f"  {run.error.message}")
-    tasks = tasks_of(run)
+    tasks = tasks_of(cluster, run)
     _show_table(
         ("task", "state", "seconds"),
         *(
-            (each.name, _lower(each.state), "" if each.seconds is None else f"{each.seconds:.0f}")
+            (each.name, each.state, "" if each.seconds is None else f"{each.seconds:.0f}")
             for each in tasks
         ),
     )
     for task in tasks:
         if task.error:
             typer.echo(f"{task.name}: {task.error}")
+    if waiting := waiting_pods(run):
+        typer.echo(
+            f"{waiting} pod(s) made and not started: no cluster node is free, or an image, a claim "
+            "or a secret is missing; `kubectl describe pod` says which"
+        )
 
 
 def _show_table(*rows: tuple[str | None, ...]) -> None:
@@ -259,10 +301,6 @@ def _show_kept(runs: list[str]) -> None:
             f"  run {run} of the old schedule is under way: deleting that schedule would end the "
             "run, so it is only disabled. The same command deletes it later"
         )
-
-
-def _lower(state: str | None) -> str:
-    return (state or "pending").lower()
 
 
 def _trigger(trigger: Any) -> str:

@@ -13,7 +13,7 @@ _PLACE = r"^(/|gs://|s3://)[^/]"
 _NAME = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"  # Kubernetes' own
 # A reference as containers' runtimes read it (reference/regexp.go of distribution/reference): host
 # and port, names, tag, digest. The pod of any other never starts: InvalidImageName.
-_IMAGE = re.compile(
+IMAGE = re.compile(
     r"([a-zA-Z0-9.-]+(:[0-9]+)?/)?"
     r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
     r"(:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
@@ -21,7 +21,7 @@ _IMAGE = re.compile(
 
 
 def _image(name: str) -> str:
-    if not _IMAGE.fullmatch(name):
+    if not IMAGE.fullmatch(name):
         raise ValueError(
             "this is no name of a container image; expected one such as registry/name:tag or "
             "registry/name@sha256: with 64 hexadecimal digits"
@@ -61,7 +61,7 @@ class NodeResources(BaseModel):
         3600,
         ge=60,
         le=31_536_000,
-        description="an attempt that takes longer fails, pulling the image included; null: none",
+        description="an attempt that takes longer is stopped, and counts as failed; null: none",
     )
 
 
@@ -81,8 +81,8 @@ class KubeflowSettings(BaseModel):
 
     image: Annotated[str, AfterValidator(_image)] = Field(
         "mnist-gan-tfx:latest",
-        description="container image of every node; by digest (name@sha256:...), or the cache "
-        "takes results of older code for this one's",
+        description="container image of every node; a tag may name other code tomorrow, a digest "
+        "(name@sha256:...) never does",
     )
     pipeline_root: str | None = Field(
         None,

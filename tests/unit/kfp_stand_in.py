@@ -67,6 +67,7 @@ class StandIn:
         self.experiments: dict[str, Any] = {}
         self.runs: dict[str, Any] = {}
         self.recurring_runs: dict[str, Any] = {}
+        self.logs: dict[str, str] = {}  # by the id of a pod
         self.requests: list[Request] = []
         self.history: list[dict[str, list[str]]] = []
         self.faults: Iterator[Fault | None] = iter(())
@@ -116,6 +117,9 @@ class StandIn:
                     return api.V2beta1GetHealthzResponse(multi_user=self.multi_user)
                 case "GET", "experiments" | "runs" | "recurringruns", "", "":
                     return self._list(kind, request.query)
+                case "POST", "runs", _, "terminate":
+                    self._get(self.runs, name).state = "CANCELING"
+                    return {}
                 case "GET", "runs", _, "":
                     return self._get(self.runs, name)
                 case "POST", "experiments", "", "":
@@ -240,6 +244,11 @@ class _Handler(BaseHTTPRequestHandler):
         request = self._read()
         stand_in.requests.append(request)
         fault = next(stand_in.faults, None)
+        if request.path.startswith("/apis/v1alpha1/") and request.path.endswith("/log"):
+            log = stand_in.logs.get(request.path.split("/")[-2])
+            missing = b'{"error_message":"Failed to read logs","error_details":"no such file"}'
+            self._send(200, missing if log is None else log.encode(), kind="text/plain")
+            return
         if fault is None:
             self._send(*self._carry_out(request))
             return
@@ -326,7 +335,7 @@ def serving() -> Iterator[StandIn]:
     thread.start()
     own = {
         name: value for name, value in os.environ.items() if not name.startswith("KF_PIPELINES_")
-    }
+    } | {"KUBECONFIG": os.devnull}
     try:
         with (
             mock.patch.dict(os.environ, own, clear=True),

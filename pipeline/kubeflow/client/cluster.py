@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ _SIGN_IN = (
 _FORWARD = "kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80"
 _PAGE_SIZE = 100
 _SHOWN = 400  # characters of a server's own message
+_GO_STACK = re.compile(r"\s\S+\s+\S+\.go:\d+")  # the first function and its line
 
 
 class ClusterError(UserError):
@@ -134,6 +136,17 @@ class Cluster:
             token = page.next_page_token
             if not token:
                 return
+
+    def get(self, path: str) -> Any:
+        """What a path of the API answers: parsed JSON, or the text of a log."""
+        api = self.client._run_api.api_client
+        return api.call_api(
+            path,
+            "GET",
+            response_type="object",
+            auth_settings=["Bearer"],
+            _return_http_data_only=True,
+        )
 
     def experiment_id(self, name: str) -> str:
         """The id of an experiment, which is created if it does not exist."""
@@ -260,7 +273,10 @@ class _Transport:
                 where=self._host,
                 fix="each has to be one line of plain characters",
             ) from None
-        if "json" not in (response.getheader("Content-Type") or "").lower():
+        kind = (response.getheader("Content-Type") or "").lower()
+        if url.endswith("/log") and "text/plain" in kind:
+            return response
+        if "json" not in kind:
             raise ClusterError(
                 "the answer is a page, most often a login page, and not the API's",
                 where=self._host,
@@ -311,6 +327,7 @@ class _Transport:
 def _server_message(body: bytes | str | None) -> str:
     try:
         fields = json.loads(body or b"")
-        return one_line(str(fields.get("error") or fields.get("message") or ""))
+        text = str(fields.get("error") or fields.get("message") or "")
     except (ValueError, AttributeError):
         return ""
+    return one_line(_GO_STACK.split(text, 1)[0])

@@ -1,19 +1,29 @@
 """Runs on a cluster: submitted, waited for, looked at."""
 
 import datetime
+import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pipeline.kubeflow.client.cluster import Cluster, ClusterError, equals
+from pipeline.kubeflow.client.cluster import Cluster, ClusterError, equals, one_line
+from pipeline.kubeflow.client.failures import last_error, read_log, task_paths
 
 SUCCEEDED = "SUCCEEDED"
 # kfp's own `wait_for_run_completion` waits for ever for a run that was canceled.
 ENDED = (SUCCEEDED, "SKIPPED", "FAILED", "CANCELED")
+# Of Argo's nodes: the pod of a task, and the end of the name of a task's driver.
+_POD, _DRIVER = "executor", "-driver"
+# What a task logs, and the exit status for a run that succeeded with it; the first that fits.
+_OUTCOMES = (
+    ("GeneratorEvaluator", r"\bnot blessed: .+", 3),
+    ("Pusher", r"\bPushed version \d+ to \S+|\bNot pushed: .* is this model already", 0),
+    ("Pusher", r"\bNot pushed: .+", 3),
+)
 _TOLERATED_FAILURES = 20  # in a row, while waiting for a run: ten minutes and more
 
 
@@ -22,9 +32,9 @@ class Task:
     """A node of a run.
 
     Attributes:
-      state: such as RUNNING or FAILED.
+      state: such as `running`, `failed` or `not started`.
       seconds: its duration; None until it ends.
-      error: the cluster's message, one line; empty if there is none.
+      error: why it failed, one line; empty for all others.
     """
 
     name: str
@@ -124,38 +134,72 @@ def wait_for_run(
         time.sleep(pause_seconds)
 
 
-def tasks_of(run: Any) -> list[Task]:
-    """The tasks of a run, by start time.
+def state_of(run: Any) -> str:
+    """The state of a run in lower case; `terminated` where the API says that it failed."""
+    history = [each.state for each in run.state_history or ()]
+    if run.state == "FAILED" and "CANCELING" in history:
+        return "terminated"
+    return (run.state or "PENDING").lower()
+
+
+def tasks_of(cluster: Cluster, run: Any) -> list[Task]:
+    """The tasks of a run, by start time, those that have not started last.
 
     The backend lists all nodes of its Argo workflow: for each task its driver, a group and a pod.
     Listed here are nodes with the name of a task of the spec, and drivers that failed, because
     their tasks have no other node.
     """
     details = (run.run_details.task_details if run.run_details else None) or []
-    names = _task_names(run.pipeline_spec or {})
-    shown = [each for each in details if not names or _is_task(each, names)]
-    shown.sort(key=lambda each: (each.start_time is None, each.start_time, each.display_name))
-    return [
+    paths = task_paths(run)
+    started = [each for each in details if each.state and (not paths or _is_shown(each, paths))]
+    started.sort(key=lambda each: (each.start_time is None, each.start_time, each.display_name))
+    tasks = [
         Task(
             name=each.display_name or each.task_id or "?",
-            state=each.state or "PENDING",
+            state=each.state.lower(),
             seconds=_seconds(each),
-            error=_error(each),
+            error=_error(each) or (_logged(cluster, run, each) if each.state == "FAILED" else ""),
         )
-        for each in shown
+        for each in started
     ]
+    seen = {each.name for each in tasks}
+    return tasks + [Task(name, "not started", None, "") for name in paths if name not in seen]
 
 
-def _task_names(body: dict[str, Any]) -> set[str]:
-    spec = body.get("pipeline_spec", body)
-    components = [spec.get("root", {}), *spec.get("components", {}).values()]
-    return {name for each in components for name in each.get("dag", {}).get("tasks", {})}
+def waiting_pods(run: Any) -> int:
+    """How many pods of tasks have been made and have not started."""
+    details = (run.run_details.task_details if run.run_details else None) or []
+    names = [each.display_name or "" for each in details if each.state == "PENDING"]
+    return sum(re.fullmatch(r"executor(\(\d+\))?", name) is not None for name in names)
 
 
-def _is_task(detail: Any, names: set[str]) -> bool:
+def outcome_of(cluster: Cluster, run: Any) -> tuple[str, int]:
+    """What came of a run that succeeded, and the exit status for it.
+
+    It is what `GeneratorEvaluator` and `Pusher` logged; a run without these, or whose logs are
+    gone, has succeeded and no more.
+    """
+    paths = task_paths(run)
+    for task, pattern, status in _OUTCOMES:
+        log = read_log(cluster, run, (*paths[task], _POD)) if task in paths else ""
+        if found := re.findall(pattern, log):
+            return one_line(found[-1]), status
+    return "succeeded", 0
+
+
+def _is_shown(detail: Any, paths: Mapping[str, Sequence[str]]) -> bool:
     name = detail.display_name or ""
-    task = name.removesuffix("-driver")
-    return name in names or (detail.state == "FAILED" and name != task and task in {*names, "root"})
+    task = name.removesuffix(_DRIVER)
+    dags = {each for path in paths.values() for each in path}
+    return name in paths or (detail.state == "FAILED" and name != task and task in dags)
+
+
+def _logged(cluster: Cluster, run: Any, detail: Any) -> str:
+    paths, name = task_paths(run), detail.display_name or ""
+    task = name.removesuffix(_DRIVER)
+    path = next((path[: path.index(task) + 1] for path in paths.values() if task in path), ())
+    pod = (*path[:-1], name) if task != name else (*path, _POD)
+    return last_error(cluster, run, pod) or "no log: its pod never started, or was removed"
 
 
 def _seconds(detail: Any) -> float | None:

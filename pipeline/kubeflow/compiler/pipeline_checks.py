@@ -12,13 +12,12 @@ from tfx import components
 from tfx.dsl.component.experimental import executor_specs
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.dsl.components.common import importer, resolver
-from tfx.dsl.experimental.conditionals import conditional
 from tfx.dsl.placeholder import placeholder
 from tfx.orchestration.kubeflow.v2 import compiler_utils
 from tfx.utils import import_utils, name_utils
 from tfx.v1 import dsl
 
-from pipeline.kubeflow.compiler.spec_checks import NODE_ID, PIPELINE_NAME, raise_for
+from pipeline.kubeflow.compiler.spec_checks import NODE_ID, of_name, raise_for
 
 # TFX's compiler_utils: the title of a custom type's schema, by which the container imports it.
 _CUSTOM_TYPE = re.compile(r"[a-z][a-z0-9-_]{2,20}[.][A-Z][a-zA-Z0-9-_]{2,49}")
@@ -31,26 +30,19 @@ def check_pipeline(pipeline: dsl.Pipeline) -> None:
       SpecError: naming every node and reason.
     """
     problems = [
-        f"{node.id}: {problem}"
-        for node in pipeline.components
-        for problem in _of_node(node, pipeline)
+        f"{node.id}: {problem}" for node in pipeline.components for problem in _of_node(node)
     ]
-    name = pipeline.pipeline_info.pipeline_name
-    if not PIPELINE_NAME.fullmatch(name):
-        problems.append(f"the pipeline's name {name!r} may hold only a-z, 0-9 and inner dashes")
-    raise_for(problems)
+    raise_for(problems + of_name(pipeline.pipeline_info.pipeline_name))
 
 
-def _of_node(node: Any, pipeline: dsl.Pipeline) -> Iterator[str]:
+def _of_node(node: Any) -> Iterator[str]:
     if not NODE_ID.fullmatch(node.id):
         yield "a node's id may hold letters, digits and dashes only, 128 at most"
     # compiler/argocompiler/dag.go: "resolver executors not implemented"
     if isinstance(node, resolver.Resolver):
         yield "the backend has no resolvers; let the component find what it needs"
         return
-    # component/importer_launcher.go: read with credentials of the environment, which has none
     if isinstance(node, importer.Importer):
-        yield "importers are not supported; let a component of your own emit the artifact"
         return
     # TFX's step_builder refuses it
     if isinstance(node, components.InfraValidator):
@@ -60,8 +52,6 @@ def _of_node(node: Any, pipeline: dsl.Pipeline) -> Iterator[str]:
     if isinstance(node, components.FileBasedExampleGen):
         yield "the backend ignores the driver of FileBasedExampleGen, so no span is resolved"
         return
-    if conditional.get_predicates(node, pipeline.dsl_context_registry):
-        yield "conditions on artifacts are not supported; let the component decide"
     yield from _of_executor(node)
     yield from _of_types(node)
     for name, value in node.exec_properties.items():

@@ -3,6 +3,9 @@
 As `kfp-kubernetes` writes it (kubernetes_platform/proto/kubernetes_executor_config.proto) and
 `extendPodSpecPatch` in backend/src/v2/driver/k8s.go reads it. Names of secrets and claims stand in
 the older of their two fields, which all backends read.
+
+What a backend does not know it refuses with status 500. So nothing is written here that release
+2.16, the oldest that is supported, does not know, unless a setting asks for it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,22 +13,43 @@ from typing import Any
 
 import storage
 from pipeline.kubeflow.compiler import exit_handler
+from pipeline.kubeflow.container.supervisor import pod_seconds
 from pipeline.retraining.webhook import ADDRESS_VARIABLE
 from pipeline.settings.kubeflow import KubeflowSettings, NodeResources
+
+# Of an executor in release 2.17; `securityContext` came with 2.16.
+_KNOWN_FIELDS = frozenset(
+    {
+        *("secretAsVolume", "secretAsEnv", "configMapAsVolume", "configMapAsEnv", "fieldPathAsEnv"),
+        *("pvcMount", "genericEphemeralVolume", "emptyDirMounts", "enabledSharedMemory"),
+        *("nodeSelector", "tolerations", "nodeAffinity", "podAffinity", "podMetadata"),
+        *("imagePullSecret", "imagePullPolicy", "activeDeadlineSeconds", "securityContext"),
+    }
+)
+# Pod Security "restricted" wants it. The user is the image's, or the one that the cluster sets.
+_SECURITY_CONTEXT = {"runAsNonRoot": True}
 
 
 def platform_spec(
     wanted: Mapping[str, NodeResources], kubeflow: KubeflowSettings
 ) -> dict[str, Any]:
-    """The spec for executors that want this; {} where there is nothing to say."""
+    """The spec for executors that want this."""
     executors = {name: _executor(name, each, kubeflow) for name, each in wanted.items()}
-    if not any(executors.values()):
-        return {}
     return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}
 
 
+def unknown_fields(platform: Mapping[str, Any]) -> Iterator[str]:
+    """Yields what release 2.17 does not know in a platform spec."""
+    kubernetes = platform.get("platforms", {}).get("kubernetes", {})
+    for executor, config in kubernetes.get("deploymentSpec", {}).get("executors", {}).items():
+        for field in config:
+            first, *others = field.split("_")
+            if first + "".join(map(str.capitalize, others)) not in _KNOWN_FIELDS:
+                yield f"{executor}: the platform spec has an unknown field {field!r}"
+
+
 def _executor(name: str, wanted: NodeResources, kubeflow: KubeflowSettings) -> dict[str, Any]:
-    config: dict[str, Any] = {}
+    config: dict[str, Any] = {"securityContext": dict(_SECURITY_CONTEXT)}
     if kubeflow.volume_claim:
         config["pvcMount"] = [
             {"constant": kubeflow.volume_claim, "mountPath": kubeflow.volume_path}
@@ -39,7 +63,8 @@ def _executor(name: str, wanted: NodeResources, kubeflow: KubeflowSettings) -> d
     if wanted.tolerations:
         config["tolerations"] = [_toleration(taint) for taint in wanted.tolerations]
     if wanted.timeout_seconds:
-        config["activeDeadlineSeconds"] = wanted.timeout_seconds
+        retries = 0 if name == exit_handler.EXECUTOR else kubeflow.retries
+        config["activeDeadlineSeconds"] = pod_seconds(retries, wanted.timeout_seconds)
     return config
 
 

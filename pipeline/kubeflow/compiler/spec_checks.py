@@ -6,22 +6,21 @@ which it is there. Importing this does not import TFX.
 
 import graphlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from errors import UserError
-from parsing import parse_yaml
+from pipeline.kubeflow.compiler.executor_checks import of_executor
+from pipeline.kubeflow.compiler.platform_spec import unknown_fields
 
 SCHEMA_VERSION = "2.1.0"
 # compiler/argocompiler/argo.go, templateName: ids become Argo's names as they are.
 NODE_ID = re.compile(r"[a-zA-Z0-9][-a-zA-Z0-9]{0,127}")
-# apiserver/template/v2_template.go, less the dots that it also takes.
-PIPELINE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,126}[a-z0-9])?")
-_PLACEHOLDER = re.compile(r"\{\{\$.*?\}\}")
+# apiserver/validation/: of a pipeline that is uploaded. A run takes longer names, and dots.
+_PIPELINE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 # driver/resolve.go, resolveInputParameter: of a run, and only where they are the whole constant
 _OF_A_RUN = {
     f"{{{{$.pipeline_{name}}}}}"
@@ -30,20 +29,33 @@ _OF_A_RUN = {
         *("job_create_time_utc", "job_schedule_time_utc"),
     )
 }
+# driver/resolve.go, handleParamTypeValidationAndConversion: what a constant of each kind may go to,
+# besides STRING, which takes all.
+_TYPES_OF_A_CONSTANT = {
+    "number_value": ("NUMBER_INTEGER", "NUMBER_DOUBLE"),
+    "bool_value": ("BOOLEAN",),
+    "list_value": ("LIST",),
+    "struct_value": ("STRUCT", "TASK_FINAL_STATUS", "TASK_CONFIG"),
+}
 
 
 class SpecError(UserError):
     """A pipeline, a spec, a parameter or a pipeline root that the backend does not take."""
 
 
-def raise_for(problems: Sequence[str]) -> None:
+def raise_for(problems: Sequence[str], where: str = "") -> None:
     """Raises SpecError where there are problems."""
     if problems:
-        raise SpecError("Kubeflow Pipelines would not run this", findings=problems)
+        raise SpecError("Kubeflow Pipelines would not run this", where, findings=problems)
 
 
-def check_spec(spec: dict[str, Any]) -> None:
+def check_spec(spec: dict[str, Any], platform: Mapping[str, Any], where: str = "") -> None:
     """Refuses a compiled spec that `kfp`'s messages do not hold or the backend does not run.
+
+    Args:
+      spec: the pipeline spec.
+      platform: the platform spec; empty where there is none.
+      where: the file, for the message.
 
     Raises:
       SpecError: naming every task and reason.
@@ -55,19 +67,27 @@ def check_spec(spec: dict[str, Any]) -> None:
             spec.get("deploymentSpec", {}), pipeline_spec_pb2.PipelineDeploymentConfig()
         )
     except json_format.ParseError as error:
-        raise SpecError(f"this is no pipeline spec: {error}") from None
+        raise SpecError(
+            f"this is no pipeline spec: {' '.join(str(error).split())}", where
+        ) from None
     problems = []
     if parsed.schema_version != SCHEMA_VERSION:
         problems.append(
             f"schema version {parsed.schema_version!r}, and the backend takes {SCHEMA_VERSION} only"
         )
-    name = parsed.pipeline_info.name
-    if not PIPELINE_NAME.fullmatch(name):
-        problems.append(f"the pipeline's name {name!r} may hold only a-z, 0-9 and inner dashes")
+    problems += of_name(parsed.pipeline_info.name)
     if not parsed.root.dag.tasks:
         problems.append("the spec has no tasks")
     problems += _of_dag(parsed.root, parsed, deployment, ())
-    raise_for(problems)
+    problems += unknown_fields(platform)
+    raise_for(problems, where)
+
+
+def of_name(pipeline: str) -> list[str]:
+    """What is wrong with the name of a pipeline."""
+    if _PIPELINE_NAME.fullmatch(pipeline):
+        return []
+    return [f"the name {pipeline!r} may hold only a-z, 0-9 and dashes, 128 at most"]
 
 
 def is_exit_task(task: Any) -> bool:
@@ -90,7 +110,12 @@ def _of_dag(parent: Any, spec: Any, deployment: Any, inside: tuple[str, ...]) ->
             yield f"{name}: the component {label!r} holds itself"
             continue
         component = spec.components[label]
-        for problem in (*_of_task(name, task, component, dag), *_of_inputs(task, parent)):
+        for problem in (
+            *_of_task(name, task, dag),
+            *_of_inputs(task, parent),
+            *_of_outputs_read(task, dag, spec),
+            *_of_parameters(task, component),
+        ):
             yield f"{name}: {problem}"
         # compiler/argocompiler/dag.go: an exit task is a hook of each task it depends on, and a
         # task has one hook
@@ -103,7 +128,7 @@ def _of_dag(parent: Any, spec: Any, deployment: Any, inside: tuple[str, ...]) ->
         if component.HasField("dag"):
             yield from _of_dag(component, spec, deployment, (*inside, label))
         else:
-            for problem in _of_executor(component, deployment):
+            for problem in of_executor(component, deployment):
                 yield f"{name}: {problem}"
     try:
         order_of(dag)
@@ -129,22 +154,20 @@ def producers_of(task: Any) -> list[str]:
     return sorted({name for name in found if name})
 
 
-def _of_task(name: str, task: Any, component: Any, dag: Any) -> Iterator[str]:
+def _of_task(name: str, task: Any, dag: Any) -> Iterator[str]:
     if not NODE_ID.fullmatch(name):
         yield "a task's name may hold letters, digits and dashes only, 128 at most"
     for producer in producers_of(task):
         if producer not in dag.tasks:
             yield f"unknown producer task {producer!r}"
-    if task.trigger_policy.condition:
-        yield "conditions are not supported"
-    if task.HasField("parameter_iterator") or task.HasField("artifact_iterator"):
-        yield "iterators are not supported"
-    if component.dag.outputs.artifacts or component.dag.outputs.parameters:
-        yield "outputs of a nested pipeline are not supported"
+    # expression/expression.go: the driver fails where the executor has not recorded the property
+    if ".metadata[" in task.trigger_policy.condition:
+        yield "a condition on an artifact's metadata fails; use its URI, or a parameter"
 
 
 def _of_inputs(task: Any, parent: Any) -> Iterator[str]:
     """Of a task in the DAG of `parent`: driver/resolve.go, resolveInputParameter and others."""
+    known = parent.input_definitions
     for key, value in sorted(task.inputs.parameters.items()):
         kind = value.WhichOneof("kind")
         constant = value.runtime_value.constant.string_value
@@ -152,66 +175,46 @@ def _of_inputs(task: Any, parent: Any) -> Iterator[str]:
             yield f"the driver leaves {constant!r} of parameter {key!r} as it stands"
         if kind == "runtime_value" and value.runtime_value.WhichOneof("value") != "constant":
             yield f"parameter {key!r} is a runtime parameter, not a constant"
-        known = parent.input_definitions.parameters
-        if kind == "component_input_parameter" and value.component_input_parameter not in known:
-            yield f"the DAG has no input parameter {value.component_input_parameter!r}"
+        name = value.component_input_parameter
+        if kind == "component_input_parameter" and name not in known.parameters:
+            yield f"the DAG has no input parameter {name!r}"
     for key, artifact in sorted(task.inputs.artifacts.items()):
-        if artifact.WhichOneof("kind") != "task_output_artifact":
-            yield f"input artifact {key!r} is not another task's output, which is not supported"
+        kind, name = artifact.WhichOneof("kind"), artifact.component_input_artifact
+        if kind == "component_input_artifact" and name not in known.artifacts:
+            yield f"the DAG has no input artifact {name!r}, which {key!r} is to be"
 
 
-def _of_executor(component: Any, deployment: Any) -> Iterator[str]:
-    yield from _of_types(component)
-    executor = deployment.executors.get(component.executor_label)
-    kind = executor.WhichOneof("spec") if executor is not None else None
-    if kind != "container":
-        yield f"an executor of the kind {kind or 'none'} is not run by the backend"
-    # driver and compiler never read it
-    elif executor.container.lifecycle.HasField("pre_cache_check"):
-        yield "lifecycle.preCacheCheck is ignored by the backend"
-    else:
-        yield from _of_container(executor.container)
-        yield from _of_arguments(component, executor.container)
+def _of_outputs_read(task: Any, dag: Any, spec: Any) -> Iterator[str]:
+    """Outputs that no producer has: the driver of the task that reads them ends in a panic."""
+    read = [
+        *(
+            ("artifacts", each.task_output_artifact.producer_task, output)
+            for each in task.inputs.artifacts.values()
+            if (output := each.task_output_artifact.output_artifact_key)
+        ),
+        *(
+            ("parameters", each.task_output_parameter.producer_task, output)
+            for each in task.inputs.parameters.values()
+            if (output := each.task_output_parameter.output_parameter_key)
+        ),
+    ]
+    for kind, producer, output in read:
+        label = dag.tasks[producer].component_ref.name if producer in dag.tasks else ""
+        if label in spec.components:
+            outputs = getattr(spec.components[label].output_definitions, kind)
+            if output not in outputs:
+                yield f"{producer} has no output {output!r} among its {kind}"
 
 
-def _of_container(container: Any) -> Iterator[str]:
-    # component/launcher_v2.go, NewLauncherV2: the launcher has nothing to run
-    if not (*container.command, *container.args):
-        yield "its container has no command"
-    # driver/driver.go, initPodSpecPatch: the pod is started without what was asked for
-    wanted = container.resources.accelerator
-    if container.resources.HasField("accelerator") and not (wanted.type and wanted.count > 0):
-        yield f"{wanted.count} accelerators of the type {wanted.type!r} are left out of the pod"
-
-
-def _of_types(component: Any) -> Iterator[str]:
-    artifacts = {**component.input_definitions.artifacts, **component.output_definitions.artifacts}
-    for name, definition in sorted(artifacts.items()):
-        schema = definition.artifact_type
-        # metadata/client.go, SchemaToArtifactType: the launcher ends there
-        if not schema.schema_title and not _title(schema.instance_schema):
-            yield f"the type of the artifact {name!r} has no title"
-
-
-def _title(schema: str) -> str | None:
-    try:
-        content = parse_yaml(schema)
-    except (yaml.YAMLError, ValueError):
-        return None
-    return content.get("title") if isinstance(content, dict) else None
-
-
-def _of_arguments(component: Any, container: Any) -> Iterator[str]:
-    known = {"{{$}}"}
-    for side in ("input", "output"):
-        definitions = getattr(component, f"{side}_definitions")
-        for name in definitions.artifacts:
-            known |= {f"{{{{$.{side}s.artifacts['{name}'].{what}}}}}" for what in ("uri", "path")}
-    known |= {f"{{{{$.inputs.parameters['{n}']}}}}" for n in component.input_definitions.parameters}
-    for name in component.output_definitions.parameters:
-        known.add(f"{{{{$.outputs.parameters['{name}'].output_file}}}}")
-    # component/launcher_v2.go, getPlaceholders
-    for word in (*container.command, *container.args):
-        for placeholder in _PLACEHOLDER.findall(word):
-            if placeholder not in known:
-                yield f"the launcher leaves {placeholder} in an argument as it stands"
+def _of_parameters(task: Any, component: Any) -> Iterator[str]:
+    """driver/resolve.go, handleParamTypeValidationAndConversion."""
+    for name, definition in sorted(component.input_definitions.parameters.items()):
+        given = task.inputs.parameters.get(name)
+        if given is None:
+            if not definition.is_optional and name != task.parameter_iterator.item_input:
+                yield f"its parameter {name!r} gets no value"
+            continue
+        constant = given.runtime_value.constant.WhichOneof("kind")
+        wanted = pipeline_spec_pb2.ParameterType.ParameterTypeEnum.Name(definition.parameter_type)
+        if constant and wanted not in ("STRING", *_TYPES_OF_A_CONSTANT.get(constant, ())):
+            yield f"the constant of parameter {name!r} is a {constant[:-6]}, and not {wanted}"

@@ -1,8 +1,10 @@
 """The file of a compiled pipeline, and the parameters and pipeline root of a run of it."""
 
+import contextlib
 import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from parsing import MOST_YAML_BYTES, parse_json, parse_yaml_documents
-from pipeline.kubeflow.compiler.spec_checks import SpecError
+from pipeline.kubeflow.compiler.spec_checks import SpecError, check_spec
 
 ROOT_SCHEMES = ("gs", "minio", "s3")
 _LARGEST_EXACT_INTEGER = 2**53  # numbers travel as doubles
@@ -43,6 +45,14 @@ class PipelineFile:
             return self.spec
         return {"pipeline_spec": self.spec, "platform_spec": self.platform}
 
+    @contextlib.contextmanager
+    def as_file(self) -> Iterator[Path]:
+        """A file for `kfp`, which wants the pipeline spec first and a name that ends in .yaml."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "pipeline.yaml"
+            path.write_text(yaml.safe_dump_all([self.spec, self.platform]))
+            yield path
+
     @property
     def parameters(self) -> Mapping[str, Mapping[str, Any]]:
         """Definitions of the runtime parameters by name."""
@@ -58,19 +68,24 @@ class PipelineFile:
 
 
 def read_pipeline(path: str | Path) -> PipelineFile:
-    """Reads a compiled pipeline (YAML, schema 2.1).
+    """Reads a compiled pipeline (YAML, schema 2.1), and checks that the backend runs it.
 
     Raises:
-      SpecError: there is no such file, or it is no pipeline spec.
+      SpecError: there is no such file, it is no pipeline spec, or the backend would not run it.
     """
     documents = _read_yaml(Path(path))
-    if not 1 <= len(documents) <= 2 or not all(isinstance(each, dict) for each in documents):
-        raise _no_spec(path, "expected one or two YAML mappings in it")
-    spec, *platform = documents
-    _check_against_schema(path, spec, platform[0] if platform else {})
+    if not all(isinstance(each, dict) for each in documents):
+        raise _no_spec(path, "expected YAML mappings in it")
+    specs = [each for each in documents if "platforms" not in each]
+    platforms = [each for each in documents if "platforms" in each]
+    if len(specs) != 1 or len(platforms) > 1:
+        raise _no_spec(path, "expected one pipeline spec in it, and one platform spec at most")
+    [spec, platform] = [*specs, *platforms, {}][:2]
+    _check_against_schema(path, spec, platform)
     if not spec.get("pipelineInfo", {}).get("name") or "dag" not in spec.get("root", {}):
         raise _no_spec(path, "it lacks pipelineInfo.name or root.dag")
-    return PipelineFile(spec, platform[0] if platform else {})
+    check_spec(spec, platform, str(path))
+    return PipelineFile(spec, platform)
 
 
 def _read_yaml(path: Path) -> list[Any]:

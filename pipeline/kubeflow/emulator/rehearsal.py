@@ -21,7 +21,6 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipeline.kubeflow.compiler.spec_checks import (
     SpecError,
-    check_spec,
     is_exit_task,
     order_of,
     producers_of,
@@ -30,6 +29,7 @@ from pipeline.kubeflow.compiler.spec_file import PipelineFile
 from pipeline.kubeflow.container.store import FOLDERS
 from pipeline.kubeflow.emulator.driver import Scope, build_executor_input, resolve_parameters
 from pipeline.kubeflow.emulator.launcher import Launcher
+from pipeline.kubeflow.emulator.limits import check_rehearsable
 from pipeline.kubeflow.emulator.metadata import COMPLETE, FAILED, BackendError, MetadataStore
 
 DEFAULT_ROOT = "{store}://mlpipeline/v2/artifacts"
@@ -70,9 +70,9 @@ def rehearse(
       A result per task, in the order in which they ran.
 
     Raises:
-      SpecError: before anything runs, for what the backend would not take.
+      SpecError: before anything runs, for what only a cluster can run.
     """
-    check_spec(pipeline.spec)
+    check_rehearsable(pipeline.spec)
     values = _with_defaults(pipeline, parameters)
     run_id = datetime.datetime.now().strftime("%Y-%m-%dT%H-%M-%S-%f")
     work_dir = work_dir.absolute()

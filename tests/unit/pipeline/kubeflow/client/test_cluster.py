@@ -6,7 +6,7 @@ from pathlib import Path
 
 import kfp.client
 import pytest
-from kfp_stand_in import Fault, StandIn, serving
+from kfp_stand_in import Fault, Refusal, Request, StandIn, serving
 
 from pipeline.kubeflow.client.cluster import Cluster, ClusterError, RetryPolicy
 from pipeline.kubeflow.client.schedule import list_schedules
@@ -191,6 +191,24 @@ def test_a_request_without_effect_is_repeated(stand_in: StandIn, fault: Fault) -
     with pytest.raises(ClusterError):
         list_schedules(cluster)
     assert len(stand_in.requests) == 1 + 3 + 3
+
+
+def test_a_spec_that_the_backend_refuses_is_sent_once_and_shown_without_go_stack(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text that release 2.17.0 answers to a component that is not there."""
+    why = 'Internal error: processing component name="root": cannot find component ref "x"'
+    stack = "github.com/kubeflow/pipelines/backend/src/common/util.Wrap\n\t/go/util/error.go:361"
+
+    def refuse(request: Request) -> None:
+        raise Refusal(500, f"{why}\nFailed to compile job\n{stack}")
+
+    cluster = Cluster(stand_in.url, retry=QUICK)
+    monkeypatch.setattr(stand_in, "answer", refuse)
+    with pytest.raises(ClusterError) as failure:
+        cluster.retry(cluster.client.disable_recurring_run, "any")
+    assert failure.value.what.endswith(f"{why} Failed to compile job")
+    assert len(stand_in.requests) == 2
 
 
 # Experiments.

@@ -1,6 +1,7 @@
 """The commands on a terminal, against a stand-in of the API: runs, and what users get wrong."""
 
 import datetime
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipeline.cli.errors import Group
 from pipeline.cli.kubeflow import add_commands
 from pipeline.kubeflow.client import runs as cluster_runs
 from pipeline.kubeflow.client.cluster import Cluster, RetryPolicy
+from pipeline.kubeflow.client.failures import node_id
 
 ROOT = "minio://mlpipeline/digits"
 SPEC = """
@@ -160,6 +162,47 @@ def test_wait_ends_with_the_run(stand_in: StandIn, spec: str, last: str, status:
 
 
 @pytest.mark.usefixtures("_quick_waits")
+@pytest.mark.parametrize(
+    ("task", "log", "last", "status"),
+    [
+        ("GeneratorEvaluator", "INFO:mnist_gan.progress:not blessed: FID 9 > 3",
+         "not blessed: FID 9 > 3", 3),
+        ("Pusher", "I1128 executor.py:83] Pushed version 7 to /s/7", "Pushed version 7 to /s/7", 0),
+        ("Pusher", "W1128 executor.py:86] Not pushed: version 6 is this model already",
+         "Not pushed: version 6 is this model already", 0),
+        ("Pusher", "Not pushed: version 6 was rolled back from",
+         "Not pushed: version 6 was rolled back from", 3),
+        ("Pusher", "", "succeeded", 0),
+    ],
+)  # fmt: skip
+def test_wait_says_what_came_of_a_run_that_succeeded(
+    stand_in: StandIn,
+    spec: str,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    log: str,
+    last: str,
+    status: int,
+) -> None:
+    Path(spec).write_text(SPEC.replace("Train", task))
+    pod = node_id("digits-x7k2p", f"digits-x7k2p.root.{task}.executor")
+    child = api.PipelineTaskDetailChildTask(pod_name=pod)
+    details = [api.V2beta1PipelineTaskDetail(display_name=task, child_tasks=[child])]
+    stand_in.logs[pod] = f"an earlier line\n{log}\n"
+    _at_each_look(stand_in, "SUCCEEDED")
+    answer = stand_in.answer
+
+    def with_details(request: Request) -> Any:
+        for run in stand_in.runs.values():
+            run.run_details = api.V2beta1RunDetails(task_details=details)
+        return answer(request)
+
+    monkeypatch.setattr(stand_in, "answer", with_details)
+    result = _submit(spec, "--wait")
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (status, last), result.output
+
+
+@pytest.mark.usefixtures("_quick_waits")
 def test_wait_gets_over_passing_failures(stand_in: StandIn, spec: str) -> None:
     _at_each_look(stand_in, "RUNNING", "RUNNING", "SUCCEEDED")
     stand_in.faults = iter([*[None] * 4, Fault("drop"), Fault("status"), Fault("half", True), None])
@@ -249,6 +292,55 @@ def test_status_of_a_run_shows_its_tasks(stand_in: StandIn) -> None:
     ]
 
 
+def test_status_shows_a_failed_tasks_last_error_and_what_has_not_started(stand_in: StandIn) -> None:
+    """A run of release 2.17.0: `pipeline` is the DAG inside the one with the exit handler."""
+    recorded = json.loads(Path(__file__).with_name("failed_run.json").read_text())
+    workflow, tasks = recorded["workflow"], recorded["tasks"]
+    inner = {name: {"componentRef": {"name": "leaf"}} for name in tasks}
+    outer = {name: {"componentRef": {"name": name}} for name in ("pipeline", "report-outcome")}
+    components = {"pipeline": {"dag": {"tasks": inner}}, "report-outcome": {}, "leaf": {}}
+    child = api.PipelineTaskDetailChildTask
+    details = [
+        api.V2beta1PipelineTaskDetail(
+            display_name=name,
+            state=state,
+            child_tasks=[child(pod_name=f"{workflow}-{pod}") for pod in pods],
+        )
+        for name, state, pods in recorded["details"]
+    ]
+    run = _run(stand_in, "FAILED", *details)
+    spec = {"root": {"dag": {"tasks": outer}}, "components": components}
+    stand_in.runs[run].pipeline_spec = {"pipeline_spec": spec, "platform_spec": {}}
+    stand_in.logs[f"{workflow}-2921083712"] = "\n".join(recorded["log"])
+    lines = _call("status", run).stdout.splitlines()
+    rows = {name: " ".join(state) for name, *state in map(str.split, lines[2:13])}
+    assert rows.pop("MnistExampleGen") == "failed"
+    assert [rows.pop(name) for name in ("ImportSchemaGen", "report-outcome")] == ["succeeded"] * 2
+    assert rows == dict.fromkeys(set(tasks) - {"MnistExampleGen", "ImportSchemaGen"}, "not started")
+    [error] = lines[13:]
+    assert error.startswith("MnistExampleGen: components.mnist_example_gen.idx.IdxError: '/mnt/")
+    assert error.endswith("Replace it with a complete copy of the original file.")
+    stand_in.logs.clear()
+    assert "MnistExampleGen: no log" in _call("status", run).stdout
+
+
+def test_status_says_that_a_pod_has_not_started(stand_in: StandIn) -> None:
+    details = [_detail("Say", "RUNNING", 10, None), _detail("executor(0)", "PENDING", 11, None)]
+    lines = _call("status", _run(stand_in, "RUNNING", *details)).stdout.splitlines()
+    assert lines[-1].startswith("1 pod(s) made and not started")
+
+
+def test_a_run_that_was_terminated_is_no_failure(stand_in: StandIn) -> None:
+    run = _run(stand_in, "RUNNING")
+    assert _call("terminate", run).exit_code == 0
+    assert stand_in.changes() == [("POST", f"runs/{run}:terminate")]
+    state = api.V2beta1RuntimeStatus(state="CANCELING")
+    stand_in.runs[run].state, stand_in.runs[run].state_history = "FAILED", [state]
+    assert _call("status", run).stdout.splitlines()[0] == "digits 1: terminated"
+    assert "terminated  run-1" in _call("status").stdout
+    _refused(_call("terminate", "none"), "none")
+
+
 def test_status_shows_a_driver_that_failed_and_a_task_that_goes_on(stand_in: StandIn) -> None:
     run = _run(
         stand_in,
@@ -257,14 +349,20 @@ def test_status_shows_a_driver_that_failed_and_a_task_that_goes_on(stand_in: Sta
         _detail("Train-driver", "FAILED", 20, 21),
     )
     lines = _call("status", run).stdout.splitlines()
-    assert [line.split() for line in lines[2:]] == [
+    assert [line.split() for line in lines[2:5]] == [
         ["Say", "running"],
         ["Train-driver", "failed", "1"],
+        ["Train", "not", "started"],
     ]
+    assert lines[5].startswith("Train-driver: no log")
 
 
 def test_status_of_a_run_without_tasks_yet(stand_in: StandIn) -> None:
-    assert _call("status", _run(stand_in, "PENDING")).stdout == "digits 1: pending\nnone\n"
+    lines = _call("status", _run(stand_in, "PENDING")).stdout.splitlines()
+    assert lines[0] == "digits 1: pending"
+    assert [line.split() for line in lines[2:]] == [
+        [name, "not", "started"] for name in ("Say", "Train")
+    ]
 
 
 def test_status_lists_the_last_runs(stand_in: StandIn) -> None:

@@ -15,7 +15,9 @@ def _document(**parameters: dict[str, Any]) -> dict[str, Any]:
         "pipelineInfo": {"name": "digits"},
         "schemaVersion": "2.1.0",
         "sdkVersion": "tfx-1.16.0",
-        "deploymentSpec": {"executors": {"exec-say": {"container": {"image": "busybox:1"}}}},
+        "deploymentSpec": {
+            "executors": {"exec-say": {"container": {"image": "busybox:1", "command": ["true"]}}}
+        },
         "components": {"comp-say": {"executorLabel": "exec-say"}},
         "root": {
             "dag": {
@@ -52,7 +54,8 @@ def test_a_spec_is_sent_as_it_stands_in_the_file(tmp_path: Path) -> None:
     assert list(pipeline.parameters) == list(_PARAMETERS)
 
 
-def test_a_platform_spec_is_sent_beside_the_spec(tmp_path: Path) -> None:
+@pytest.mark.parametrize("platform_first", [False, True])
+def test_a_platform_spec_is_sent_beside_the_spec(tmp_path: Path, platform_first: bool) -> None:
     platform = {
         "platforms": {
             "kubernetes": {
@@ -62,8 +65,11 @@ def test_a_platform_spec_is_sent_beside_the_spec(tmp_path: Path) -> None:
             }
         }
     }
-    pipeline = read_pipeline(_write(tmp_path, _document(), platform))
+    documents = [platform, _document()] if platform_first else [_document(), platform]
+    pipeline = read_pipeline(_write(tmp_path, *documents))
     assert pipeline.body == {"pipeline_spec": _document(), "platform_spec": platform}
+    with pipeline.as_file() as path:
+        assert list(yaml.safe_load_all(path.read_text())) == [_document(), platform]
 
 
 @pytest.mark.parametrize(
