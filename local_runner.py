@@ -37,7 +37,7 @@ for command in (
     *(reports.status, reports.report, reports.compare),
     *(data.data, data.release),
     *(models.models, models.rollback, models.retire),
-    *(serve.serve, gc.gc, config.config),
+    *(serve.serve, serve.draw, gc.gc, config.config),
 ):
     app.command()(command)
 

@@ -1,10 +1,12 @@
-"""`local_runner.py serve`: the REST and gRPC server on the served versions."""
+"""`local_runner.py serve` and `draw`: the server on the served versions, and one image."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import storage
+from errors import UserError
 from pipeline.cli.options import Assignments, OutputDir, resolve_options
 
 
@@ -47,3 +49,40 @@ def serve(
     if grpc_port is None:
         grpc_port = 8500 if port else 0
     serve_until_stopped(base, settings.serve, host=host, port=port, grpc_port=grpc_port)
+
+
+def draw(
+    digit: Annotated[int, typer.Argument(min=-1, max=9, help="-1 for any.")] = -1,
+    seed: Annotated[
+        int, typer.Option(min=-(2**63), max=2**63 - 1, help="The same seed draws the same image.")
+    ] = 0,
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="FILE", help="The PNG file to write.")
+    ] = "digit.png",
+    output_dir: OutputDir = None,
+) -> None:
+    """Draw one image with the served generator.
+
+    Example: python local_runner.py draw 7 --seed 3 -o seven.png
+    """
+    from pipeline.local.paths import OutputPaths
+    from registry.integrity import newest_intact_version
+    from registry.layout import version_dir
+
+    base = OutputPaths.of(resolve_options(output_dir=output_dir).settings).versions
+    version = newest_intact_version(base)
+    if version is None:
+        raise UserError("no version is served", str(base), "run `python local_runner.py` first")
+    import numpy as np
+
+    from serving.loading import LoadedVersion
+    from serving.requests import RequestError
+
+    inputs = {"seed": np.array([seed], np.int64), "digit": np.array([digit], np.int64)}
+    folder = version_dir(base, version)
+    try:
+        [png] = LoadedVersion(folder).call("serving_default", inputs)["image_bytes"]
+    except RequestError as error:
+        raise UserError(str(error), str(folder)) from None
+    storage.write(output, png)
+    typer.echo(f"Version {version} drew {output}")

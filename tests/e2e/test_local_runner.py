@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
+from PIL import Image
 from typer.testing import CliRunner
 
 from local_runner import app
@@ -124,6 +125,19 @@ def test_models_shows_what_is_served(pushed, workspace):
     assert result.returncode == 0, result.stderr
     [row] = [line for line in result.stdout.splitlines() if version.name in line]
     assert row.split()[-1] == "served"
+
+
+def test_an_image_is_drawn_with_what_is_served(pushed, workspace, tmp_path):
+    place = ["--output-dir", str(workspace / "outputs")]
+    for name in ("seven.png", "again.png"):
+        result = in_process("draw", "7", "--seed", "3", "-o", str(tmp_path / name), *place)
+        assert result.returncode == 0, result.stderr
+    with Image.open(tmp_path / "seven.png") as image:
+        assert (image.size, int(image.info["seed"]), int(image.info["digit"])) == ((28, 28), 3, 7)
+    assert (tmp_path / "seven.png").read_bytes() == (tmp_path / "again.png").read_bytes()
+    nothing = in_process("draw", "7", "-o", str(tmp_path / "x.png"), "--output-dir", str(tmp_path))
+    assert_refused(nothing, str(tmp_path))
+    assert not (tmp_path / "x.png").exists()
 
 
 def test_what_cannot_be_rolled_back_or_retired(pushed, workspace, tmp_path):
