@@ -125,8 +125,8 @@ def _own_temporary_folder() -> None:
         os.environ["TMPDIR"] = folder
         _temporary[os.getpid()] = folder
         atexit.register(_remove_temporary_folder)
-        for number in stop_signals():
-            signal.signal(number, lambda number, frame: leave(_STOPPED))
+    for number in stop_signals():
+        signal.signal(number, lambda number, frame: leave(_STOPPED))
 
 
 def _remove_temporary_folder() -> None:

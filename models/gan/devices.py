@@ -1,19 +1,24 @@
 """The devices of a training: workers and replicas, precision and compilation."""
 
-import json
 import os
 from typing import Any
 
 import tensorflow as tf
+
+from errors import UserError
+from models.gan.cluster import read_cluster
 
 _NVIDIA_DRIVER = "/proc/driver/nvidia/version"
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
 def choose_strategy() -> tf.distribute.Strategy:
-    """Chooses the workers in `TF_CONFIG`, else all GPUs of this machine, else one device."""
-    cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
-    if len([*cluster.get("chief", []), *cluster.get("worker", [])]) > 1:
+    """Chooses the workers in `TF_CONFIG`, else all GPUs of this machine, else one device.
+
+    Raises:
+      ClusterError: if `TF_CONFIG` names no workers in the form that TensorFlow expects.
+    """
+    if read_cluster(os.environ):
         return tf.distribute.MultiWorkerMirroredStrategy()
     if len(tf.config.list_logical_devices("GPU")) > 1:
         return tf.distribute.MirroredStrategy()
@@ -85,11 +90,15 @@ def choose_xla(setting: str, replicas: int) -> bool:
     On CPUs XLA's gradients of convolutions are many times slower: `docs/training.md`.
 
     Raises:
-      ValueError: if several replicas are to be compiled, which XLA cannot: their optimizers
+      UserError: if several replicas are to be compiled, which XLA cannot: their optimizers
         communicate within the update.
     """
     if setting == "on" and replicas > 1:
-        raise ValueError(f"train.xla=on needs a single replica, and there are {replicas}")
+        raise UserError(
+            f"XLA compiles the update of a single replica, and there are {replicas}",
+            "train.xla = on",
+            "set it to auto",
+        )
     if setting != "auto":
         return setting == "on"
     return replicas == 1 and bool(tf.config.list_physical_devices("GPU"))

@@ -1,10 +1,7 @@
 """The TFX Trainer's entry point for the GAN."""
 
-import contextlib
 import logging
 import os
-import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -38,9 +35,11 @@ def run_fn(fn_args: Any) -> None:
         folder or URI with the served versions, for a warm start. `base_model` is the digit
         classifier for validation; without it the last averaged generator is exported.
         `hyperparameters` is the result of the Tuner, which replaces fields of `TrainSettings`.
-        `serving_model_dir` receives the SavedModel, `model_run_dir` the files of `RunLog`.
+        `serving_model_dir` receives the SavedModel, `model_run_dir` the files of `RunLog`; of
+        several workers, only the first writes them.
 
     Raises:
+      UserError: if the devices cannot train as the settings say.
       NonFiniteLossError: if the training diverges.
       InterruptedTrainingError: after SIGTERM or SIGINT.
       CheckpointError: if a checkpoint cannot be read or written.
@@ -71,19 +70,19 @@ def run_fn(fn_args: Any) -> None:
     # Train, then export the best generator with the final state.
     root = fn_args.custom_config.get("checkpoints")
     checkpoints = _checkpoints(root, training, images, labels) if root else None
-    with (
-        _output_paths(fn_args, strategy) as (model_dir, run_dir),
-        stopping_on_signals(training.stop),
-    ):
-        with RunLog(run_dir, training) as run_log:
+    with stopping_on_signals(training.stop):
+        if not is_chief(strategy):
+            for _ in train(training, checkpoints):
+                pass
+            return
+        with RunLog(fn_args.model_run_dir, training) as run_log:
             for progress in train(training, checkpoints):
                 run_log.record(progress)
             run_log.sample(training.step)
-        export_generator(training.best.network, settings, model_dir)
-        if is_chief(strategy):
-            state_dir = os.path.join(model_dir, TRAINING_STATE)
-            write_final_state(state_dir, variables, training.step, training.warm_start.lineage)
-    if checkpoints and is_chief(strategy):
+        export_generator(training.best.network, settings, fn_args.serving_model_dir)
+        state_dir = os.path.join(fn_args.serving_model_dir, TRAINING_STATE)
+        write_final_state(state_dir, variables, training.step, training.warm_start.lineage)
+    if checkpoints:
         is_kept = fn_args.custom_config.get("keep_checkpoints")
         checkpoints.mark_finished() if is_kept else checkpoints.clear()
 
@@ -138,13 +137,3 @@ def _checkpoints(
     if not training.settings.resume:
         checkpoints.clear()
     return checkpoints
-
-
-@contextlib.contextmanager
-def _output_paths(fn_args: Any, strategy: tf.distribute.Strategy) -> Iterator[tuple[str, str]]:
-    """Folders for the model and the run's files; only the chief's are kept."""
-    if is_chief(strategy):
-        yield fn_args.serving_model_dir, fn_args.model_run_dir
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield os.path.join(folder, "model"), os.path.join(folder, "run")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import math
 import os
 
 import numpy as np
@@ -13,6 +14,7 @@ from models.gan.losses import LOSSES
 from models.gan.samples import encode_grid
 from models.gan.training import Progress, Training
 from models.gan.validation import ValidationMetrics
+from parsing import parse_json
 
 _log = logging.getLogger("mnist_gan.progress")
 
@@ -29,7 +31,8 @@ class RunLog:
 
         Args:
           directory: receives TensorBoard's events, `samples/step-<n>.png` and `progress.jsonl`,
-            one JSON object per interval.
+            one JSON object per interval. A training that resumes in the same directory keeps the
+            lines up to its checkpoint.
           training: the training that reports its progress.
         """
         self._directory = directory
@@ -40,7 +43,7 @@ class RunLog:
         self._warned: set[str] = set()
         tf.io.gfile.makedirs(os.path.join(directory, "samples"))
         self._events = tf.summary.create_file_writer(directory)
-        self._lines = tf.io.gfile.GFile(os.path.join(directory, "progress.jsonl"), "w")
+        self._lines: tf.io.gfile.GFile | None = None
 
     def __enter__(self) -> "RunLog":
         """Returns this log."""
@@ -49,7 +52,8 @@ class RunLog:
     def __exit__(self, *exception: object) -> None:
         """Closes the files."""
         self._events.close()
-        self._lines.close()
+        if self._lines:
+            self._lines.close()
 
     def record(self, progress: Progress) -> None:
         """Logs and writes the progress, with a sample every `_SAMPLE_SECONDS`."""
@@ -57,6 +61,7 @@ class RunLog:
             self._start = progress.start
             _log.info(f"start: {progress.start}")
         _log.info(self._line(progress))
+        self._lines = self._lines or self._open_lines()
         self._lines.write(json.dumps(dataclasses.asdict(progress)) + "\n")
         self._lines.flush()
         self._warn_of_failures(progress)
@@ -75,6 +80,13 @@ class RunLog:
         storage.write(path, png)
         with self._events.as_default(step=step):
             tf.summary.image("samples", tf.io.decode_png(png)[tf.newaxis])
+
+    def _open_lines(self) -> tf.io.gfile.GFile:
+        path = os.path.join(self._directory, "progress.jsonl")
+        resumed_step = self._training.resumed_step
+        lines = storage.read(path).splitlines(True) if resumed_step and storage.exists(path) else []
+        storage.write(path, b"".join(line for line in lines if _step(line) <= resumed_step))
+        return tf.io.gfile.GFile(path, "a")
 
     def _write_scalars(self, progress: Progress) -> None:
         for name, value in progress.scalars.items():
@@ -118,3 +130,11 @@ class RunLog:
         if failure not in self._warned:
             self._warned.add(failure)
             _log.warning("%s: %s", failure, message)
+
+
+def _step(line: bytes) -> float:
+    """Of a line of `progress.jsonl`; infinite for a line that was cut off."""
+    try:
+        return float(parse_json(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        return math.inf

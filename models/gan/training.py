@@ -67,6 +67,7 @@ class Training:
       averaged: the generator with the EMA weights of the last evaluation or sample.
       best: the generator to export, once the training has ended.
       stop: a request to stop.
+      resumed_step: updates before this process began, from a checkpoint.
     """
 
     settings: TrainSettings
@@ -79,6 +80,7 @@ class Training:
     averaged: AveragedGenerator
     best: AveragedGenerator
     stop: StopRequest
+    resumed_step: int = 0
 
     @property
     def step(self) -> int:
@@ -117,14 +119,15 @@ def prepare_training(
       strategy: over the devices; None for one device.
 
     Raises:
-      ValueError: if the replicas cannot share a batch equally, or cannot be compiled by XLA.
+      UserError: if the replicas cannot share a batch equally, or cannot be compiled by XLA.
     """
     strategy = strategy or tf.distribute.get_strategy()
     replicas = strategy.num_replicas_in_sync
     if settings.batch_size % replicas:
-        raise ValueError(
-            f"train.batch_size = {settings.batch_size} cannot be shared by {replicas} "
-            f"replicas: choose a multiple of {replicas}"
+        raise UserError(
+            f"{replicas} replicas cannot share a batch equally",
+            f"train.batch_size = {settings.batch_size}",
+            f"choose a multiple of {replicas}",
         )
     with strategy.scope():
         data = TrainingData(settings, images, labels, replicas)
@@ -259,7 +262,7 @@ def _restore(training: Training, checkpoints: Checkpoints | None) -> float:
         )
     if not found:
         return 0.0
-    _, extra = found
+    training.resumed_step, extra = found
     training.early_stopping.reset(extra["fids"])
     training.warm_start.lineage = TrainingLineage(**extra["lineage"])
     if training.validation:

@@ -1,7 +1,7 @@
-"""Trains the GAN alone: what each worker of a `deploy/tfjob.yaml` runs.
+"""Trains the GAN alone: what each worker of `deploy/trainjob.yaml` or `deploy/tfjob.yaml` runs.
 
 The training is the pipeline's, `models.gan.run_fn`, with what TFX's Trainer hands it taken from the
-command line. Where `TF_CONFIG` names several workers they train together, on the same digits.
+command line. Where the environment names several workers they train together, on the same digits.
 """
 
 import logging
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import storage
 from errors import UserError
+from models.gan.cluster import read_cluster, wait_for_workers
 from pipeline.cli.errors import Command
 from pipeline.cli.options import Assignments, Preset, resolve_options
 from surroundings import prepare
@@ -21,6 +23,9 @@ from surroundings import prepare
 if TYPE_CHECKING:
     from mnist.digits import Digits
     from pipeline.settings.sections import Settings
+
+COMPLETE = "complete"  # in the output folder, with the key of the training
+_log = logging.getLogger("mnist_gan.progress")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -39,22 +44,49 @@ def train(
         str | None,
         typer.Option(metavar="DIR", help="SavedModel that finds the best moment.  [default: none]"),
     ] = None,
+    worker_timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1.0, help="Wait for all workers to start.")
+    ] = 1800.0,
 ) -> None:
-    """Train the GAN on the train split of a data folder, together with $TF_CONFIG's workers.
+    """Train the GAN on the train split of a data folder, together with other workers.
 
-    Exit status: 0 trained, 1 failed, 2 the command could not start as it was called, 143 stopped by
-    SIGTERM with a checkpoint: the same command resumes.
+    They are those of $TF_CONFIG or of a TrainJob of Kubeflow Trainer (mlPolicy.jax).
+
+    Exit status: 0 trained, now or before, 1 failed, 2 the command could not start as it was called,
+    143 stopped by SIGTERM with a checkpoint: the same command resumes.
     """
     settings = resolve_options(preset, assignments, output_dir, data_dir).settings
     if settings.train.warm_start != "none":
         raise UserError(
             "no version is served here to start from", "train.warm_start", "set it to none"
         )
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    _log.setLevel(logging.INFO)
+    cluster = read_cluster(os.environ)
+    digits = _digits(settings)
+    mark = os.path.join(settings.output_dir, COMPLETE)
+    identity = _identity(settings, digits, classifier)
+    if storage.read_if_there(mark) == identity:
+        _log.info(f"this training is complete: {mark}")
+        return
     with tempfile.TemporaryDirectory() as folder:
         records = Path(folder) / "train.gz"
-        _write_records(_digits(settings), records)
+        _write_records(digits, records)
+        if cluster:
+            os.environ["TF_CONFIG"] = cluster.tf_config()
+            wait_for_workers(cluster, worker_timeout)
         _train(settings, str(records), classifier)
+    if not cluster or cluster.is_chief:
+        storage.write(mark, identity)
+
+
+def _identity(settings: "Settings", digits: "Digits", classifier: str | None) -> bytes:
+    """What the result depends on."""
+    from models.gan.checkpoints import checkpoint_key
+    from models.gan.interruption import recipe
+
+    parts = recipe(settings.train) | {"classifier": classifier}
+    return checkpoint_key(parts, digits.images, digits.labels).encode()
 
 
 def _digits(settings: "Settings") -> "Digits":

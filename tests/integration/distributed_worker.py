@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from errors import UserError
 from models.gan.devices import choose_strategy, is_chief
 from models.gan.settings import TrainSettings
 from models.gan.training import prepare_training
@@ -58,7 +59,7 @@ def contrary(worker: int) -> ValidationSet:
 def refusal(recipe: dict[str, Any], data: Data, strategy: tf.distribute.Strategy) -> str:
     try:
         prepare_training(TrainSettings(**recipe), *data, strategy=strategy)
-    except ValueError as error:
+    except UserError as error:
         return str(error)
     return "none"
 

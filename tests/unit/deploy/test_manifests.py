@@ -16,6 +16,7 @@ COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVING = list(yaml.safe_load_all((DEPLOY / "serving.yaml").read_text()))
 KSERVE = yaml.safe_load((DEPLOY / "kserve.yaml").read_text())
 TFJOB = list(yaml.safe_load_all((DEPLOY / "tfjob.yaml").read_text()))
+TRAIN_JOB = list(yaml.safe_load_all((DEPLOY / "trainjob.yaml").read_text()))
 RETRAIN = list(yaml.safe_load_all((DEPLOY / "kubernetes/retrain-cronjob.yaml").read_text()))
 # What an InferenceService adds to a pod and to its container: the Python models of kserve 0.21.0,
 # openapi_types of V1beta1ComponentExtensionSpec and V1beta1ModelSpec.
@@ -66,17 +67,24 @@ def tfjob_pod() -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
 
 
+def train_job() -> dict[str, Any]:
+    """The job of each node."""
+    [node] = TRAIN_JOB[0]["spec"]["template"]["spec"]["replicatedJobs"]
+    return {"apiVersion": "batch/v1", "kind": "Job", **node["template"]}
+
+
 TEMPLATES = {
     "serving": SERVING[0]["spec"]["template"],
     "kserve": kserve_pod(),
     "tfjob": tfjob_pod(),
+    "trainjob": train_job()["spec"]["template"],
     "retrain": RETRAIN[0]["spec"]["jobTemplate"]["spec"]["template"],
 }
 
 
 @pytest.mark.parametrize("release", ["1.29", "1.33", "1.37"])
 def test_what_kubernetes_takes(release):
-    for manifest in [*SERVING, kserve_pod(), tfjob_pod(), *TFJOB[1:], *RETRAIN]:
+    for manifest in [*SERVING, kserve_pod(), tfjob_pod(), *TFJOB[1:], train_job(), *RETRAIN]:
         kubernetes_validate.validate(manifest, release, strict=True)
     spoiled = copy.deepcopy(SERVING[0])
     spoiled["spec"]["template"]["spec"]["containers"][0]["readinessprobe"] = {}
@@ -197,7 +205,12 @@ def test_servers_are_probed(name):
 
 @pytest.mark.parametrize(
     ("name", "manifests", "ports"),
-    [("serving", SERVING, {8500, 8501}), ("tfjob", TFJOB, {2222}), ("retrain", RETRAIN, set())],
+    [
+        ("serving", SERVING, {8500, 8501}),
+        ("tfjob", TFJOB, {2222}),
+        ("trainjob", TRAIN_JOB, {2222}),
+        ("retrain", RETRAIN, set()),
+    ],
 )
 def test_a_network_policy_opens_just_the_ports_of_its_pods(name, manifests, ports):
     [policy] = [each["spec"] for each in manifests if each["kind"] == "NetworkPolicy"]
@@ -207,9 +220,9 @@ def test_a_network_policy_opens_just_the_ports_of_its_pods(name, manifests, port
     rules = policy.get("ingress", [])
     assert all(rule["from"] for rule in rules)
     assert {port["port"] for rule in rules for port in rule["ports"]} == ports
-    others = [each for other, each in TEMPLATES.items() if other != name]
     chosen = policy["podSelector"]["matchLabels"].items()
-    assert not any(chosen <= each["metadata"]["labels"].items() for each in others)
+    selected = [each for each in TEMPLATES.values() if chosen <= each["metadata"]["labels"].items()]
+    assert all(each["metadata"]["labels"] == labels for each in selected)
 
 
 def test_the_compose_service_is_as_restricted():

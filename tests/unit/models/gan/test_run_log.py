@@ -49,7 +49,7 @@ def progress(step: int, **changed: Any) -> Progress:
     return Progress(**(values | changed))
 
 
-def training_of(**changed: Any) -> Any:
+def training_of(resumed_step: int = 0, **changed: Any) -> Any:
     """The part of a training that a log reads; its images have a gray level each, in order."""
     settings = TrainSettings(
         latent_dim=3, generator_channels=(1, 1, 1), discriminator_channels=(1, 1, 1), **changed
@@ -63,7 +63,7 @@ def training_of(**changed: Any) -> Any:
         np.testing.assert_array_equal(labels, np.arange(80) % 10)
         return np.full([80, 28, 28, 1], np.arange(80).reshape(-1, 1, 1, 1), np.uint8)
 
-    return SimpleNamespace(settings=settings, gan=gan, generate=generate)
+    return SimpleNamespace(settings=settings, gan=gan, generate=generate, resumed_step=resumed_step)
 
 
 def events(directory: Path) -> Iterator[tuple[int, str, Any]]:
@@ -200,6 +200,21 @@ def test_a_collapse_is_named_once_and_not_early(
     (message,) = warnings(caplog)
     assert message.startswith("generator collapsed: the labels 0 are missing")
     assert_names_settings(message, "r1_weight", "generator_learning_rate", "conditional", "loss")
+
+
+def test_a_resumed_training_keeps_the_lines_up_to_its_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "progress.jsonl"
+    with RunLog(str(tmp_path), training_of()) as log:
+        for step in (100, 200, 300):
+            log.record(progress(step))
+    with path.open("a") as file:
+        file.write('{"step": 150')  # cut off by a power failure
+    with RunLog(str(tmp_path), training_of(resumed_step=200)) as log:
+        log.record(progress(250))
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [100, 200, 250]
+    with RunLog(str(tmp_path), training_of()) as log:
+        log.record(progress(50))
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [50]
 
 
 def assert_names_settings(message: str, *names: str) -> None:
