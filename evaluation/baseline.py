@@ -20,8 +20,8 @@ class Baseline:
     """The newest served version, and its samples.
 
     Attributes:
-      status: `none`, `measured`, `unloadable`, or `unchanged` if it generates the images of the
-        candidate.
+      status: `none`, `measured`, `unloadable`, or `unchanged` if it has the candidate's weights
+        and signatures and generates its images.
       message: the status in a sentence.
       version: number of the version; None if nothing is served.
       path: its folder or URI.
@@ -38,7 +38,13 @@ class Baseline:
 
 
 def find_baseline(
-    serving_dir: str, labels: np.ndarray, candidate: Samples, seed: int, broken: str
+    serving_dir: str,
+    labels: np.ndarray,
+    candidate: Samples,
+    seed: int,
+    broken: str,
+    *,
+    identity: str,
 ) -> Baseline:
     """Samples from the newest version whose files are those that were pushed.
 
@@ -49,6 +55,7 @@ def find_baseline(
       candidate: the candidate's samples of these labels.
       seed: seed of the first sample.
       broken: `fail` or `ignore`, what to do if the version cannot be loaded.
+      identity: of the candidate, as `Generator` has it.
 
     Raises:
       BrokenBaselineError: If the version cannot be loaded, and `broken` is `fail`.
@@ -72,7 +79,7 @@ def find_baseline(
             ) from None
         message = f"The served model cannot be loaded and was not compared with: {error}"
         return Baseline("unloadable", message, version, path)
-    if (samples.images == candidate.images).all():
+    if generator.identity == identity and (samples.images == candidate.images).all():
         return Baseline("unchanged", f"Version {version} is this model already.", version, path)
     message = f"Compared with version {version}."
     return Baseline("measured", message, version, path, samples, grid)

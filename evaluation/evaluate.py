@@ -79,7 +79,14 @@ def evaluate_model(
     candidate = generator.sample(labels, SEED)
     interpolation = generator.interpolate(latent, SEED)
     grid = generator.sample(GRID_LABELS, SEED)
-    baseline = find_baseline(serving_dir, labels, candidate, SEED, settings.broken_baseline)
+    baseline = find_baseline(
+        serving_dir,
+        labels,
+        candidate,
+        SEED,
+        settings.broken_baseline,
+        identity=generator.identity,
+    )
     result = evaluate(candidate, baseline, real, extractor, settings)
     arrays = document.image_arrays(
         result.candidate, result.reference, grid, baseline, interpolation

@@ -1,5 +1,8 @@
 """Generates images with an exported generator."""
 
+import hashlib
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +18,7 @@ ANY_DIGIT = -1
 # The labels of the images that reports show: ten rows of 0 to 9.
 GRID_LABELS = np.arange(100) % 10
 _BATCH = 1000
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # a checkpoint's description of itself
 
 
 class GeneratorError(UserError):
@@ -47,6 +51,8 @@ class Generator:
     """An exported generator, called in batches.
 
     Attributes:
+      identity: SHA-256 over its weights and signatures, hexadecimal. Exports of the same network
+        have the same identity, although their files differ.
       conditional: whether it generates images of a given label.
     """
 
@@ -61,6 +67,7 @@ class Generator:
             try:
                 # The signatures live as long as the object they were loaded from.
                 self._model = tf.saved_model.load(place)
+                self.identity = _identity(place, self._model.signatures)
             except (OSError, ValueError, RuntimeError, LookupError, tf.errors.OpError) as error:
                 raise GeneratorError(_first_line(error), model_dir) from None
         self._name = model_dir
@@ -162,6 +169,19 @@ class Generator:
         except (TypeError, ValueError, tf.errors.OpError) as error:
             raise GeneratorError(_first_line(error), self._name) from None
         return found
+
+
+def _identity(model_dir: str, signatures: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256()
+    weights = tf.train.load_checkpoint(os.path.join(model_dir, "variables", "variables"))
+    for name in sorted(set(weights.get_variable_to_shape_map()) - {_OBJECT_GRAPH}):
+        value = np.asarray(weights.get_tensor(name))
+        digest.update(f"{name} {value.dtype} {value.shape} ".encode() + value.tobytes())
+    for name, signature in sorted(signatures.items()):
+        for specs in (signature.structured_input_signature[1], signature.structured_outputs):
+            found = [(key, spec.dtype, spec.shape) for key, spec in sorted(specs.items())]
+            digest.update(f"{name} {found} ".encode())
+    return digest.hexdigest()
 
 
 def _first_line(error: Exception) -> str:

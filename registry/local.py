@@ -71,6 +71,7 @@ def add_version(
     *,
     copy_of: int | None = None,
     reason: str = "",
+    run: str = "",
 ) -> int:
     """Writes a version, the newest; to be called by whoever holds the lock.
 
@@ -80,6 +81,7 @@ def add_version(
       model: see `PushRecord.model_fingerprint`.
       copy_of: see `PushRecord`.
       reason: see `PushRecord`.
+      run: see `PushRecord`.
 
     Returns:
       The version: seconds since 1970, or one more than the highest number there if that is later.
@@ -97,6 +99,7 @@ def add_version(
             files=digests(contents),
             copy_of=copy_of,
             reason=reason,
+            run=run,
         )
         written = {**contents, PUSH_RECORD: record.model_dump_json(indent=2).encode()}
         for path, content in written.items():

@@ -17,7 +17,7 @@ _ABANDONED_SECONDS = 3600.0
 _TRIES = 100
 
 
-def add_to_store(base: str, contents: Mapping[str, bytes], model: str) -> int:
+def add_to_store(base: str, contents: Mapping[str, bytes], model: str, run: str = "") -> int:
     """Uploads a version, the newest; `saved_model.pb` goes last.
 
     A number is claimed by a file of its own; where another push claimed the number too, both take
@@ -28,6 +28,7 @@ def add_to_store(base: str, contents: Mapping[str, bytes], model: str) -> int:
       base: URI of the place that a server watches.
       contents: of the version's files by relative path, `saved_model.pb` among them.
       model: see `PushRecord.model_fingerprint`.
+      run: see `PushRecord`.
 
     Returns:
       The version: seconds since 1970, or a later number where that is taken.
@@ -38,7 +39,7 @@ def add_to_store(base: str, contents: Mapping[str, bytes], model: str) -> int:
     _remove_abandoned(base)
     version = _claim(base)
     record = PushRecord(
-        version=version, pushed_at=now(), model_fingerprint=model, files=digests(contents)
+        version=version, pushed_at=now(), model_fingerprint=model, files=digests(contents), run=run
     )
     uploaded = {**contents, PUSH_RECORD: record.model_dump_json(indent=2).encode()}
     for path in sorted(uploaded, key=lambda path: path == SAVED_MODEL):

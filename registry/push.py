@@ -21,6 +21,7 @@ def push(
     *,
     extra_files: Mapping[str, bytes] | None = None,
     keep_versions: int | None = None,
+    run: str = "",
 ) -> int:
     """Makes a model the newest version, unless it is that already.
 
@@ -29,6 +30,7 @@ def push(
       base: path or URI of the folder that a server watches; created when missing.
       extra_files: content by path relative to the version, added to the model's own files.
       keep_versions: in a local base, remove the oldest beyond so many, 2 or more; None: keep all.
+      run: id of the run that pushes it, for the push record; "" for none.
 
     Returns:
       The version: seconds since 1970, or a later number where that is taken.
@@ -42,13 +44,13 @@ def push(
         raise RegistryError(f"holds no {SAVED_MODEL}, expected a SavedModel", str(model_dir))
     model, contents = fingerprint(contents), contents | dict(extra_files or {})
     if not storage.is_local(address):
-        return _serving(address, model) or add_to_store(address, contents, model)
+        return _serving(address, model) or add_to_store(address, contents, model, run)
     with locked(address):
         served = _serving(address, model)
         if served is not None:
             return served
         _refuse_rolled_back(address, model)
-        version = add_version(address, contents, model)
+        version = add_version(address, contents, model, run=run)
         if keep_versions is not None:
             for old in list_versions(address)[: -max(keep_versions, _FEWEST_KEPT)]:
                 remove_version(address, old)

@@ -12,7 +12,14 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 import storage
-from registry.layout import DATA_STATISTICS, MODEL_CARD, PUSH_RECORD, STATISTICS_FILES
+from registry.layout import (
+    DATA_STATISTICS,
+    MODEL_CARD,
+    PUSH_RECORD,
+    STATISTICS_FILES,
+    list_versions,
+    version_address,
+)
 
 _LARGEST_BYTES = 16 << 20
 _Folder = str | os.PathLike[str]
@@ -41,6 +48,7 @@ class PushRecord(Document):
       copy_of: the version that a rollback or a repair pushed again as this one; None for a push by
         a run.
       reason: why it was pushed again; "" for a push by a run.
+      run: id of the run that pushed it; "" where it is not known, or no run did.
     """
 
     version: int
@@ -49,6 +57,7 @@ class PushRecord(Document):
     files: dict[Annotated[str, AfterValidator(_require_inside)], str]
     copy_of: int | None = None
     reason: str = ""
+    run: str = ""
 
 
 class _Metric(Document):
@@ -101,6 +110,20 @@ def read_record(version: _Folder) -> PushRecord | None:
 def read_card(version: _Folder) -> ModelCard:
     """Reads the model card of a version's folder; an empty one where there is none that fits."""
     return _read(ModelCard, version, MODEL_CARD) or ModelCard()
+
+
+def find_push(base: _Folder, run: str) -> int | None:
+    """The newest version that a run pushed; None where it pushed none.
+
+    Args:
+      base: path or URI of the folder that is watched; it need not exist.
+      run: its id.
+    """
+    for version in reversed(list_versions(base)):
+        record = read_record(version_address(base, version))
+        if record is not None and record.run == run:
+            return version
+    return None
 
 
 def data_fingerprints(version: _Folder) -> list[str] | None:

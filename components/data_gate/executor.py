@@ -20,6 +20,7 @@ from components.data_gate.served import Served, find_served
 from components.data_gate.settings import GateSettings
 from components.data_gate.statistics import DataStatistics, Digits, class_means, describe, join
 from components.data_gate.verdict import Verdict, check_span
+from components.run_id import run_id
 from errors import UserError
 from mnist.quarantine import quarantine, read_quarantine
 from mnist.records import read_spans
@@ -76,7 +77,7 @@ class Executor(base_executor.BaseExecutor):
         verdicts = list(_check_spans(spans, parts, schema, served, settings, bool(found)))
         _let_released_through(verdicts, spans, address)
         if found or any(verdict.anomalies or verdict.faults for verdict in verdicts):
-            run = self._context.pipeline_run_id if self._context else None
+            run = run_id(self, exec_properties)
             raise _reject(found, verdicts, spans, artifacts, address, run or "")
         for line in (line for verdict in verdicts for line in verdict.warnings):
             _progress_log.warning(line)

@@ -14,6 +14,7 @@ from tfx.utils import io_utils, path_utils
 import storage
 from components.anomalies import find_anomalies
 from components.data_blessing import read_blessing
+from components.run_id import run_id
 from evaluation import document
 from evaluation.evaluate import evaluate_model
 from evaluation.image_statistics import RealDigits
@@ -83,7 +84,7 @@ class Executor(base_executor.BaseExecutor):
             arrays,
             _read_progress(artifacts["model_run"]),
             find_anomalies(artifacts["anomalies"]),
-            self._context.pipeline_run_id if self._context else None,
+            run_id(self, exec_properties),
             read_blessing(artifacts["data_blessing"]) if "data_blessing" in artifacts else None,
         )
         _write(artifacts["report"], "report.html", page.encode())

@@ -13,6 +13,7 @@ from tfx.dsl.components.base import base_beam_executor
 from tfx.types import artifact_utils
 from tfx.v1.dsl.io import fileio
 
+from components.run_id import run_id
 from mnist.digits import forget_digits
 from mnist.quarantine import quarantine, read_quarantine
 from mnist.records import serialize_examples, write_spans
@@ -116,7 +117,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         """Quarantines spans, each with its fingerprint and the reason, where a record is kept."""
         address = exec_properties.get("quarantine")
         if address and faults:
-            run = self._context.pipeline_run_id if self._context else None
+            run = run_id(self, exec_properties)
             quarantine(address, faults, run or "")
 
 

@@ -12,8 +12,9 @@ from tfx.v1 import proto
 
 import storage
 from components.data_blessing import statistics_contents
+from components.run_id import run_id
 from registry.errors import RolledBackError
-from registry.layout import version_address
+from registry.layout import list_versions, version_address
 from registry.model_card import card_files
 from registry.push import copy_version, push
 from registry.records import statistics_files
@@ -32,14 +33,17 @@ class Executor(tfx_pusher.Executor):
         """Pushes the model when all its blessings say so.
 
         A model that is the newest version already is not pushed again, so a push that was killed
-        before it was recorded is not repeated. A model that was rolled back from is not pushed.
+        before it was recorded is not repeated. Neither is a model with the weights and signatures
+        of the served version, nor one that was rolled back from: `not_pushed_because` has the
+        reason and `unchanged_version` the served version.
 
         Args:
           input_dict: `model`, and optionally `model_blessing`, `infra_blessing` and
             `data_blessing`.
           output_dict: `pushed_model`, one PushedModel, which receives a copy of the version.
           exec_properties: `push_destination`, a PushDestination as JSON; optionally
-            `custom_config`, JSON whose `settings` are those of PushSettings.
+            `custom_config`, JSON whose `settings` are those of PushSettings, and `run_id`, which is
+            the orchestrator's otherwise.
 
         Raises:
           RegistryError: when the version differs from the model.
@@ -52,25 +56,45 @@ class Executor(tfx_pusher.Executor):
         destination = proto.PushDestination()
         json_format.Parse(exec_properties["push_destination"], destination)
         base = destination.filesystem.base_directory
+        evaluation = _read_evaluation(input_dict)
+        unchanged = _unchanged_version(evaluation, base)
+        if unchanged is not None:
+            reason = f"version {unchanged} is this model already"
+            pushed_model.set_string_custom_property("unchanged_version", str(unchanged))
+            self._refuse(pushed_model, reason)
+            return
         custom_config = json.loads(exec_properties.get("custom_config") or "null") or {}
         settings = PushSettings.model_validate(custom_config.get("settings", {}))
         try:
             version = push(
                 self.GetModelPath(input_dict),
                 base,
-                extra_files=card_files(_read_evaluation(input_dict)) | _data_statistics(input_dict),
+                extra_files=card_files(evaluation) | _data_statistics(input_dict),
                 keep_versions=settings.keep_versions,
+                run=run_id(self, exec_properties) or "",
             )
         except RolledBackError as error:
-            logging.warning("Not pushed: %s", error)
-            pushed_model.set_string_custom_property("not_pushed_because", str(error))
-            self._MarkNotPushed(pushed_model)
+            self._refuse(pushed_model, str(error))
             return
         # A version that is lost can be restored from the copy.
         copy_version(base, version, pushed_model.uri)
         path = version_address(base, version)
         self._MarkPushed(pushed_model, pushed_destination=path, pushed_version=str(version))
         logging.info("Pushed version %d to %s", version, path)
+
+    def _refuse(self, pushed_model: Any, reason: str) -> None:
+        logging.warning("Not pushed: %s", reason)
+        pushed_model.set_string_custom_property("not_pushed_because", reason)
+        self._MarkNotPushed(pushed_model)
+
+
+def _unchanged_version(evaluation: dict[str, Any] | None, base: str) -> int | None:
+    """The version that is the model, as its evaluation found; None where it is served no more."""
+    baseline = (evaluation or {}).get("baseline", {})
+    if baseline.get("status") != "unchanged":
+        return None
+    version = int(baseline["version"])
+    return version if version in list_versions(base) else None
 
 
 def _data_statistics(input_dict: dict[str, list[Any]]) -> dict[str, bytes]:

@@ -39,6 +39,7 @@ class RunRecord:
       baseline: what the generator was compared with, in words.
       model_uri: of the generator that was trained.
       not_pushed_because: why the pusher refused a model that was blessed; "" when it did not.
+      unchanged_version: the served version that is the run's model; None where no version is.
     """
 
     run_id: str
@@ -59,6 +60,7 @@ class RunRecord:
     baseline: str = ""
     model_uri: str | None = None
     not_pushed_because: str = ""
+    unchanged_version: str | None = None
 
     @property
     def failed_metrics(self) -> list[str]:
@@ -210,6 +212,7 @@ def _note(record: RunRecord, node: str, type_name: str, artifact: Any) -> None:
         record.pushed_destination = _property(artifact, "pushed_destination")
         record.pushed_copy = artifact.uri
         record.not_pushed_because = _property(artifact, "not_pushed_because") or ""
+        record.unchanged_version = _property(artifact, "unchanged_version")
 
 
 def _property(artifact: Any, name: str) -> Any:

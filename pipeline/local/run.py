@@ -163,8 +163,9 @@ def _run_alone(
         record = history.read_run(paths.database, run_id)
         is_new = bool(history.new_pushes(paths.database, [record]))
         _show_outcome(console, paths, record, is_new=is_new)
-        outcome = Outcome.PUSHED if record.pushed_version else Outcome.NOT_BLESSED
-        served_already = record.pushed_version and not is_new
+        is_served = record.pushed_version or record.unchanged_version
+        outcome = Outcome.PUSHED if is_served else Outcome.NOT_BLESSED
+        served_already = is_served and not is_new
         say("run ended", NOTHING_TO_DO if served_already else in_words(outcome), log=log_file)
         return Ended(outcome, run_id, is_new=is_new)
 

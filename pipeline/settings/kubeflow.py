@@ -61,7 +61,7 @@ class NodeResources(BaseModel):
         3600,
         ge=60,
         le=31_536_000,
-        description="an attempt that takes longer fails, pulling the image included; null: none",
+        description="an attempt that takes longer is stopped, and counts as failed; null: none",
     )
 
 

@@ -5,8 +5,10 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -151,11 +153,31 @@ def test_a_rehearsal_gives_the_metrics_of_a_local_run(spec, span_dir, tmp_path):
     assert numbers == pytest.approx(local_numbers, rel=1e-6, abs=1e-9)
 
 
+def kill_training(rehearsal: subprocess.Popen, checkpoints: str, work: Path) -> str:
+    """Kills the Trainer's process once it has a checkpoint; gives its first line of progress."""
+    lines: list[str] = []
+    names: list[str] = []
+    while not (lines and any(name.endswith("manifest.json") for name in names)):
+        assert rehearsal.poll() is None
+        time.sleep(0.1)
+        lines = [line for log in work.glob(PROGRESS) for line in log.read_text().splitlines()]
+        names = storage.files_in(checkpoints)
+    for process in psutil.Process(rehearsal.pid).children(recursive=True):
+        if "pipeline.kubeflow.container.entrypoint" in process.cmdline():
+            process.kill()
+    return lines[0]
+
+
+PROGRESS = "*/pods/Trainer/minio/**/model_run/progress.jsonl"
+
+
 @pytest.mark.slow
-def test_a_run_on_an_s3_store_that_tells_a_webhook(span_dir, tmp_path, s3_bucket, httpserver):
+def test_a_killed_training_resumes_in_a_run_on_an_s3_store_that_tells_a_webhook(
+    span_dir, tmp_path, s3_bucket, httpserver
+):
     """No volume: versions and checkpoints are on a store over HTTP, whose keys are in secrets."""
     httpserver.expect_request("/hook", method="POST").respond_with_data("ok")
-    spec = tmp_path / "pipeline.yaml"
+    spec, work = tmp_path / "pipeline.yaml", tmp_path / "work"
     places = [
         f"kubeflow.serving_root={s3_bucket}/serving",
         f"kubeflow.checkpoint_root={s3_bucket}/checkpoints",
@@ -163,19 +185,31 @@ def test_a_run_on_an_s3_store_that_tells_a_webhook(span_dir, tmp_path, s3_bucket
         f"kubeflow.s3_endpoint={os.environ[storage.ENDPOINT_VARIABLE]}",
         "kubeflow.s3_secret=minio-keys",
         "kubeflow.webhook_secret=slack",
+        "train.max_steps=400",
         "train.checkpoint_seconds=1",
+        "train.report_seconds=1",
     ]
     words = [word for place in places for word in ("--set", place)]
     result = kubeflow_runner("compile", "--preset", "smoke", *SET, *words, "-o", str(spec))
     assert result.returncode == 0, result.stderr
     assert os.environ[storage.SECRET_VARIABLE] not in spec.read_text()
-    result = kubeflow_runner(
-        *("rehearse", str(spec), "--work-dir", str(tmp_path / "work")),
-        *("--param", f"data_dir={span_dir}"),
-        RETRAIN_WEBHOOK_URL=httpserver.url_for("/hook"),
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "11 of 11 tasks succeeded" in result.stdout
+    command = [sys.executable, str(ROOT / "kubeflow_runner.py"), "rehearse", str(spec)]
+    command += ["--work-dir", str(work), "--param", f"data_dir={span_dir}"]
+    variables = os.environ | {"RETRAIN_WEBHOOK_URL": httpserver.url_for("/hook")}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables
+    ) as rehearsal:
+        first = kill_training(rehearsal, f"{s3_bucket}/checkpoints", work)
+        output, _ = rehearsal.communicate()
+    assert rehearsal.returncode == 0, output
+    assert "11 of 11 tasks succeeded" in output
+    [log] = work.glob("*/logs/Trainer.log")
+    assert "killed by SIGKILL" in log.read_text()
+    [progress] = work.glob(PROGRESS)
+    steps = [json.loads(line)["step"] for line in progress.read_text().splitlines()]
+    assert progress.read_text().splitlines()[0] == first
+    assert steps == sorted(steps)
+    assert steps[-1] == 400
     base = f"{s3_bucket}/serving/mnist_gan"
     [version] = list_versions(base)
     card = json.loads(storage.read(f"{base}/{version}/assets.extra/model_card.json"))
@@ -183,7 +217,7 @@ def test_a_run_on_an_s3_store_that_tells_a_webhook(span_dir, tmp_path, s3_bucket
     message = request.get_json()
     assert (message["outcome"], message["version"], message["span"]) == ("pushed", version, 1)
     assert message["fid"] == card["metrics"]["fid"]["value"]
-    # Those of a training that is done are removed.
+    # Those of a training that is done are removed, and so are notes of failures.
     assert storage.names_in(f"{s3_bucket}/checkpoints") == []
 
 

@@ -71,8 +71,9 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def test_a_model_is_pushed_compared_with_and_succeeded(models, s3_bucket, tmp_path):
     base = f"{s3_bucket}/serving/mnist_gan"
-    candidate = Generator(str(models[0])).sample(ASKED, 0)
-    assert find_baseline(base, ASKED, candidate, 0, "fail").status == "none"
+    generator = Generator(str(models[0]))
+    candidate, own = generator.sample(ASKED, 0), {"identity": generator.identity}
+    assert find_baseline(base, ASKED, candidate, 0, "fail", **own).status == "none"
     first = push(models[0], base, tmp_path)
     assert first.get_string_custom_property("pushed_destination").startswith(f"{base}/")
     version = int(first.get_string_custom_property("pushed_version"))
@@ -82,19 +83,20 @@ def test_a_model_is_pushed_compared_with_and_succeeded(models, s3_bucket, tmp_pa
         assert files_of(models[0]).items() <= found.items()
         np.testing.assert_array_equal(Generator(folder).sample(ASKED, 0).images, candidate.images)
     # The very model is served already, and is not pushed again.
-    assert find_baseline(base, ASKED, candidate, 0, "fail").status == "unchanged"
+    assert find_baseline(base, ASKED, candidate, 0, "fail", **own).status == "unchanged"
     assert push(models[0], base, tmp_path).get_string_custom_property("pushed_version") == str(
         version
     )
     # Another one is compared with it and comes after it.
-    other = Generator(str(models[1])).sample(ASKED, 0)
-    baseline = find_baseline(base, ASKED, other, 0, "fail")
+    generator = Generator(str(models[1]))
+    other, own = generator.sample(ASKED, 0), {"identity": generator.identity}
+    baseline = find_baseline(base, ASKED, other, 0, "fail", **own)
     assert (baseline.status, baseline.path) == ("measured", f"{base}/{version}")
     np.testing.assert_array_equal(baseline.samples.images, candidate.images)
     second = int(push(models[1], base, tmp_path).get_string_custom_property("pushed_version"))
     assert second > version
     assert list_versions(base) == [version, second]
-    assert find_baseline(base, ASKED, other, 0, "fail").status == "unchanged"
+    assert find_baseline(base, ASKED, other, 0, "fail", **own).status == "unchanged"
 
 
 def test_what_is_not_blessed_is_not_pushed(models, s3_bucket, tmp_path):

@@ -20,22 +20,19 @@ from pipeline.kubeflow.compiler.pipeline_checks import check_pipeline
 from pipeline.kubeflow.compiler.platform_spec import platform_spec
 from pipeline.kubeflow.compiler.spec_checks import SpecError, check_spec
 from pipeline.kubeflow.compiler.vertex import trains_elsewhere, vertex_trainer
+from pipeline.kubeflow.container.failures import FOLDER as FAILURES
 from pipeline.kubeflow.container.ui_outputs import add_page_outputs
 from pipeline.pipeline import create_pipeline
 from pipeline.settings.beam import check_flags
 from pipeline.settings.kubeflow import DEFAULT, KubeflowSettings, NodeResources
 from pipeline.settings.sections import Settings
 
-COMMAND = ("python", "-m", "pipeline.kubeflow.container.entrypoint")
+COMMAND = ("python", "-m", "pipeline.kubeflow.container.supervisor")
 # `entrypoint.py` finds it in the image, wherever the package is installed there.
 _SCHEMA_FILE = "package://pipeline/schema/schema.pbtxt"
 # A cluster may run containers as a user without a home.
 _ENVIRONMENT = {"HOME": "/tmp", "PYTHONUNBUFFERED": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
-# Argo counts it from the start of the first attempt: afterwards it makes no other, and ends a later
-# one under way (processNodeRetries of its workflow/controller/operator.go). How long an attempt
-# may take is `timeout_seconds`, so this is a year, longer than all of them.
-_ALL_ATTEMPTS_SECONDS = 31_536_000
-_RETRY_SECONDS = 30  # before the first; doubles each time
+_SUFFIX = "_executor"  # of the name of a node's executor
 _NO_ROOT = "minio://mlpipeline/v2/artifacts"
 
 
@@ -107,11 +104,12 @@ def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dic
     for task in spec["root"]["dag"]["tasks"].values():
         # An artifact that a lifecycle rule has deleted would still be taken for a result.
         task["cachingOptions"] = {}
-        _set_retries(task, settings.kubeflow)
+    failure_dir = f"{settings.kubeflow.checkpoint_root}/{FAILURES}"
+    _name_the_run(spec, failure_dir if settings.kubeflow.webhook_secret else None)
     add_page_outputs(spec)
     if settings.kubeflow.webhook_secret:
         serving_dir = f"{settings.kubeflow.serving_root}/{settings.push.model_name}"
-        add_exit_handler(spec, settings.kubeflow, serving_dir)
+        add_exit_handler(spec, settings.kubeflow, serving_dir, failure_dir)
     _leave_uris_to_beam(spec, pipeline, settings)
     executors = spec["deploymentSpec"]["executors"]
     containers = {
@@ -120,6 +118,7 @@ def compile_pipeline(pipeline: tfx.dsl.Pipeline, settings: Settings) -> list[dic
     wanted = _wanted(containers, pipeline, settings.kubeflow)
     for name, container in containers.items():
         _set_container(container, wanted[name], settings.kubeflow)
+        _set_attempts(name, container, wanted[name], settings.kubeflow)
     if settings.kubeflow.pipeline_root:
         spec["defaultPipelineRoot"] = settings.kubeflow.pipeline_root
     platform = platform_spec(wanted, settings.kubeflow)
@@ -131,14 +130,13 @@ def _wanted(
     executors: Iterable[str], pipeline: tfx.dsl.Pipeline, kubeflow: KubeflowSettings
 ) -> dict[str, NodeResources]:
     """What the container of each executor may use."""
-    suffix = "_executor"
-    wanted = {name: kubeflow.resources_of(name.removesuffix(suffix)) for name in executors}
+    wanted = {name: kubeflow.resources_of(name.removesuffix(_SUFFIX)) for name in executors}
     for node in pipeline.components:
         if trains_elsewhere(node):
             # It waits there as long as the training takes, and needs no more than other nodes.
-            seconds = wanted[f"{node.id}{suffix}"].timeout_seconds
+            seconds = wanted[f"{node.id}{_SUFFIX}"].timeout_seconds
             waiting = kubeflow.resources_of(DEFAULT).model_copy(update={"timeout_seconds": seconds})
-            wanted[f"{node.id}{suffix}"] = waiting
+            wanted[f"{node.id}{_SUFFIX}"] = waiting
     return wanted
 
 
@@ -207,19 +205,36 @@ def _leave_uris_to_beam(
         )
     for node in pipeline.components:
         if isinstance(node.executor_spec, executor_spec.BeamExecutorSpec):
-            executor = spec["deploymentSpec"]["executors"][f"{node.id}_executor"]
+            executor = spec["deploymentSpec"]["executors"][f"{node.id}{_SUFFIX}"]
             executor["container"]["args"].append("--leave_gs_uris")
 
 
-def _set_retries(task: dict[str, Any], kubeflow: KubeflowSettings) -> None:
-    # All four: the backend makes a 0 of one that is left out.
-    if kubeflow.retries:
-        task["retryPolicy"] = {
-            "maxRetryCount": kubeflow.retries,
-            "backoffDuration": f"{_RETRY_SECONDS}s",
-            "backoffFactor": 2.0,
-            "backoffMaxDuration": f"{_ALL_ATTEMPTS_SECONDS}s",
-        }
+def _name_the_run(spec: dict[str, Any], failure_dir: str | None) -> None:
+    """Gives each container the id of the run, and the folder for `container/failures.py`."""
+    constants = {"run_id": "{{$.pipeline_job_uuid}}"}
+    if failure_dir:
+        constants["failure_dir"] = failure_dir
+    for task in spec["root"]["dag"]["tasks"].values():
+        component = spec["components"][task["componentRef"]["name"]]
+        if "container" not in spec["deploymentSpec"]["executors"][component["executorLabel"]]:
+            continue
+        known = component.setdefault("inputDefinitions", {}).setdefault("parameters", {})
+        values = task.setdefault("inputs", {}).setdefault("parameters", {})
+        for name, value in constants.items():
+            known[name] = {"parameterType": "STRING"}
+            values[name] = {"runtimeValue": {"constant": value}}
+
+
+def _set_attempts(
+    name: str, container: dict[str, Any], wanted: NodeResources, kubeflow: KubeflowSettings
+) -> None:
+    """Tells the supervisor how often to run a node, and for how long."""
+    if container["command"] != list(COMMAND):
+        return
+    options = [f"--node={name.removesuffix(_SUFFIX)}", f"--retries={kubeflow.retries}"]
+    if wanted.timeout_seconds:
+        options.append(f"--seconds={wanted.timeout_seconds}")
+    container["command"] += options
 
 
 def _set_container(

@@ -16,13 +16,16 @@ EXECUTOR = f"{REPORT}_executor"
 COMMAND = ("python", "-m", "pipeline.kubeflow.container.report_outcome")
 
 
-def add_exit_handler(spec: dict[str, Any], kubeflow: KubeflowSettings, serving_dir: str) -> None:
+def add_exit_handler(
+    spec: dict[str, Any], kubeflow: KubeflowSettings, serving_dir: str, failure_dir: str
+) -> None:
     """Puts the DAG of a compiled spec into a task of a new one, and the report behind it.
 
     Args:
       spec: the pipeline spec, changed in place.
       kubeflow: whose image the report runs in.
       serving_dir: where the versions of the model are.
+      failure_dir: where tasks note why they failed (`container/failures.py`).
     """
     parameters = spec["root"].get("inputDefinitions", {}).get("parameters", {})
     spec["components"][PIPELINE] = {
@@ -39,6 +42,7 @@ def add_exit_handler(spec: dict[str, Any], kubeflow: KubeflowSettings, serving_d
         "run_name": "{{$.pipeline_job_name}}",
         "created": "{{$.pipeline_job_create_time_utc}}",
         "serving_dir": serving_dir,
+        "failure_dir": failure_dir,
     }
     spec["components"][REPORT] = {
         "executorLabel": EXECUTOR,

@@ -13,6 +13,7 @@ from typing import Any
 
 import storage
 from pipeline.kubeflow.compiler import exit_handler
+from pipeline.kubeflow.container.supervisor import pod_seconds
 from pipeline.retraining.webhook import ADDRESS_VARIABLE
 from pipeline.settings.kubeflow import KubeflowSettings, NodeResources
 
@@ -62,7 +63,8 @@ def _executor(name: str, wanted: NodeResources, kubeflow: KubeflowSettings) -> d
     if wanted.tolerations:
         config["tolerations"] = [_toleration(taint) for taint in wanted.tolerations]
     if wanted.timeout_seconds:
-        config["activeDeadlineSeconds"] = wanted.timeout_seconds
+        retries = 0 if name == exit_handler.EXECUTOR else kubeflow.retries
+        config["activeDeadlineSeconds"] = pod_seconds(retries, wanted.timeout_seconds)
     return config
 
 

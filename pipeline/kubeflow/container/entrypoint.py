@@ -11,41 +11,74 @@ backend takes back: `docs/kubeflow-backend.md`. Before the node runs:
   of the run (`compiler/parameters.py`).
 
 Afterwards, in what the node hands back, paths become the URIs again and nulls are left out, and
-what Kubeflow's page shows is filled in (`ui_outputs.py`).
+what Kubeflow's page shows is filled in (`ui_outputs.py`). `supervisor.py` runs this, and reads from
+the exit status whether to run it again.
 """
 
 import argparse
 import importlib.resources
 import json
+import logging
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+import storage
+from errors import FileError
+from pipeline.cli.errors import exit_status
 from pipeline.kubeflow import NULL_NUMBER
+from pipeline.kubeflow.container.failures import Notes
 from pipeline.kubeflow.container.store import container_root, local_path
 from pipeline.kubeflow.container.ui_outputs import fill_page_outputs
+from surroundings import prepare as prepare_process
 
 _PACKAGE = "package://"
 
 
+class _AccessError(FileError):
+    """A disk or a store refused or did not answer, which may pass."""
+
+    exit_status = 1
+
+
 def main(arguments: list[str]) -> None:
-    """Runs the executor that the arguments name; they are those of TFX's entry point."""
+    """Runs the executor that the arguments name.
+
+    Args:
+      arguments: of TFX's entry point, with `--node`, the name of the task, and `--leave_gs_uris`.
+
+    Raises:
+      UserError: what the node raises; its exit status is 2 if another attempt would fail as well.
+    """
     parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--node", required=True)
     parser.add_argument("--executor_class_path", required=True)
     parser.add_argument("--json_serialized_invocation_args", required=True)
     parser.add_argument("--json_serialized_inputs_spec_args", default="{}")
     # Where Beam's workers see the store, and not this container's disk.
     parser.add_argument("--leave_gs_uris", action="store_true")
     known, others = parser.parse_known_args(arguments)
-    leave_gs = known.leave_gs_uris
     executor_input = json.loads(known.json_serialized_invocation_args)
+    notes = Notes.of(executor_input)
+    notes.began(known.node)
+    try:
+        _run(known, others, executor_input)
+    except OSError as error:
+        raise _AccessError.of(error) from error
+    notes.succeeded(known.node)
+
+
+def _run(known: argparse.Namespace, others: list[str], executor_input: dict[str, Any]) -> None:
+    leave_gs = known.leave_gs_uris
     backend_uris = {
         name: artifact["uri"]
         for name, artifact in _artifacts(executor_input.get("outputs", {}))
         if _is_backend_type(artifact)
     }
     uris = prepare(executor_input, json.loads(known.json_serialized_inputs_spec_args), leave_gs)
+    logging.basicConfig()
+    logging.getLogger("mnist_gan.progress").setLevel(logging.INFO)
     # Only here, since it takes seconds.
     from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
@@ -84,6 +117,7 @@ def prepare(
     uris = {name: artifact["uri"] for name, artifact in _artifacts(outputs)}
     localize(inputs, outputs, leave_gs)
     parameters = inputs.get("parameterValues", {})
+    parameters.pop("failure_dir", None)
     apply_overrides(parameters)
     for name, value in parameters.items():
         if isinstance(value, str) and value.startswith(_PACKAGE):
@@ -157,18 +191,26 @@ def package_file(address: str) -> str:
 
 
 def make_output_folders(executor_input: dict[str, Any]) -> None:
-    """Makes the folders of output artifacts, as TFX's own orchestrator does."""
+    """Makes the folders of output artifacts, without what an attempt that failed left there.
+
+    The log of a training stays, since a training that resumes continues it.
+    """
     from google.protobuf import json_format
     from kfp.pipeline_spec import pipeline_spec_pb2
     from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_entrypoint_utils
+    from tfx.types.standard_artifacts import ModelRun
     from tfx.types.value_artifact import ValueArtifact
 
     message = json_format.ParseDict(executor_input, pipeline_spec_pb2.ExecutorInput())
     outputs = kubeflow_v2_entrypoint_utils.parse_raw_artifact_dict(message.outputs.artifacts)
+    # TFX would take it for a driver's.
+    Path(executor_input["outputs"]["outputFile"]).unlink(missing_ok=True)
     for artifact in (each for found in outputs.values() for each in found):
         # The value of a ValueArtifact is a file.
         is_file = isinstance(artifact, ValueArtifact)
         if "://" not in artifact.uri:
+            if not isinstance(artifact, ModelRun):
+                storage.remove(artifact.uri)
             os.makedirs(os.path.dirname(artifact.uri) if is_file else artifact.uri, exist_ok=True)
 
 
@@ -209,4 +251,5 @@ def _artifacts(place: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    given = prepare_process()
+    sys.exit(exit_status(lambda: main(given)))

@@ -165,11 +165,11 @@ def _provision_outputs(
     task_root = f"{run_root}/{name}/{uuid.uuid4()}"
     for key, spec in component.output_definitions.artifacts.items():
         _add_output(outputs, key, f"{task_root}/{key}", spec.artifact_type)
-        outputs.artifacts[key].artifacts[0].metadata.CopyFrom(spec.metadata)
+        if spec.metadata.fields:
+            outputs.artifacts[key].artifacts[0].metadata.CopyFrom(spec.metadata)
     if publish_logs:
         logs_type = pipeline_spec_pb2.ArtifactTypeSchema(schema_title="system.Artifact")
-        # The launcher appends the number of the attempt.
-        _add_output(outputs, LOGS, f"{task_root}/{LOGS}-0", logs_type)
+        _add_output(outputs, LOGS, f"{task_root}/{LOGS}", logs_type)
     for key in component.output_definitions.parameters:
         outputs.parameters[key].output_file = f"/tmp/kfp/outputs/{key}"
     outputs.output_file = f"{local_path(task_root)}/output_metadata.json"

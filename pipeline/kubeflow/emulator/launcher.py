@@ -20,6 +20,7 @@ from google.protobuf import json_format, struct_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipeline.kubeflow.container.store import ROOT_VARIABLE, local_path
+from pipeline.kubeflow.container.supervisor import TERMINATION_LOG
 from pipeline.kubeflow.emulator.driver import LOGS, value_text
 from pipeline.kubeflow.emulator.metadata import BackendError, MetadataStore
 
@@ -69,12 +70,14 @@ class Launcher:
           store: where outputs are recorded.
         """
         pod = self.pods / task
+        if LOGS in executor_input.outputs.artifacts:  # of the first attempt
+            executor_input.outputs.artifacts[LOGS].artifacts[0].uri += "-0"
         self._download(executor_input.inputs, pod)
         self._prepare_folders(executor_input.outputs, pod)
         try:
             _run(
                 fill_placeholders(executor_input, component, container),
-                {**_declared(container.env), **secrets},
+                {**_pod_variables(task), **_declared(container.env), **secrets},
                 pod,
                 self.logs / f"{task}.log",
                 self.workdir,
@@ -103,6 +106,9 @@ class Launcher:
             Path(local_path(artifact.uri, str(pod)) or "").parent.mkdir(parents=True, exist_ok=True)
         for parameter in outputs.parameters.values():
             _inside(pod, parameter.output_file).parent.mkdir(parents=True, exist_ok=True)
+        termination_log = _inside(pod, TERMINATION_LOG)
+        termination_log.parent.mkdir(parents=True, exist_ok=True)
+        termination_log.touch()
         self.logs.mkdir(parents=True, exist_ok=True)
 
     def _keep_log(self, task: str, outputs: Any, pod: Path) -> None:
@@ -227,12 +233,19 @@ def _run(
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
+                umask=0,  # as Argo starts it
                 check=False,
             )
         except OSError as error:
             raise BackendError(f"the command cannot be run: {error}") from None
     if result.returncode:
-        raise BackendError(f"the command ended with status {result.returncode}: {_error(log)}")
+        said = _inside(pod, TERMINATION_LOG).read_text(errors="replace") or _error(log)
+        raise BackendError(f"the command ended with status {result.returncode}: {said}")
+
+
+def _pod_variables(task: str) -> Mapping[str, str]:
+    """Those that the backend's driver gives to the pod of a first attempt (driver/driver.go)."""
+    return {"KFP_POD_NAME": task.lower(), "KFP_POD_UID": task.lower(), "KFP_RETRY_INDEX": "0"}
 
 
 def _declared(variables: Any) -> Mapping[str, str]:

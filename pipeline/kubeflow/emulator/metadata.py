@@ -1,14 +1,32 @@
 """What the backend's metadata store keeps of an artifact, and what it gives back.
 
 Follows `backend/src/v2/metadata/converter.go` and `client.go` of kubeflow/pipelines: numbers become
-doubles, booleans become numbers, dicts and lists come back wrapped, a null is refused, and the type
-is lost.
+doubles of six decimals, booleans become numbers, dicts and lists come back wrapped, a null is
+refused, and the type is lost.
 """
+
+import json
 
 from google.protobuf import struct_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 COMPLETE, FAILED = "COMPLETE", "FAILED"  # ML Metadata's
+
+# How the backend reaches its own store, as a default installation of 2.17.0 writes it down. Of
+# other stores nothing was recorded.
+_SESSION = {
+    "Provider": "minio",
+    "Params": {
+        "accessKeyKey": "accesskey",
+        "disableSSL": "true",
+        "endpoint": "seaweedfs.kubeflow:9000",
+        "fromEnv": "false",
+        "maxRetries": "5",
+        "region": "minio",
+        "secretKeyKey": "secretkey",
+        "secretName": "mlpipeline-minio-artifact",
+    },
+}
 
 
 class BackendError(Exception):
@@ -44,7 +62,9 @@ class MetadataStore:
         for key, value in artifact.metadata.fields.items():
             kept.metadata.fields[key].CopyFrom(_kept_value(key, value))
         # RecordArtifact adds two properties of its own.
-        for key, text in (("display_name", name), ("store_session_info", "{}")):
+        session = _SESSION if artifact.uri.startswith("minio://") else {}
+        info = json.dumps(session, separators=(",", ":"))
+        for key, text in (("display_name", name), ("store_session_info", info)):
             if key not in kept.metadata.fields:
                 kept.metadata.fields[key].string_value = text
         self._artifacts[task, name] = kept
@@ -69,8 +89,10 @@ class MetadataStore:
 def _kept_value(key: str, value: struct_pb2.Value) -> struct_pb2.Value:
     kind = value.WhichOneof("kind")
     kept = struct_pb2.Value()
-    if kind in ("string_value", "number_value"):
+    if kind == "string_value":
         kept.CopyFrom(value)
+    elif kind == "number_value":
+        kept.number_value = round(value.number_value, 6)
     elif kind == "bool_value":
         kept.number_value = float(value.bool_value)
     elif kind == "list_value":

@@ -112,6 +112,34 @@ def test_another_from_latent_is_named(exported, tmp_path, shape, output):
     assert caught.value.where == model
 
 
+def test_two_exports_of_one_network_are_the_same_model(tmp_path):
+    settings = TrainSettings(**SMALL)
+    network = build_generator(settings)
+    for version in ("1", "2"):
+        export_generator(network, settings, str(tmp_path / version))
+    first, second = (Generator(str(tmp_path / version)) for version in ("1", "2"))
+    assert first.identity == second.identity
+    labels = np.arange(10)
+    images = first.sample(labels, 0)
+    place = (str(tmp_path), labels, images, 0, "fail")
+    found = find_baseline(*place, identity=first.identity)
+    assert (found.status, found.version) == ("unchanged", "2")
+    # Equal images are not enough, nor are equal weights.
+    assert find_baseline(*place, identity="another").status == "measured"
+    other = Samples(255 - images.images, labels)
+    place = (str(tmp_path), labels, other, 0, "fail")
+    assert find_baseline(*place, identity=first.identity).status == "measured"
+
+
+def test_weights_and_signatures_tell_models_apart(exported, tmp_path):
+    settings = TrainSettings(**SMALL)
+    tf.random.set_seed(1)
+    export_generator(build_generator(settings), settings, str(tmp_path / "other"))
+    changed = with_from_latent(tmp_path / "changed", exported[True], [None, 8], "pixels")
+    folders = [str(exported[True]), str(tmp_path / "other"), changed]
+    assert len({Generator(folder).identity for folder in folders}) == 3
+
+
 def without_variables(folder: Path) -> None:
     shutil.rmtree(folder / "variables")
 
@@ -141,7 +169,7 @@ def test_an_unconditional_baseline_beside_a_conditional_candidate(exported, tmp_
     shutil.copytree(exported[False], tmp_path / "serving" / "1")
     labels = np.arange(100) % 10
     candidate = Generator(str(exported[True])).sample(labels, 0)
-    found = find_baseline(str(tmp_path / "serving"), labels, candidate, 0, "fail")
+    found = find_baseline(str(tmp_path / "serving"), labels, candidate, 0, "fail", identity="")
     assert found.status == "measured"
     assert isinstance(found.samples, Samples)
     assert found.samples.labels is None

@@ -21,10 +21,12 @@ from pipeline.kubeflow.compiler.compile import (
 from pipeline.kubeflow.compiler.parameters import SECTION_PLACES
 from pipeline.kubeflow.compiler.pipeline_checks import check_pipeline
 from pipeline.kubeflow.compiler.spec_checks import SpecError
+from pipeline.kubeflow.container.supervisor import pod_seconds
 from pipeline.settings.kubeflow import KubeflowSettings
 from pipeline.settings.resolution import resolve
 
 ROOT = Path(__file__).parents[5]
+SUPERVISOR = "pipeline.kubeflow.container.supervisor"
 _types = tfx.types.standard_artifacts
 
 
@@ -121,25 +123,33 @@ def test_no_task_is_cached(tasks):
     assert [task["cachingOptions"] for task in tasks.values()] == [{}] * 10
 
 
-def test_every_task_is_tried_again_with_all_four_fields(tasks):
-    assert {json.dumps(task["retryPolicy"], sort_keys=True) for task in tasks.values()} == {
-        '{"backoffDuration": "30s", "backoffFactor": 2.0, "backoffMaxDuration": "31536000s", '
-        '"maxRetryCount": 2}'
-    }
-    [without, _] = compile_settings(settings("kubeflow.retries=0"))
-    assert not any("retryPolicy" in task for task in without["root"]["dag"]["tasks"].values())
+def test_the_supervisor_retries_and_the_backend_does_not(spec):
+    """Whether a backend does, and after what, differs from version to version."""
+    assert not any("retryPolicy" in task for task in spec["root"]["dag"]["tasks"].values())
+    [once, _] = compile_settings(
+        settings("kubeflow.retries=0", "kubeflow.resources.Trainer.timeout_seconds=null")
+    )
+    command = once["deploymentSpec"]["executors"]["Trainer_executor"]["container"]["command"]
+    assert command[3:] == ["--node=Trainer", "--retries=0"]
 
 
 def test_attempts_that_use_their_whole_time_are_followed_by_others(documents):
-    """Argo's maxDuration is of all attempts and the waits between them, from the first start on."""
+    """A pod's deadline is of all attempts and the waits between them."""
     spec, platform = documents
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    for name, task in spec["root"]["dag"]["tasks"].items():
-        policy = task["retryPolicy"]
-        attempt = executors[f"{name}_executor"]["activeDeadlineSeconds"]
-        retries = policy["maxRetryCount"]
-        waits = int(policy["backoffDuration"][:-1]) * (2**retries - 1)
-        assert int(policy["backoffMaxDuration"][:-1]) > (retries + 1) * attempt + waits, name
+    for name, executor in spec["deploymentSpec"]["executors"].items():
+        options = dict(word[2:].split("=") for word in executor["container"]["command"][3:])
+        retries, attempt = int(options["retries"]), int(options["seconds"])
+        assert executors[name]["activeDeadlineSeconds"] > (retries + 1) * attempt, name
+
+
+def test_each_task_knows_the_id_of_its_run(spec, tasks):
+    for name, task in tasks.items():
+        value = task["inputs"]["parameters"]["run_id"]["runtimeValue"]["constant"]
+        assert value == "{{$.pipeline_job_uuid}}"
+        known = spec["components"][name]["inputDefinitions"]["parameters"]
+        assert known["run_id"] == {"parameterType": "STRING"}
+        assert "failure_dir" not in known
 
 
 def test_metrics_and_report_are_outputs_that_kubeflows_page_shows(spec):
@@ -156,9 +166,10 @@ def test_metrics_and_report_are_outputs_that_kubeflows_page_shows(spec):
 
 
 def test_every_container_runs_our_entry_point(spec):
-    for executor in spec["deploymentSpec"]["executors"].values():
+    for name, executor in spec["deploymentSpec"]["executors"].items():
         container = executor["container"]
-        assert container["command"] == ["python", "-m", "pipeline.kubeflow.container.entrypoint"]
+        assert container["command"][:3] == ["python", "-m", SUPERVISOR]
+        assert f"--node={name.removesuffix('_executor')}" in container["command"]
         assert {"name": "HOME", "value": "/tmp"} in container["env"]
         assert "{{$}}" in container["args"]
         assert str(ROOT) not in json.dumps(container)
@@ -214,9 +225,11 @@ def test_where_and_how_long_pods_may_run():
         "timeout_seconds=7200",
     ]
     changes = [f"kubeflow.resources.Trainer.{change}" for change in changes]
-    _, platform = compile_settings(settings(*changes))
+    spec, platform = compile_settings(settings(*changes))
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     trainer = executors["Trainer_executor"]
+    container = spec["deploymentSpec"]["executors"]["Trainer_executor"]["container"]
+    assert "--seconds=7200" in container["command"]
     assert trainer["nodeSelector"] == {
         "labels": {"cloud.google.com/gke-accelerator": "nvidia-l4", "pool": ""}
     }
@@ -224,10 +237,10 @@ def test_where_and_how_long_pods_may_run():
         {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
         {"key": "spot", "operator": "Equal", "value": "yes", "effect": "NoExecute"},
     ]
-    assert trainer["activeDeadlineSeconds"] == 7200
+    assert trainer["activeDeadlineSeconds"] == pod_seconds(2, 7200)
     others = {"securityContext", "pvcMount", "activeDeadlineSeconds"}
     assert executors["Pusher_executor"].keys() == others
-    assert executors["Pusher_executor"]["activeDeadlineSeconds"] == 3600
+    assert executors["Pusher_executor"]["activeDeadlineSeconds"] == pod_seconds(2, 3600)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +295,10 @@ def test_a_webhook_gets_a_task_that_runs_however_the_others_end(tmp_path):
     spec, platform = documents
     assert set(spec["root"]["dag"]["tasks"]) == {"pipeline", "report-outcome"}
     inside = spec["components"]["pipeline"]["dag"]["tasks"]
-    assert inside["Pusher"]["retryPolicy"]["maxRetryCount"] == 2
+    folder = {"runtimeValue": {"constant": "/mnt/mnist-gan/checkpoints/failures"}}
+    report = spec["root"]["dag"]["tasks"]["report-outcome"]
+    for task in (*inside.values(), report):
+        assert task["inputs"]["parameters"]["failure_dir"] == folder
     assert inside["MnistExampleGen"]["inputs"]["parameters"]["span"] == {
         "componentInputParameter": "span"
     }
@@ -354,9 +370,10 @@ def test_a_node_added_to_the_dag_needs_no_change():
     [spec, platform] = compile_pipeline(pipeline, chosen)
     task = spec["root"]["dag"]["tasks"]["More"]
     assert task["dependentTasks"] == ["MnistExampleGen"]
-    assert task["retryPolicy"]["maxRetryCount"] == 2
     container = spec["deploymentSpec"]["executors"]["More_executor"]["container"]
-    assert container["command"] == ["python", "-m", "pipeline.kubeflow.container.entrypoint"]
+    assert container["command"] == [
+        *("python", "-m", SUPERVISOR, "--node=More", "--retries=2", "--seconds=3600")
+    ]
     assert container["resources"]["cpuLimit"] == 2.0
     assert "More_executor" in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 

@@ -3,7 +3,9 @@
 import copy
 import datetime
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import kfp
 import pytest
@@ -21,9 +23,9 @@ from pipeline.settings.kubeflow import KubeflowSettings
 NOW = datetime.datetime(2026, 11, 23, 12, 30, 0, tzinfo=datetime.timezone.utc)
 
 
-def with_report(builder: SpecBuilder, serving_dir: str = "/none") -> dict:
+def with_report(builder: SpecBuilder, serving_dir: str = "/none", failures: str = "") -> dict:
     document = builder.document()
-    add_exit_handler(document, KubeflowSettings(), serving_dir)
+    add_exit_handler(document, KubeflowSettings(), serving_dir, failures)
     return document
 
 
@@ -97,6 +99,7 @@ def test_it_runs_last_when_all_is_well(shown):
         },
         "run_name": f"digits {run_id}",
         "serving_dir": "/none",
+        "failure_dir": "",
     }
 
 
@@ -142,7 +145,7 @@ def test_the_webhook_is_told_by_the_container_itself(tmp_path, httpserver, monke
     assert content.pop("seconds") >= 0
     run = content.pop("run")
     assert content == {
-        "text": f"MNIST GAN: failed (run digits {run})",
+        "text": f"MNIST GAN: failed (run digits {run}). {content['error']}",
         "outcome": "failed",
         "reason": f"run digits {run}",
         "span": None,
@@ -150,55 +153,74 @@ def test_the_webhook_is_told_by_the_container_itself(tmp_path, httpserver, monke
         "fid": None,
         "failed": [],
         "quarantined": [],
-        "error": "",
+        "error": f"a task did not start: see `kubeflow_runner.py status {run}`",
     }
     [log] = (tmp_path / "work").glob("*/logs/report-outcome.log")
     assert "/hook" not in log.read_text()
 
 
-def version_of(folder: Path, number: int, pushed_at: str) -> None:
+def version_of(folder: Path, number: int, run: str) -> None:
     extra = folder / str(number) / "assets.extra"
     extra.mkdir(parents=True)
     (extra.parent / "saved_model.pb").write_bytes(b"")
-    record = {"version": number, "pushed_at": pushed_at, "model_fingerprint": "", "files": {}}
-    (extra / "push.json").write_text(json.dumps(record))
+    record = {"version": number, "pushed_at": "2026-11-23T12:10:00+00:00", "model_fingerprint": ""}
+    (extra / "push.json").write_text(json.dumps({**record, "files": {}, "run": run}))
     card = {"data": {"span": 3}, "metrics": {"fid": {"value": number / 4}}}
     (extra / "model_card.json").write_text(json.dumps(card))
 
 
-def report_of(folder: Path, state: str, created: str = "2026-11-23T12:00:00Z") -> RunReport:
-    values = {"status": {"state": state}, "run_id": "id-1", "run_name": "digits 1"}
-    return make_report({**values, "created": created, "serving_dir": str(folder)}, NOW)
+def report_of(
+    folder: Path, state: str, run: str = "id-1", errors: Sequence[str] = (), **changed: Any
+) -> RunReport:
+    values = {
+        "status": {"state": state, "pipelineJobResourceName": "digits-x7k2p"},
+        "run_id": run,
+        "run_name": "digits 1",
+        "created": "2026-11-23T12:00:00Z",
+        "serving_dir": str(folder),
+    }
+    return make_report({**values, **changed}, errors, NOW)
 
 
-def test_what_a_run_has_pushed_is_told(tmp_path):
-    version_of(tmp_path, 9, "2026-11-22T12:10:00+00:00")
-    version_of(tmp_path, 10, "2026-11-23T12:10:00+00:00")
+def test_of_two_runs_side_by_side_each_reports_its_own(tmp_path):
+    """One is blessed and pushes while the other, which is not, is still under way."""
+    version_of(tmp_path, 9, "id-0")
+    version_of(tmp_path, 10, "id-1")
     (tmp_path / "11").mkdir()
-    assert report_of(tmp_path, "COMPLETE") == RunReport(
+    assert report_of(tmp_path, "COMPLETE", "id-1") == RunReport(
         "pushed", "run digits 1", 3, "id-1", 10, 2.5, [], 1800.0
     )
-
-
-def test_a_version_of_an_earlier_run_is_served_but_was_not_pushed(tmp_path):
-    version_of(tmp_path, 10, "2026-11-23T11:59:59+00:00")
-    assert report_of(tmp_path, "COMPLETE") == RunReport(
-        "not pushed", "run digits 1", None, "id-1", 10, None, [], 1800.0
+    assert report_of(tmp_path, "COMPLETE", "id-2") == RunReport(
+        "not pushed", "run digits 1", None, "id-2", 10, None, [], 1800.0
     )
+
+
+def test_a_run_reports_its_push_although_a_later_one_is_served(tmp_path):
+    version_of(tmp_path, 10, "id-1")
+    version_of(tmp_path, 11, "id-2")
+    report = report_of(tmp_path, "COMPLETE", "id-1")
+    assert (report.outcome, report.version, report.fid) == ("pushed", 10, 2.5)
 
 
 @pytest.mark.parametrize("state", ["FAILED", "CANCELED", "RUNNING", ""])
 def test_anything_but_complete_is_failed(tmp_path, state):
     """RUNNING is what the DAG still says when its last pod was lost."""
-    version_of(tmp_path, 10, "2026-11-23T12:10:00+00:00")
-    assert report_of(tmp_path, state).outcome == "failed"
+    version_of(tmp_path, 10, "id-1")
+    report = report_of(tmp_path, state, errors=["DataGate: a", "Trainer: b"])
+    assert (report.outcome, report.span, report.fid) == ("failed", None, None)
+    assert report.error == "DataGate: a; Trainer: b"
+
+
+def test_a_scheduled_run_is_named_by_its_workflow(tmp_path):
+    """The backend gives scheduled runs no name."""
+    assert report_of(tmp_path, "COMPLETE", run_name="").reason == "run digits-x7k2p"
 
 
 def test_a_backend_that_does_not_say_when_the_run_was_made(tmp_path):
     """Before 2.16: the placeholder stays."""
-    version_of(tmp_path, 10, "2026-11-23T12:10:00+00:00")
-    report = report_of(tmp_path, "COMPLETE", "{{$.pipeline_job_create_time_utc}}")
-    assert (report.outcome, report.version, report.seconds) == ("succeeded", 10, None)
+    version_of(tmp_path, 10, "id-1")
+    report = report_of(tmp_path, "COMPLETE", created="{{$.pipeline_job_create_time_utc}}")
+    assert (report.outcome, report.version, report.seconds) == ("pushed", 10, None)
 
 
 def test_a_store_that_cannot_be_read_keeps_no_report_back(monkeypatch, capsys):

@@ -15,6 +15,7 @@ from tfx.utils import name_utils
 from pipeline.kubeflow.compiler.compile import compile_settings, kubeflow_pipeline
 from pipeline.kubeflow.compiler.pipeline_checks import check_pipeline
 from pipeline.kubeflow.compiler.vertex import machine_type
+from pipeline.kubeflow.container.supervisor import pod_seconds
 from pipeline.settings.resolution import ConfigError, resolve
 
 IMAGE = f"europe-docker.pkg.dev/p/r/mnist-gan@sha256:{'0' * 64}"
@@ -59,8 +60,8 @@ def test_the_trainer_is_tfx_own_for_vertex(spec) -> None:
 def test_it_may_wait_as_long_as_a_training_takes(documents) -> None:
     executors = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     limits = {name: executor["activeDeadlineSeconds"] for name, executor in executors.items()}
-    assert limits["Trainer_executor"] == 86_400
-    assert limits["StatisticsGen_executor"] == 3_600
+    assert limits["Trainer_executor"] == pod_seconds(2, 86_400)
+    assert limits["StatisticsGen_executor"] == pod_seconds(2, 3600)
 
 
 def test_the_training_is_the_same(spec) -> None:

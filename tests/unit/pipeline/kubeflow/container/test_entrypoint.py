@@ -1,5 +1,6 @@
 """The entry point's two translations, held against the rehearsal's backend and TFX's own code."""
 
+import copy
 import json
 
 import hypothesis.strategies as st
@@ -42,7 +43,7 @@ TASK = {
 }
 
 
-def backend_input(metadata: dict, store_scheme: str = "minio") -> dict:
+def backend_input(metadata: dict, store_scheme: str = "minio", component: dict = COMPONENT) -> dict:
     """What the backend hands to a task after one that emitted anomalies with that metadata."""
     kept = MetadataStore()
     emitted = pipeline_spec_pb2.RuntimeArtifact(uri=f"{store_scheme}://b/anomalies")
@@ -51,7 +52,7 @@ def backend_input(metadata: dict, store_scheme: str = "minio") -> dict:
     message = build_executor_input(
         "B",
         json_format.ParseDict(TASK, pipeline_spec_pb2.PipelineTaskSpec()),
-        json_format.ParseDict(COMPONENT, pipeline_spec_pb2.ComponentSpec()),
+        json_format.ParseDict(component, pipeline_spec_pb2.ComponentSpec()),
         Scope({}, kept, {}),
         run_root=f"{store_scheme}://b/run",
     )
@@ -210,3 +211,20 @@ def test_folders_are_made_for_artifacts_and_files_for_values(monkeypatch, tmp_pa
     [task_root] = (tmp_path / "minio" / "b" / "run" / "B").iterdir()
     assert {path.name for path in task_root.iterdir()} == {"model", "blessing"}
     assert made["text"] == str(task_root / "text")
+
+
+def test_what_a_failed_attempt_left_is_removed(monkeypatch, tmp_path):
+    monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path))
+    component = copy.deepcopy(COMPONENT)
+    run = {"artifactType": {"instanceSchema": "title: tfx.ModelRun\ntype: object\n"}}
+    component["outputDefinitions"]["artifacts"]["model_run"] = run
+    executor_input = backend_input({}, component=component)
+    entrypoint.prepare(executor_input, component["inputDefinitions"])
+    entrypoint.make_output_folders(executor_input)
+    [task_root] = (tmp_path / "minio" / "b" / "run" / "B").iterdir()
+    for name in ("model/part", "text", "output_metadata.json", "model_run/progress.jsonl"):
+        (task_root / name).write_text("{}")
+    entrypoint.make_output_folders(executor_input)
+    left = {str(path.relative_to(task_root)) for path in task_root.rglob("*") if path.is_file()}
+    assert left == {"model_run/progress.jsonl"}
+    assert (task_root / "model").is_dir()
