@@ -14,7 +14,6 @@ import contextlib
 import datetime
 import errno
 import functools
-import io
 import os
 import shutil
 import stat
@@ -142,9 +141,15 @@ def modified(address: str) -> float:
         return float(store.modified(address).timestamp())
 
 
-def open_binary(address: str) -> BinaryIO:
-    """Opens a file for reading; from a store, all of it is read."""
-    return _open_local(address) if is_local(address) else io.BytesIO(read(address))
+@contextlib.contextmanager
+def open_binary(address: str) -> Iterator[BinaryIO]:
+    """Opens a file for reading; what is not read of a file in a store is not fetched either."""
+    if is_local(address):
+        with _open_local(address) as file:
+            yield file
+        return
+    with _store(address) as store, store.open(address, "rb") as file:
+        yield file
 
 
 def _open_local(path: str) -> BinaryIO:
@@ -390,13 +395,16 @@ class _TensorFlowFiles:
         walked = self._gfile.walk(folder)
         return [os.path.join(place, name) for place, _, names in walked for name in names]
 
+    def open(self, address: str, mode: str) -> Any:
+        return self._gfile.GFile(address, mode)
+
     def cat_file(self, address: str) -> bytes:
-        with self._gfile.GFile(address, "rb") as file:
+        with self.open(address, "rb") as file:
             return bytes(file.read())
 
     def pipe_file(self, address: str, content: bytes) -> None:
         self._gfile.makedirs(os.path.dirname(address))
-        with self._gfile.GFile(address, "wb") as file:
+        with self.open(address, "wb") as file:
             file.write(content)
 
     def size(self, address: str) -> int:

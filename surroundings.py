@@ -22,7 +22,7 @@ from typing import Any, NoReturn, TextIO
 
 from errors import UserError
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _temporary: dict[int, str] = {}  # by process, for a fork must not remove its parent's
 _STOPPED = 128 + signal.SIGTERM  # as a shell says it
 _NO_PROXY = ("no_proxy", "NO_PROXY", "no_grpc_proxy")
@@ -114,7 +114,7 @@ def _use_utf8() -> None:
 def _reach_loopback_directly() -> None:
     for name in _NO_PROXY:
         if name in os.environ or name == "no_proxy":
-            named = [os.environ.get(name, os.environ.get("NO_PROXY", "")), *_LOOPBACK]
+            named = [os.environ.get(name, os.environ.get("NO_PROXY", "")), *LOOPBACK]
             os.environ[name] = ",".join(filter(None, named))
 
 

@@ -1,27 +1,35 @@
 """Ours from IDX files to the gate, against TFX's own four nodes on the same digits as TFRecords.
 
     MNIST_DATA_DIR=... python benchmarks/data_path.py [--rounds 3]
+    python benchmarks/data_path.py --made 10000000 [--against CHECKOUT]
 
 Ours: MnistExampleGen, StatisticsGen, ImportSchemaGen, ExampleValidator, DataGate. TFX's:
 ImportExampleGen, StatisticsGen, SchemaGen, ExampleValidator, on examples that hold `image` and
 `label`. Each round runs each side once in a process of its own, in turn; the time is that of the
 pipeline, without imports, and the memory is the process's peak.
+
+With `--made`: MnistExampleGen alone on so many made digits in one uncompressed file, by one process
+and by two, of this checkout and, to compare, of another. The peak is that of the largest process.
+The records have to be the same.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import resource
 import shutil
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.append(str(ROOT))  # PYTHONPATH may name another checkout
 
 
 def ours(data_dir: str):
@@ -94,8 +102,19 @@ def write_records(data_dir: str, folder: Path) -> None:
 
 
 def measure(side: str, data_dir: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--side", side, "--data-dir", data_dir]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return run_here(ROOT, ["--side", side, "--data-dir", data_dir])
+
+
+def run_here(root: Path, arguments: list[str]) -> dict[str, Any]:
+    """Runs this program with the modules of a checkout."""
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "data_path.py"), *arguments],
+        cwd=root,  # which a worker puts first
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if result.returncode:
         sys.exit(result.stderr)
     return json.loads(result.stdout.splitlines()[-1])
@@ -118,15 +137,89 @@ def compare(data_dir: str, rounds: int) -> None:
         shutil.rmtree(folder)
 
 
+def ingest(data_dir: str, processes: int) -> None:
+    """Runs MnistExampleGen, and prints its time, peak memory and the digest of its records."""
+    from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
+    from tfx.types import standard_artifacts
+
+    from components.mnist_example_gen.executor import Executor
+    from mnist.settings import DataSettings
+    from pipeline.beam_workers import prepare_workers
+    from pipeline.settings.beam import BeamSettings
+
+    prepare_workers()
+    flags = ("--direct_running_mode=multi_processing", f"--direct_num_workers={processes}")
+    arguments = BeamSettings(pipeline_args=flags if processes > 1 else ()).arguments()
+    examples = standard_artifacts.Examples()
+    with tempfile.TemporaryDirectory(dir=data_dir) as examples.uri:
+        context = BaseBeamExecutor.Context(beam_pipeline_args=arguments)
+        settings = DataSettings().model_dump_json()
+        started = time.perf_counter()
+        Executor(context).Do(
+            {}, {"examples": [examples]}, {"data_dir": data_dir, "settings": settings, "source": ""}
+        )
+        seconds = time.perf_counter() - started
+        records = hashlib.sha256()
+        for path in sorted(Path(examples.uri).rglob("*.gz")):
+            with path.open("rb") as file:
+                while chunk := file.read(1 << 20):
+                    records.update(chunk)
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    peak = max(resource.getrusage(kind).ru_maxrss for kind in kinds) / 2**20
+    print(json.dumps({"seconds": seconds, "peak_gib": peak, "records": records.hexdigest()}))
+
+
+def write_made(count: int, folder: Path) -> None:
+    """IDX files of digits in shades of noise, no two alike."""
+    import numpy as np
+
+    draw = np.random.default_rng(0)
+    block = draw.integers(0, 256, (10_000, 784), np.uint8) * (draw.random((10_000, 784)) < 0.19)
+    with (folder / "train-images-idx3-ubyte").open("wb") as images:
+        images.write(struct.pack(">4B3I", 0, 0, 8, 3, count, 28, 28))
+        for start in range(0, count, len(block)):
+            block[:, :4] = np.frombuffer(struct.pack(">I", start), np.uint8)
+            images.write(block[: count - start].astype(np.uint8).data)
+    with (folder / "train-labels-idx1-ubyte").open("wb") as labels:
+        labels.write(struct.pack(">4BI", 0, 0, 8, 1, count))
+        labels.write(draw.integers(0, 10, count, np.uint8).data)
+
+
+def compare_ingestion(count: int, against: Path | None) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_made(count, Path(folder))
+        digests = set()
+        print("processes  seconds  digits/s  peak of a process")
+        for root in filter(None, (ROOT, against)):
+            for processes in (1, 2):
+                arguments = ["--processes", str(processes), "--data-dir", folder]
+                seen = run_here(root, arguments)
+                digests.add(seen["records"])
+                print(
+                    f"{processes:>9}  {seen['seconds']:7.1f}  {count / seen['seconds']:8.0f}  "
+                    f"{seen['peak_gib']:.2f} GiB  {root}",
+                    flush=True,
+                )
+        print("the records are the same" if len(digests) == 1 else "the records DIFFER")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", default=os.environ.get("MNIST_DATA_DIR"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--made", type=int, metavar="N", help="ingest N made digits")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="with --made")
+    parser.add_argument("--processes", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.made:
+        compare_ingestion(arguments.made, arguments.against)
+        return
     if not arguments.data_dir:
         parser.error("name the folder with MNIST's files: --data-dir or MNIST_DATA_DIR")
-    if arguments.side:
+    if arguments.processes:
+        ingest(arguments.data_dir, arguments.processes)
+    elif arguments.side:
         run_side(arguments.side, arguments.data_dir)
     else:
         compare(arguments.data_dir, arguments.rounds)

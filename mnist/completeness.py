@@ -14,7 +14,7 @@ from typing import Literal
 import storage
 from errors import FileError, UserError
 from mnist import files
-from mnist.digits import keep_digits
+from mnist.digits import keep_scan
 from mnist.idx import IdxError
 from mnist.quarantine import Entry
 from mnist.spans import (
@@ -65,7 +65,7 @@ def examine(
     """Looks at one span.
 
     Files that have settled are hashed. If their fingerprint is neither quarantined nor known, they
-    are read, too, and their digits are kept in memory: see `mnist.digits`.
+    are scanned, too, and the scan is kept in memory: see `mnist.digits`.
 
     Args:
         span: Its number.
@@ -101,7 +101,7 @@ def examine(
         return SpanState(span, "quarantined", reason, span_files, fingerprint)
     try:
         if fingerprint not in known:
-            keep_digits(span_files.paths, fingerprint)
+            keep_scan(span_files.paths, fingerprint)
     except SpanError as error:
         return SpanState(span, "incomplete", error, span_files)
     except IdxError as error:

@@ -6,8 +6,9 @@ dimension as a big-endian uint32. Source: Y. LeCun, C. Cortes and C. Burges, "Th
 handwritten digits", http://yann.lecun.com/exdb/mnist/, section "File formats for the MNIST
 database".
 
-A reader returns an array or raises `IdxError`, whatever the file holds, and it allocates memory for
-the values only after it knows that the file can hold as many as its header claims.
+A reader returns values or raises `IdxError`, whatever the file holds. It reads images in chunks, so
+that a file of any size takes a few MB of memory, and only after it knows that the file can hold as
+many as its header claims.
 """
 
 import contextlib
@@ -39,6 +40,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _DEFLATE_MAX_RATIO = 1032  # zlib's technical notes, https://zlib.net/zlib_tech.html
 _UINT8_CODE = 8
 _CHUNK_BYTES = 1 << 20
+_CHUNK_ITEMS = 4096  # 3.2 MB of images
 _FETCH_AGAIN = "replace it with a complete copy of the original file"
 
 
@@ -63,6 +65,7 @@ class _Layout(NamedTuple):
 
 class _Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
+    def seek(self, place: int, /) -> int: ...
 
 
 class _Watched:
@@ -85,15 +88,13 @@ _IMAGES = _Layout("images", IMAGE_SHAPE)
 _LABELS = _Layout("labels", ())
 
 
-def read_images(path: str, watch: Watch | None = None) -> Uint8Array:
+def read_images(path: str) -> Uint8Array:
     """Reads an IDX file of 28x28 images, gzip-compressed or plain.
 
     Compression is recognized by the file's first two bytes (1f 8b), not by its name.
 
     Args:
         path: A local path, or an address with "://" that `storage` can open.
-        watch: Called with the file's bytes, as they lie there, while they are read: a digest's
-            `update`, say, so that the file need not be read twice.
 
     Returns:
         uint8 [n, 28, 28], n >= 1, each pixel in [0, 255], 0 the background.
@@ -101,7 +102,26 @@ def read_images(path: str, watch: Watch | None = None) -> Uint8Array:
     Raises:
         IdxError: The file cannot be read, or is anything other than such images.
     """
-    return _read(path, _IMAGES, watch)
+    return np.concatenate(list(image_chunks(path)))
+
+
+def image_chunks(path: str, watch: Watch | None = None) -> Iterator[Uint8Array]:
+    """Reads an IDX file of images as `read_images` does, at most 4,096 images at a time.
+
+    Args:
+        path: A local path, or an address with "://" that `storage` can open.
+        watch: Called with the file's bytes, as they lie there, while they are read: a digest's
+            `update`, say, so that the file need not be read twice.
+
+    Yields:
+        uint8 [n, 28, 28], n >= 1.
+
+    Raises:
+        IdxError: The file cannot be read, or is anything other than such images.
+    """
+    with _opened(path, _IMAGES, watch) as (stream, count):
+        yield from _chunks(stream, path, _IMAGES, range(count))
+        _check_end(stream, path, _IMAGES, count)
 
 
 def read_labels(path: str, watch: Watch | None = None) -> Uint8Array:
@@ -109,7 +129,7 @@ def read_labels(path: str, watch: Watch | None = None) -> Uint8Array:
 
     Args:
         path: A local path, or an address with "://" that `storage` can open.
-        watch: As for `read_images`.
+        watch: As for `image_chunks`.
 
     Returns:
         uint8 [n], n >= 1, each label in [0, 9].
@@ -117,7 +137,9 @@ def read_labels(path: str, watch: Watch | None = None) -> Uint8Array:
     Raises:
         IdxError: The file cannot be read, is anything other than labels, or holds a label above 9.
     """
-    labels = _read(path, _LABELS, watch)
+    with _opened(path, _LABELS, watch) as (stream, count):
+        labels = np.concatenate(list(_chunks(stream, path, _LABELS, range(count))))
+        _check_end(stream, path, _LABELS, count)
     above = labels > MAX_LABEL
     if above.any():
         row = int(above.argmax())
@@ -131,38 +153,61 @@ def read_labels(path: str, watch: Watch | None = None) -> Uint8Array:
     return labels
 
 
-def read_pair(
-    images_path: str,
-    labels_path: str,
-    watch_images: Watch | None = None,
-    watch_labels: Watch | None = None,
-) -> tuple[Uint8Array, Uint8Array]:
-    """Reads images and the labels that belong to them.
+def read_rows(
+    images_path: str, labels_path: str, rows: range
+) -> Iterator[tuple[Uint8Array, Uint8Array]]:
+    """Reads some images and their labels, at most 4,096 at a time, and no byte of other rows.
 
-    The labels are read first: they are the smaller file, so a mistake there is seen soonest.
+    A compressed file is read from its beginning.
 
     Args:
         images_path: The IDX file of images.
         labels_path: The IDX file of labels.
-        watch_images: Called with the bytes of the file of images; see `read_images`.
-        watch_labels: Called with the bytes of the file of labels.
+        rows: Consecutive rows, counted from 0.
 
-    Returns:
-        The images, uint8 [n, 28, 28], and their labels, uint8 [n].
+    Yields:
+        Images, uint8 [n, 28, 28], and labels, uint8 [n], n >= 1.
 
     Raises:
-        IdxError: Either file is bad, or their counts differ.
+        IdxError: A file cannot be read, or does not hold these rows.
     """
-    labels = read_labels(labels_path, watch_labels)
-    images = read_images(images_path, watch_images)
-    if len(images) != len(labels):
+    with (
+        _opened(images_path, _IMAGES) as (images, _),
+        _opened(labels_path, _LABELS) as (labels, _),
+    ):
+        yield from zip(
+            _chunks(images, images_path, _IMAGES, rows),
+            _chunks(labels, labels_path, _LABELS, rows),
+            strict=True,
+        )
+
+
+def check_counts(images_path: str, images: int, labels_path: str, labels: int) -> None:
+    """Raises IdxError unless there is one label for each image."""
+    if images != labels:
         _fail(
             images_path,
-            f"{len(images):,} images, but {len(labels):,} labels in {labels_path}",
+            f"{images:,} images, but {labels:,} labels in {labels_path}",
             "one label for each image",
             "take both files from the same data set and the same split",
         )
-    return images, labels
+
+
+def is_compressed(path: str) -> bool:
+    """Whether a file begins as gzip does; raises IdxError if it cannot be read."""
+    with open_binary(path) as (stream, _):
+        return stream.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+
+
+def unpacked_chunks(path: str) -> Iterator[bytes]:
+    """Reads what a gzip file holds, at most 1 MB at a time; raises IdxError if it is damaged."""
+    with (
+        open_binary(path) as (raw, _),
+        _gzip_errors(path),
+        gzip.GzipFile(fileobj=raw, mode="rb") as stream,
+    ):
+        while chunk := stream.read(_CHUNK_BYTES):
+            yield chunk
 
 
 def write_images(path: str, images: Uint8Array) -> None:
@@ -235,15 +280,20 @@ def _explain(error: OSError) -> tuple[str, str]:
             return f"the file cannot be read ({error})", "check the path and the storage it lies on"
 
 
-def _read(path: str, layout: _Layout, watch: Watch | None) -> Uint8Array:
+@contextlib.contextmanager
+def _opened(
+    path: str, layout: _Layout, watch: Watch | None = None
+) -> Iterator[tuple[_Readable, int]]:
+    """The values of a file as a stream after its header, and how many items the header claims."""
     with open_binary(path) as (raw, size):
         zipped = raw.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
         raw.seek(0)
         stream = _Watched(raw, watch) if watch else raw
         if not zipped:
-            return _parse(stream, path, layout, size)
+            yield stream, _read_count(stream, path, layout, size)
+            return
         with _gzip_errors(path), gzip.GzipFile(fileobj=stream, mode="rb") as unzipped:
-            return _parse(unzipped, path, layout, size * _DEFLATE_MAX_RATIO)
+            yield unzipped, _read_count(unzipped, path, layout, size * _DEFLATE_MAX_RATIO)
 
 
 @contextlib.contextmanager
@@ -258,27 +308,34 @@ def _gzip_errors(path: str) -> Iterator[None]:
         raise _error(path, wrong, "an undamaged gzip file", _FETCH_AGAIN) from error
 
 
-def _parse(stream: _Readable, path: str, layout: _Layout, most_bytes: int) -> Uint8Array:
-    """Reads header and values, and one byte more, of a stream that holds `most_bytes` at most."""
-    count = _read_count(stream, path, layout)
-    claim = f"the header claims {count:,} {layout.noun}, {count * layout.item_bytes:,} bytes"
-    most_values = most_bytes - layout.header_bytes
-    if count * layout.item_bytes > most_values:
-        wrong = f"{claim}, but a file of its size can hold at most {most_values:,}"
-        _fail(path, wrong, "all that the header claims", _FETCH_AGAIN)
-    values = _allocate(path, count * layout.item_bytes)
-    filled = _fill(stream, values)
-    if filled < values.nbytes:
-        wrong = f"{claim}, but only {filled:,} follow: the file was cut short"
-        _fail(path, wrong, "all that the header claims", _FETCH_AGAIN)
+def _chunks(stream: _Readable, path: str, layout: _Layout, rows: range) -> Iterator[Uint8Array]:
+    """Reads rows of a stream that stands after its header."""
+    if rows.start:
+        stream.seek(layout.header_bytes + rows.start * layout.item_bytes)
+    for first in range(rows.start, rows.stop, _CHUNK_ITEMS):
+        wanted = min(_CHUNK_ITEMS, rows.stop - first) * layout.item_bytes
+        content = stream.read(wanted)
+        if len(content) < wanted:
+            wrong = (
+                f"{_claim(layout, rows.stop)}, but only "
+                f"{first * layout.item_bytes + len(content):,} follow: the file was cut short"
+            )
+            _fail(path, wrong, "all that the header claims", _FETCH_AGAIN)
+        yield np.frombuffer(content, np.uint8).reshape(-1, *layout.item_shape)
+
+
+def _check_end(stream: _Readable, path: str, layout: _Layout, count: int) -> None:
     if stream.read(1):
-        wrong = f"{claim}, and more bytes follow after those"
+        wrong = f"{_claim(layout, count)}, and more bytes follow after those"
         _fail(path, wrong, "nothing after the last value", _FETCH_AGAIN)
-    return values.reshape(count, *layout.item_shape)
 
 
-def _read_count(stream: _Readable, path: str, layout: _Layout) -> int:
-    """Reads and checks the header, and returns the number of items it claims."""
+def _claim(layout: _Layout, count: int) -> str:
+    return f"the header claims {count:,} {layout.noun}, {count * layout.item_bytes:,} bytes"
+
+
+def _read_count(stream: _Readable, path: str, layout: _Layout, most_bytes: int) -> int:
+    """Checks the header of a stream of at most `most_bytes`; returns the number of items."""
     header = stream.read(layout.header_bytes)
     _check_magic(header[:4], path, layout)
     if len(header) < layout.header_bytes:
@@ -294,6 +351,10 @@ def _read_count(stream: _Readable, path: str, layout: _Layout) -> int:
     if count > MAX_ITEMS:
         remedy = "split the data into spans, or replace the file if it should be smaller"
         _fail(path, f"the header claims {count:,} {layout.noun}", f"at most {MAX_ITEMS:,}", remedy)
+    most_values = most_bytes - layout.header_bytes
+    if count * layout.item_bytes > most_values:
+        wrong = f"{_claim(layout, count)}, but a file of its size can hold at most {most_values:,}"
+        _fail(path, wrong, "all that the header claims", _FETCH_AGAIN)
     return int(count)
 
 
@@ -314,27 +375,6 @@ def _check_magic(magic: bytes, path: str, layout: _Layout) -> None:
     if magic[3] != dimensions:
         wrong = f"the values have {magic[3]} dimension(s), which {layout.noun} do not"
         _fail(path, wrong, str(dimensions), "check that images and labels are not swapped")
-
-
-def _allocate(path: str, size: int) -> Uint8Array:
-    try:
-        return np.empty(size, np.uint8)
-    except MemoryError as error:
-        wrong = f"the values need {size:,} bytes of memory, which cannot be had"
-        raise _error(path, wrong, "enough memory", "split the data into spans") from error
-
-
-def _fill(stream: _Readable, values: Uint8Array) -> int:
-    """Reads until `values` is full or the stream ends; returns the number of bytes read."""
-    view = values.data
-    filled = 0
-    while filled < len(view):
-        chunk = stream.read(min(_CHUNK_BYTES, len(view) - filled))
-        if not chunk:
-            break
-        view[filled : filled + len(chunk)] = chunk
-        filled += len(chunk)
-    return filled
 
 
 def _write(path: str, values: Uint8Array, layout: _Layout) -> None:

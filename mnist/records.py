@@ -16,6 +16,7 @@ from mnist.features import (
     LABEL_FEATURE,
     derive_scalars,
 )
+from mnist.splits import Shard
 
 SPANS_FILE = "spans.json"
 _BATCH = 4096
@@ -46,6 +47,23 @@ def serialize_examples(images: np.ndarray, labels: np.ndarray) -> Iterator[bytes
         for name in FLOAT_FEATURES:
             features[name].float_list.value[:] = [columns[name][row]]
         yield example.SerializeToString(deterministic=True)
+
+
+def write_shard(path: str, shard: Shard) -> None:
+    """Writes digits as a gzipped TFRecord file, the same digits always as the same bytes.
+
+    Args:
+        path: A local path or URI that TensorFlow can write to.
+        shard: The digits.
+
+    Raises:
+        IdxError, SpanError: As `Shard.chunks` does, and leaves a part of the file.
+    """
+    options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
+    with tf.io.TFRecordWriter(path, options) as writer:
+        for digits in shard.chunks():
+            for record in serialize_examples(digits.images, digits.labels):
+                writer.write(record)
 
 
 def load_split(patterns: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

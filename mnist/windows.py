@@ -134,8 +134,8 @@ def resolve_window(
         window: See `SYNTAX`.
         settle_seconds: See `completeness.py`; does not count for files in the data folder itself.
         quarantine: Entries by span.
-        known: Fingerprints of spans that an earlier run ingested. Other spans are read and kept in
-            memory: see `mnist.digits`.
+        known: Fingerprints of spans that an earlier run ingested. Other spans are scanned: see
+            `mnist.digits`.
 
     Raises:
         WindowError: `window` is none, or both a span and a window are given.

@@ -1,5 +1,11 @@
-"""Beam's worker processes on the machine of a node: `--direct_running_mode=multi_processing`."""
+"""Beam's worker processes: those of a node, and `python -m pipeline.beam_workers` on an engine.
 
+The workers of a node are those of `--direct_running_mode=multi_processing`. On an engine,
+`--environment_type=PROCESS` starts a command on its machines, which Beam's images have and pip does
+not: this module, as a program, is that command.
+"""
+
+import argparse
 import os
 import shlex
 import sys
@@ -7,11 +13,19 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import grpc
 from apache_beam.portability import python_urns
-from apache_beam.portability.api import beam_fn_api_pb2
+from apache_beam.portability.api import (
+    beam_fn_api_pb2,
+    beam_provision_api_pb2,
+    beam_provision_api_pb2_grpc,
+)
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.runners.portability.local_job_service import SubprocessSdkWorker
+from apache_beam.runners.worker import sdk_worker_main
+from google.protobuf import json_format, text_format
 
+_PROVISION_SECONDS = 60.0
 _ROOT = str(Path(__file__).parents[1])
 # PR_SET_PDEATHSIG outlives exec. A worker would else wait for answers of a node that was killed.
 _DYING_WITH_ITS_NODE = """
@@ -72,3 +86,34 @@ def _answer_with_error(connection: Any, what: str) -> None:
 
 def _error(instruction_id: str, what: str) -> Any:
     return beam_fn_api_pb2.InstructionResponse(instruction_id=instruction_id, error=what)
+
+
+def boot(arguments: list[str]) -> None:
+    """Runs one worker: asks the engine what to do, as `/opt/apache/beam/boot` in Beam's images.
+
+    Args:
+      arguments: `--id` and `--provision_endpoint`; others are ignored.
+    """
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--id", required=True)
+    parser.add_argument("--provision_endpoint", required=True)
+    known, _ = parser.parse_known_args(arguments)
+    with grpc.insecure_channel(known.provision_endpoint) as channel:
+        service = beam_provision_api_pb2_grpc.ProvisionServiceStub(channel)
+        info = service.GetProvisionInfo(
+            beam_provision_api_pb2.GetProvisionInfoRequest(),
+            metadata=[("worker_id", known.id)],
+            timeout=_PROVISION_SECONDS,
+        ).info
+    os.environ.update(
+        WORKER_ID=known.id,
+        PIPELINE_OPTIONS=json_format.MessageToJson(info.pipeline_options),
+        RUNNER_CAPABILITIES=" ".join(info.runner_capabilities),
+        LOGGING_API_SERVICE_DESCRIPTOR=text_format.MessageToString(info.logging_endpoint),
+        CONTROL_API_SERVICE_DESCRIPTOR=text_format.MessageToString(info.control_endpoint),
+    )
+    sdk_worker_main.main([])
+
+
+if __name__ == "__main__":
+    boot(sys.argv[1:])

@@ -72,7 +72,7 @@ class Digits:
         images, labels = (
             next(place.glob(f"train-{kind}-ubyte*")) for kind in ("images-idx3", "labels-idx1")
         )
-        self.images, self.labels = idx.read_pair(str(images), str(labels))
+        self.images, self.labels = idx.read_images(str(images)), idx.read_labels(str(labels))
         self._left = draw.permutation(len(self.labels))
         self._draw = draw
         self.last: np.ndarray | None = None

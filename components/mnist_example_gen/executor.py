@@ -1,40 +1,30 @@
 """Reads the IDX files of a window of spans and writes them as sharded TFRecords of `tf.Example`."""
 
+import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import apache_beam as beam
-import tensorflow as tf
 from tfx.dsl.components.base import base_beam_executor
+from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
-from tfx.v1.dsl.io import fileio
 
 from components.run_id import run_id
-from mnist.digits import forget_digits
+from mnist import idx
+from mnist.digits import forget_scans
 from mnist.quarantine import quarantine, read_quarantine
-from mnist.records import serialize_examples, write_spans
+from mnist.records import write_shard, write_spans
 from mnist.settings import DataSettings
-from mnist.splits import TRAIN, Joined, SplitError, join_spans
+from mnist.splits import TRAIN, Joined, Shard, SplitError, join_spans
 from mnist.windows import Window, reopen_window, resolve_window
 
 _SHARDS = 4  # TFRecord files of the train split
+_WORK_FOLDER = "unpacked"  # beside the splits while the node runs
 _progress_log = logging.getLogger("mnist_gan.progress")
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """One TFRecord file to write: the rows start..stop of a split."""
-
-    window: Window
-    eval_share: float
-    split: str
-    start: int
-    stop: int
-    path: str
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
@@ -66,33 +56,31 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         examples = artifact_utils.get_single_instance(output_dict["examples"])
         settings = DataSettings.model_validate_json(exec_properties["settings"])
         window = self._find(exec_properties, settings.settle_seconds)
-        eval_share = settings.eval_share
-        join_spans.cache_clear()
+        joined = self._join(exec_properties, window, settings.eval_share)
+        _describe(examples, window, joined)
+        examples.set_string_custom_property("source", exec_properties["source"])
+        _tell(joined)
+        test_paths = window.test.paths if window.test else ()
+        paths = [*(path for files in window.files for path in files.paths), *test_paths]
+        with _unpacked(paths, os.path.join(examples.uri, _WORK_FOLDER)) as copies:
+            shards = list(_plan(examples, joined, exec_properties["data_dir"], copies))
+            del joined  # nine bytes a digit
+            with self._make_beam_pipeline() as pipeline:
+                _ = (
+                    pipeline
+                    | "Shards" >> beam.Create(shards, reshuffle=True)
+                    | "Write" >> beam.MapTuple(write_shard)
+                )
+
+    def _join(self, exec_properties: dict[str, Any], window: Window, eval_share: float) -> Joined:
         try:
-            joined = join_spans(window, eval_share)
+            return join_spans(window, eval_share)
         except SplitError as error:
             at_fault = [state for state in window.spans if state.span == error.span]
             self._hold(exec_properties, {s.span: (s.fingerprint, str(error)) for s in at_fault})
             raise
         finally:
-            forget_digits()
-        examples.split_names = artifact_utils.encode_split_names(list(joined.splits))
-        per_shard = -(-len(joined.splits[TRAIN]) // _SHARDS)
-        shards = [
-            shard
-            for split, digits in joined.splits.items()
-            for shard in _plan(examples, window, eval_share, split, len(digits), per_shard)
-        ]
-        with self._make_beam_pipeline() as pipeline:
-            _ = (
-                pipeline
-                | "Shards" >> beam.Create(shards, reshuffle=True)
-                | "Write" >> beam.Map(_write_shard)
-            )
-        _describe(examples, window, joined)
-        examples.set_string_custom_property("source", exec_properties["source"])
-        join_spans.cache_clear()
-        _tell(joined)
+            forget_scans()
 
     def _find(self, exec_properties: dict[str, Any], settle_seconds: float) -> Window:
         data_dir, content = exec_properties["data_dir"], exec_properties.get("content")
@@ -127,6 +115,7 @@ def _describe(examples: Any, window: Window, joined: Joined) -> None:
         asdict(counts) | {"fingerprint": state.fingerprint}
         for counts, state in zip(joined.counts, window.spans, strict=True)
     ]
+    examples.split_names = artifact_utils.encode_split_names(list(joined.splits))
     examples.span = window.newest
     examples.version = 0
     examples.set_string_custom_property("file_format", "tfrecords_gzip")
@@ -153,24 +142,33 @@ def _tell(joined: Joined) -> None:
             _progress_log.warning(f"span {each.span} has next to none of these digits: {digits}")
 
 
+@contextlib.contextmanager
+def _unpacked(paths: Sequence[str], folder: str) -> Iterator[dict[str, str]]:
+    """Copies of the compressed files, by path, which a worker can read from any row on."""
+    copies: dict[str, str] = {}
+    try:
+        for path in filter(idx.is_compressed, paths):
+            fileio.makedirs(folder)
+            copies[path] = os.path.join(folder, str(len(copies)))
+            with fileio.open(copies[path], "wb") as file:
+                for chunk in idx.unpacked_chunks(path):
+                    file.write(chunk)
+        yield copies
+    finally:
+        if copies:
+            fileio.rmtree(folder)
+
+
 def _plan(
-    examples: Any, window: Window, eval_share: float, split: str, count: int, per_shard: int
-) -> Iterator[_Shard]:
-    directory = artifact_utils.get_split_uri([examples], split)
-    fileio.makedirs(directory)
-    total = -(-count // per_shard)
-    for index in range(total):
-        name = f"data_tfrecord-{index:05d}-of-{total:05d}.gz"
-        start = index * per_shard
-        stop = min(start + per_shard, count)
-        yield _Shard(window, eval_share, split, start, stop, os.path.join(directory, name))
-
-
-def _write_shard(shard: _Shard) -> None:
-    digits = join_spans(shard.window, shard.eval_share).splits[shard.split]
-    images = digits.images[shard.start : shard.stop]
-    labels = digits.labels[shard.start : shard.stop]
-    options = tf.io.TFRecordOptions(compression_type="GZIP", compression_level=1)
-    with tf.io.TFRecordWriter(shard.path, options) as writer:
-        for record in serialize_examples(images, labels):
-            writer.write(record)
+    examples: Any, joined: Joined, data_dir: str, copies: Mapping[str, str]
+) -> Iterator[tuple[str, Shard]]:
+    """The path of each TFRecord file, and its digits."""
+    per_shard = -(-len(joined.splits[TRAIN]) // _SHARDS)
+    for name, split in joined.splits.items():
+        directory = artifact_utils.get_split_uri([examples], name)
+        fileio.makedirs(directory)
+        starts = range(0, len(split), per_shard)
+        for index, start in enumerate(starts):
+            file = f"data_tfrecord-{index:05d}-of-{len(starts):05d}.gz"
+            rows = range(start, min(start + per_shard, len(split)))
+            yield os.path.join(directory, file), split.shard(rows, data_dir, copies)

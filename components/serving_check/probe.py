@@ -9,8 +9,10 @@ import json
 import os
 import re
 import statistics
+import struct
 import sys
 import time
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -28,6 +30,8 @@ _SIGNATURES = {
         {"image": "float32 [N, 28, 28, 1]", "digit": "int64 [N]"},
     ),
 }
+_XMP = b"XML:com.adobe.xmp"
+_MARK = b"http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 _BATCHES = (0, 1, 7, 256)
 _SEEDS = (0, 1, -1, 2**63 - 1, -(2**63))
 _CALLS = 20
@@ -176,9 +180,12 @@ def _check_batch(model: Model, rows: int, digits: list[int]) -> None:
     for name in _SIGNATURES:
         _require_rows(name, outputs[name], inputs[name]["digit"].tolist(), model.conditional)
     pixels = outputs["generate_pixels"]["image"]
-    for row, png in enumerate(_numbers(outputs["serving_default"]["image_bytes"])):
+    encoded, labels = (outputs["serving_default"][key] for key in ("image_bytes", "digit"))
+    for row, png in enumerate(_numbers(encoded)):
         same = np.array_equal(png, pixels[row])
         _require(same, f"serving_default's PNG of row {row} differs from generate_pixels")
+        seed, digit = inputs["serving_default"]["seed"][row], labels[row]
+        _require_marked(encoded[row], f"serving_default's PNG of row {row}", seed, digit)
     _require_in_range(outputs["from_latent"]["image"])
 
 
@@ -317,6 +324,26 @@ def _numbers(values: np.ndarray) -> np.ndarray:
             _require(png.startswith(b"\x89PNG"), f"serving_default gives no PNG in row {row}")
         return np.array([tf.io.decode_png(png).numpy() for png in values], int)
     return (values + 1.0) * 127.5 if values.dtype == np.float32 else values.astype(int)
+
+
+def _require_marked(png: bytes, name: str, seed: int, digit: int) -> None:
+    """The file has IPTC's mark of a generated image, and the seed and the digit that draw it."""
+    texts, start = {}, 8
+    while start < len(png):
+        length, kind = struct.unpack(">I4s", png[start : start + 8])
+        content, end = png[start + 4 : start + 8 + length], start + 12 + length
+        is_intact = png[end - 4 : end] == struct.pack(">I", zlib.crc32(content))
+        _require(is_intact, f"{name} has a chunk {kind.decode('latin-1')} with a wrong CRC")
+        if kind in (b"iTXt", b"tEXt"):
+            keyword, _, text = content[4:].partition(b"\0")
+            texts[keyword] = text
+        start = end
+    _require(_MARK in texts.get(_XMP, b""), f"{name} has no mark of a generated image")
+    named = [texts.get(b"seed", b"none"), texts.get(b"digit", b"none")]
+    _require(
+        named == [b"%020d" % seed, b"%02d" % digit],
+        f"{name} names another seed or digit: {named}",
+    )
 
 
 def _describe(info: Any) -> str:

@@ -1,5 +1,7 @@
 """The exported generator: a SavedModel whose rows each stand alone and are reproducible."""
 
+import hashlib
+import json
 import os
 from collections.abc import Callable
 
@@ -8,6 +10,8 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
+from models.gan.image_mark import ImageMark
+from models.gan.interruption import recipe
 from models.gan.networks import CLASSES, IMAGE_SHAPE, apply, to_pixels
 from models.gan.settings import TrainSettings
 from registry.layout import WARM_UP_REQUESTS
@@ -15,6 +19,7 @@ from registry.layout import WARM_UP_REQUESTS
 ANY_DIGIT = -1
 
 _LATENT, _DIGIT = 0, 1
+_DIGEST_DIGITS = 16
 # Rows run through the network this many at a time, the last ones padded: a kernel chosen for
 # another batch size may round differently, and the same seed must give the same image.
 _ROWS = 16
@@ -31,6 +36,7 @@ class ServedGenerator:
     def __init__(self, generator: keras.Model, settings: TrainSettings) -> None:
         self._generator = generator
         self._settings = settings
+        self._mark = ImageMark(_origin(generator, settings))
 
     def serve_png(self, seed: tf.Tensor, digit: tf.Tensor) -> dict[str, tf.Tensor]:
         """Generates PNG images.
@@ -40,12 +46,13 @@ class ServedGenerator:
           digit: int64 [N], 0..9, or -1 for any.
 
         Returns:
-          `image_bytes` string [N], each a PNG of 28x28 gray pixels; `digit` int64 [N], the digit
-          that the generator was given, -1 when it is unconditional.
+          `image_bytes` string [N], each a PNG of 28x28 gray pixels with the marks of `ImageMark`;
+          `digit` int64 [N], the digit that the generator was given, -1 when it is unconditional.
         """
         drawn = self.generate_pixels(seed, digit)
         encoded = tf.map_fn(tf.io.encode_png, drawn["image"], fn_output_signature=tf.string)
-        return {"image_bytes": encoded, "digit": drawn["digit"]}
+        marked = self._mark.add(encoded, seed, drawn["digit"])
+        return {"image_bytes": marked, "digit": drawn["digit"]}
 
     def generate_pixels(self, seed: tf.Tensor, digit: tf.Tensor) -> dict[str, tf.Tensor]:
         """Generates pixels: `image` uint8 [N, 28, 28, 1] and `digit` int64 [N]; see `serve_png`."""
@@ -115,6 +122,17 @@ class ServedGenerator:
         ]
         with tf.control_dependencies(checks):
             return tf.identity(digit)
+
+
+def _origin(generator: keras.Model, settings: TrainSettings) -> dict[str, str]:
+    """What an image tells of its generator: digests of the weights and of the recipe."""
+    weights = hashlib.sha256()
+    for value in generator.get_weights():
+        weights.update(value.tobytes())
+    values = hashlib.sha256(json.dumps(recipe(settings), sort_keys=True).encode())
+    digests = {"weights": weights, "recipe": values}
+    named = {name: digest.hexdigest()[:_DIGEST_DIGITS] for name, digest in digests.items()}
+    return {"Software": "mnist-gan-tfx"} | named
 
 
 def _any_digit(seed: tf.Tensor) -> tf.Tensor:

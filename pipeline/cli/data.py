@@ -79,16 +79,16 @@ def _counts(state: "SpanState") -> list[str]:
     import numpy as np
 
     from errors import UserError
-    from mnist.digits import forget_digits, read_digits
+    from mnist.digits import forget_scans, scan
 
     if state.files is None:
         return ["", "", "", ""]
     try:
-        train, *held_out = read_digits(state.files.paths, state.fingerprint)
+        train, *held_out = scan(state.files.paths, state.fingerprint)
     except UserError:
         return ["", "", "", state.fingerprint[:12]]
     finally:
-        forget_digits()
+        forget_scans()
     shares = np.bincount(train.labels, minlength=10) / len(train)
     text = " ".join(f"{share:.0%}".removesuffix("%") for share in shares)
     return [

@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from errors import UserError, masked_traceback
 from evaluation.metric_table import METRICS
+from pipeline.beam_errors import explain
 from pipeline.local import history
 from pipeline.local.console import RunConsole, quiet_terminal
 from pipeline.local.errors import RunFailedError, RunStoppedError, UsageError
@@ -34,6 +35,7 @@ from pipeline.side_work import run_aside
 from registry.layout import newest_version, version_dir
 from surroundings import require_temporary_folder
 
+_BEAM_NODES = ("MnistExampleGen", "StatisticsGen")
 _FULL_DISK = re.compile("disk is full|No space left on device")
 
 
@@ -121,7 +123,7 @@ def _run_alone(
     screen.print(f"[bold]MNIST GAN[/]  preset {resolved.preset}, span {spans}")
     screen.print(f"  data    {escape(source.description)}", soft_wrap=True, highlight=False)
     screen.print(f"  output  {escape(_short(paths.root))}", soft_wrap=True, highlight=False)
-    for line in window.notices():
+    for line in filter(None, [*window.notices(), resolved.settings.beam.notice()]):
         screen.print(f"  [yellow]![/] {escape(line)}", soft_wrap=True, highlight=False)
     if log_file:
         screen.print(f"  log     {escape(_short(log_file))}", soft_wrap=True, highlight=False)
@@ -154,7 +156,7 @@ def _run_alone(
         except Exception as error:
             with contextlib.suppress(OSError):  # the disk with the log may be full
                 sys.stderr.write(masked_traceback(error))
-            failed = _explain(error)
+            failed = _explain(error, resolved)
             failed.log = _short(log_file) if log_file else ""
             say("run failed", str(failed), "error", log=log_file)
             return Ended(Outcome(failed.exit_status), session.run_id, failed)
@@ -199,7 +201,7 @@ def _short(path: Path) -> str:
         return str(path)
 
 
-def _explain(error: Exception) -> RunFailedError:
+def _explain(error: Exception, resolved: Resolved) -> RunFailedError:
     """Says why a run failed; a full disk shows in many ways, and hides others."""
     from models.gan.training import InterruptedTrainingError
     from pipeline.local.runner import NodeFailedError
@@ -207,12 +209,13 @@ def _explain(error: Exception) -> RunFailedError:
     is_node = isinstance(error, NodeFailedError)
     at = str(error) if is_node else f"unexpected {type(error).__name__}"
     cause = error.__cause__ if is_node else error
+    reason = explain(cause, resolved.settings.beam) if cause and at in _BEAM_NODES else cause
     where, fix = "", ""
     findings: tuple[str, ...] = ()
     if _is_full_disk(cause):
         what, fix = "the disk is full", "free some space; the next run resumes where this one ended"
-    elif isinstance(cause, UserError):
-        what, where, fix, findings = cause.what, cause.where, cause.fix, cause.findings
+    elif isinstance(reason, UserError):
+        what, where, fix, findings = reason.what, reason.where, reason.fix, reason.findings
     else:
         what = str(cause).strip().partition("\n")[0] or type(cause).__name__
     kind = RunStoppedError if isinstance(cause, InterruptedTrainingError) else RunFailedError

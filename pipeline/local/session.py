@@ -10,6 +10,7 @@ from tfx.utils import path_utils
 from mnist.source import DataSource
 from mnist.windows import Window
 from models.gan.checkpoints import FINISHED
+from pipeline.beam_jobs import prepare_jobs
 from pipeline.beam_workers import prepare_workers
 from pipeline.local import history
 from pipeline.local.paths import OutputPaths
@@ -56,6 +57,7 @@ class Session:
         check_flags(resolved.settings.beam)
         check_addresses(resolved.settings.beam)
         prepare_workers()
+        prepare_jobs()
         self._pipeline = create_pipeline(
             resolved.settings,
             data_dir=source.directory,

@@ -12,8 +12,9 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from components.data_gate.drift import LABEL, measure
 from mnist.completeness import SpanState
-from mnist.digits import read_digits
+from mnist.digits import scan
 from mnist.features import derive_scalars
+from mnist.splits import Split
 from pipeline.local.errors import UsageError
 from registry.layout import STATISTICS_FILES, newest_version, version_dir
 from registry.records import data_fingerprints, read_statistics
@@ -87,8 +88,10 @@ def _read_columns(state: SpanState) -> dict[str, np.ndarray]:
     """Reads all labels of a span, and derives the scalars of evenly spaced images."""
     if state.files is None:
         raise ValueError(f"span {state.span} is not complete")
-    parts = read_digits(state.files.paths, state.fingerprint)
-    images = np.concatenate([part.images for part in parts])
-    labels = np.concatenate([part.labels for part in parts])
-    rows = np.linspace(0, len(images) - 1, min(len(images), _MOST_IMAGES)).astype(np.int64)
-    return {LABEL: labels, **derive_scalars(images[rows])}
+    pairs = scan(state.files.paths, state.fingerprint)
+    labels = np.concatenate([pair.labels for pair in pairs])
+    kept = np.zeros(len(labels), bool)
+    kept[np.linspace(0, len(labels) - 1, min(len(labels), _MOST_IMAGES)).astype(np.int64)] = True
+    ends = np.cumsum([len(pair) for pair in pairs])
+    sample = Split(tuple(zip(pairs, np.split(kept, ends[:-1]), strict=True))).read()
+    return {LABEL: labels, **derive_scalars(sample.images)}

@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import io
 import os
+import shutil
 import socket
 import urllib.parse
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from errors import UserError
+from surroundings import LOOPBACK
 
 # By its whole name: with the short one newer Beams try Prism first, which they download.
 _DIRECT_RUNNER = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
@@ -69,6 +71,21 @@ class BeamSettings(BaseModel):
         return runner.endswith(("DirectRunner", "FnApiRunner"))
 
     @property
+    def engine(self) -> str:
+        """The address of the engine or its job server; "" if the flags have none."""
+        addresses = map(self.value, ("flink_master", "spark_rest_url", "job_endpoint"))
+        return next(filter(None, addresses), "")
+
+    def notice(self) -> str:
+        """A sentence on what a run with these flags depends on; "" for none."""
+        if self.value("environment_type") != "EXTERNAL":
+            return ""
+        return (
+            f"the worker pool {self.value('environment_config')} serves one job at a time: two "
+            "jobs stop each other's workers"
+        )
+
+    @property
     def sees_this_disk(self) -> bool:
         """Whether the workers are processes of the machine that a node runs on."""
         return self.is_direct or self.value("environment_type") == "LOOPBACK"
@@ -84,6 +101,10 @@ class BeamSettings(BaseModel):
         if not self.is_direct:
             # Otherwise Beam asks pip for a list of the installed packages, for its log.
             needed.append("--experiments=disable_logging_submission_environment")
+        if self.value("environment_type") == "PROCESS":
+            # A worker waits for the next stage: 12 starts in place of 129 in three runs on Spark.
+            # Not in a pool, which would stop another job's worker of the same id that much later.
+            needed.append("--environment_cache_millis=60000")
         return [*needed, *self.pipeline_args]
 
 
@@ -100,14 +121,16 @@ def check_flags(beam: BeamSettings) -> None:
 
 
 def check_addresses(beam: BeamSettings) -> None:
-    """Refuses addresses that nobody listens on, and jars that are not there.
+    """Refuses addresses that nobody listens on, and jars and worker commands that are not there.
 
     Beam waits 60 s for a job server and then prints an empty line; for workers it waits longer.
 
     Raises:
       BeamError: with all such flags.
     """
-    _raise_if([*_find_missing_jars(beam), *_find_silent_addresses(beam)])
+    _raise_if(
+        [*_find_missing_jars(beam), *_find_missing_command(beam), *_find_silent_addresses(beam)]
+    )
 
 
 def _raise_if(problems: list[str]) -> None:
@@ -139,6 +162,14 @@ def _find_missing_jars(beam: BeamSettings) -> Iterator[str]:
         jar = beam.value(name)
         if jar and "://" not in jar and not os.path.isfile(jar):
             yield f"--{name}={jar}: there is no such file"
+
+
+def _find_missing_command(beam: BeamSettings) -> Iterator[str]:
+    """Only where the engine is on this machine, for workers elsewhere have files of their own."""
+    name, _, command = (beam.value("environment_options") or "").partition("=")
+    is_here = beam.engine.rpartition("//")[2].startswith(LOOPBACK)
+    if name == "process_command" and is_here and not shutil.which(command):
+        yield f"--environment_options=process_command={command}: there is no such program"
 
 
 def _find_silent_addresses(beam: BeamSettings) -> Iterator[str]:

@@ -72,23 +72,30 @@ def moments(found: statistics_pb2.DatasetFeatureStatisticsList) -> dict[str, flo
 
 
 @contextlib.contextmanager
-def process(log: Path, *arguments: str) -> Iterator[None]:
-    """A Python program, with what it says in a file."""
+def process(log: Path, *command: str) -> Iterator[None]:
+    """A program, with what it says in a file."""
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # the pool starts `python`
     }
     with (
         log.open("w") as file,
-        subprocess.Popen(
-            [sys.executable, *arguments], env=environment, stdout=file, stderr=file
-        ) as started,
+        subprocess.Popen(command, env=environment, stdout=file, stderr=file) as started,
     ):
         try:
             yield
         finally:
             started.terminate()
             started.wait(SECONDS)
+
+
+def worker_command(folder: Path) -> Path:
+    """An executable that starts a worker process, as docs/scale.md makes it."""
+    command = folder / "worker"
+    python = sys.executable
+    command.write_text(f'#!/bin/sh\ncd {ROOT} && exec {python} -m pipeline.beam_workers "$@"\n')
+    command.chmod(0o755)
+    return command
 
 
 def free_port() -> int:
@@ -123,12 +130,18 @@ def test_a_job_server_with_worker_processes_of_its_own(direct: Path, tmp_path: P
     with (
         process(
             service,
+            sys.executable,
             "-m",
             "apache_beam.runners.portability.local_job_service_main",
             f"--port={job_port}",
         ),
         process(
-            pool, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={pool_port}"
+            pool,
+            sys.executable,
+            "-m",
+            "apache_beam.runners.worker.worker_pool_main",
+            f"--service_port={pool_port}",
+            f"--container_executable={worker_command(tmp_path)}",
         ),
     ):
         wait_for_port(job_port, service)
@@ -143,6 +156,43 @@ def test_a_job_server_with_worker_processes_of_its_own(direct: Path, tmp_path: P
     assert pool.read_text().count("Starting worker with command") == 2, pool.read_text()
     assert records(tmp_path / "run") == records(direct / "run")
     assert statistics(tmp_path / "run") == statistics(direct / "run")
+
+
+@contextlib.contextmanager
+def engine(variable: str, folder: Path) -> Iterator[list[str]]:
+    """Beam's flags for an engine, of which a variable of the environment names the program."""
+    program = os.environ.get(variable) or pytest.skip(f"{variable} names no program")
+    workers = f"--environment_options=process_command={worker_command(folder)}"
+    if variable == "BEAM_FLINK_JOB_SERVER_JAR":
+        yield [f"--flink_job_server_jar={program}", "'--flink_master=[local]'", workers]
+    elif variable == "BEAM_SPARK_JOB_SERVER_JAR":
+        yield [f"--spark_job_server_jar={program}", "'--spark_master_url=local[2]'", workers]
+    else:
+        port, log = free_port(), folder / "prism.log"
+        with process(log, program, f"--job_port={port}", "--serve_http=false"):
+            wait_for_port(port, log)
+            yield [f"--job_endpoint=localhost:{port}"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("variable", "runner", "workers"),
+    [
+        ("BEAM_PRISM", "PortableRunner", "LOOPBACK"),
+        ("BEAM_FLINK_JOB_SERVER_JAR", "FlinkRunner", "PROCESS"),
+        ("BEAM_SPARK_JOB_SERVER_JAR", "SparkRunner", "PROCESS"),
+    ],
+)
+def test_an_engine(variable: str, runner: str, workers: str, direct: Path, tmp_path: Path) -> None:
+    """Prism is Beam's own, whose process workers get a wrong id; the jars have an engine inside."""
+    with engine(variable, tmp_path) as flags:
+        flags += [f"--runner={runner}", f"--environment_type={workers}"]
+        run_nodes(direct / "data", tmp_path / "run", f"beam.pipeline_args=[{', '.join(flags)}]")
+    assert records(tmp_path / "run") == records(direct / "run")
+    here, there = statistics(direct / "run"), statistics(tmp_path / "run")
+    for split in here:
+        assert counts(there[split]) == counts(here[split])
+        assert moments(there[split]) == pytest.approx(moments(here[split]), rel=1e-9)
 
 
 @pytest.mark.slow

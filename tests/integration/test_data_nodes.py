@@ -1,5 +1,6 @@
 """Ingestion, statistics, schema, validation and gate as TFX runs them, on real digits."""
 
+import gzip
 import json
 import sys
 from collections import Counter
@@ -15,7 +16,7 @@ from tfx import v1 as tfx
 
 from components.data_gate.executor import DataRejectedError
 from mnist import idx
-from mnist.digits import forget_digits
+from mnist.digits import forget_scans
 from mnist.idx import IdxError
 from mnist.records import load_split
 from mnist.spans import SpanError, resolve_span
@@ -56,21 +57,22 @@ def opened(_watched: None) -> Iterator[list[str]]:
     """The IDX files that this process opens, each as often as it does."""
     _opened.clear()
     yield _opened
-    forget_digits()
+    forget_scans()
 
 
-def test_each_file_is_hashed_once_and_parsed_once(tmp_path, span_dir, opened):
-    """Opened to be hashed when the window is resolved, and to be parsed: by the run itself, where
-    it passes the window on, and where ingestion resolves the window.
+def test_each_file_is_hashed_once_and_scanned_once(tmp_path, span_dir, opened):
+    """Opened to be hashed and to be scanned when the window is resolved, by the run or by
+    ingestion; to see whether it is compressed; and for the shards, four of the train split.
     """
     files = resolve_span(str(span_dir), 1).paths
+    times = dict(zip(files, (3 + 4, 3 + 4, 3 + 2, 3 + 2), strict=True))
     window = resolve_window(str(span_dir))
     run_data_nodes(span_dir, tmp_path, window=window.name, content=window.content)
-    assert Counter(opened) == dict.fromkeys(files, 2)
+    assert Counter(opened) == times
     opened.clear()
     (tmp_path / "cluster").mkdir()
     run_data_nodes(span_dir, tmp_path / "cluster")
-    assert Counter(opened) == dict.fromkeys(files, 2)
+    assert Counter(opened) == times
     opened.clear()
     again = resolve_window(str(span_dir), known=window.content.split("+"))
     assert again == window
@@ -79,7 +81,7 @@ def test_each_file_is_hashed_once_and_parsed_once(tmp_path, span_dir, opened):
 
 def test_files_that_changed_since_the_window_was_resolved_are_refused(tmp_path, span_dir, digits):
     window = resolve_window(str(span_dir))
-    forget_digits()
+    forget_scans()
     idx.write_labels(str(span_dir / "train-labels-idx1-ubyte"), digits[1][300:])
     with pytest.raises(SpanError):
         run_data_nodes(span_dir, tmp_path, window=window.name, content=window.content)
@@ -113,6 +115,22 @@ def test_same_data_gives_the_same_bytes(tmp_path, span_dir):
     first, second = records(tmp_path / "one"), records(tmp_path / "two")
     assert len(first) == 4 + 2
     assert first == second
+
+
+def test_compressed_files_give_the_same_bytes_and_their_copies_are_removed(tmp_path, span_dir):
+    run_data_nodes(span_dir, tmp_path)
+    for path in span_dir.iterdir():
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    (tmp_path / "again").mkdir()
+    run_data_nodes(span_dir, tmp_path / "again")
+    assert records(tmp_path / "again") == records(tmp_path)
+    [artifact] = (tmp_path / "again" / "artifacts" / "MnistExampleGen" / "examples").iterdir()
+    assert sorted(path.name for path in artifact.iterdir()) == [
+        "Split-eval",
+        "Split-train",
+        "spans.json",
+    ]
 
 
 def noise(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

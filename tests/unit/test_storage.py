@@ -49,6 +49,8 @@ def test_what_is_written_is_read_listed_and_removed(place):
     assert storage.read_if_there(f"{place}/a") is None
     with storage.open_binary(f"{place}/ab.txt") as file:
         assert (file.read(2), file.read()) == (b"\0\1", bytes(range(2, 256)))
+        file.seek(254)
+        assert file.read(9) == b"\xfe\xff"
     storage.remove(f"{place}/ab.txt")
     storage.remove(f"{place}/a/c")
     assert storage.names_in(place) == ["a"]
@@ -57,7 +59,7 @@ def test_what_is_written_is_read_listed_and_removed(place):
     assert storage.names_in(place) == []
 
 
-@pytest.mark.parametrize("read", [storage.read, storage.open_binary])
+@pytest.mark.parametrize("read", [storage.read, lambda path: storage.open_binary(path).__enter__()])
 def test_a_pipe_is_not_waited_for(tmp_path, read):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="pipe"):
@@ -172,7 +174,9 @@ import sys, storage
 path = sys.argv[1] + "/new/file"
 storage.write(path, b"content")
 assert storage.exists(path) and storage.names_in(sys.argv[1]) == ["new"]
-assert storage.read(path) == storage.open_binary(path).read() == b"content"
+assert storage.read(path) == b"content"
+with storage.open_binary(path) as file:
+    assert file.read() == b"content"
 storage.remove(path)
 others = {"tensorflow", "s3fs", "components", "models", "pipeline", "registry", "serving"}
 sys.exit(bool(others & set(sys.modules)))

@@ -82,9 +82,11 @@ def _run(known: argparse.Namespace, others: list[str], executor_input: dict[str,
     # Only here, since it takes seconds.
     from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
 
+    from pipeline.beam_jobs import prepare_jobs
     from pipeline.beam_workers import prepare_workers
 
     prepare_workers()
+    prepare_jobs()
     make_output_folders(executor_input)
     known.json_serialized_invocation_args = json.dumps(executor_input)
     kubeflow_v2_run_executor.main((known, others))

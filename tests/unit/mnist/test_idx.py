@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mnist import idx
+from mnist.digits import scan
 from mnist.idx import IdxError
 
 REPOSITORY = Path(__file__).parents[3]
@@ -67,7 +68,7 @@ def test_the_real_digits(mnist_dir: Path) -> None:
     def read(split: str) -> tuple[idx.Uint8Array, idx.Uint8Array]:
         names = (f"{split}-images-idx3-ubyte", f"{split}-labels-idx1-ubyte")
         plain_or_gz = [next(mnist_dir.glob(f"{name}*")) for name in names]
-        return idx.read_pair(str(plain_or_gz[0]), str(plain_or_gz[1]))
+        return idx.read_images(str(plain_or_gz[0])), idx.read_labels(str(plain_or_gz[1]))
 
     images, labels = read("train")
     assert images.shape == (60_000, 28, 28)
@@ -185,8 +186,37 @@ def test_different_counts(tmp_path: Path) -> None:
     images_path = put(tmp_path / "images", images_bytes(2))
     labels_path = put(tmp_path / "labels", labels_bytes())
     with pytest.raises(IdxError) as caught:
-        idx.read_pair(images_path, labels_path)
+        scan([images_path, labels_path])
     assert_helpful(caught.value, images_path)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+@pytest.mark.parametrize("rows", [range(3), range(1, 3), range(2, 3)])
+def test_some_rows(tmp_path: Path, pack: Callable[[bytes], bytes], rows: range) -> None:
+    images = put(tmp_path / "images", pack(images_bytes()))
+    labels = put(tmp_path / "labels", pack(labels_bytes()))
+    [found] = idx.read_rows(images, labels, rows)
+    np.testing.assert_array_equal(found[0], idx.read_images(images)[rows.start : rows.stop])
+    np.testing.assert_array_equal(found[1], idx.read_labels(labels)[rows.start : rows.stop])
+
+
+def test_rows_that_the_file_no_longer_has(tmp_path: Path) -> None:
+    images = put(tmp_path / "images", images_bytes())
+    labels = put(tmp_path / "labels", labels_bytes())
+    with pytest.raises(IdxError) as caught:
+        list(idx.read_rows(images, labels, range(2, 5)))
+    assert_helpful(caught.value, images)
+
+
+def test_what_a_compressed_file_holds(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 8192
+    path = put(tmp_path / "images.gz", gzip.compress(content))
+    assert idx.is_compressed(path)
+    chunks = list(idx.unpacked_chunks(path))
+    assert (b"".join(chunks), max(map(len, chunks))) == (content, 1 << 20)
+    assert not idx.is_compressed(put(tmp_path / "plain", content))
+    with pytest.raises(IdxError):
+        list(idx.unpacked_chunks(put(tmp_path / "cut.gz", gzip.compress(content)[:-9])))
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from mnist import idx, spans
-from mnist.digits import Digits
+from mnist.digits import Fingerprint, scan
 from mnist.source import MNIST_FILES, DataSource, DataSourceError, Source, default_cache_dir, locate
 
 REPOSITORY = Path(__file__).parents[3]
@@ -236,7 +236,8 @@ def test_a_download_stores_what_it_received_and_is_not_repeated(
         name: [len(body)] * 2 for name, body in PACKED.items()
     }
     files = spans.resolve_span(found.directory, None)
-    assert len(idx.read_pair(files.train_images, files.train_labels)[0]) == 40
+    pair, *_ = scan(files.paths)
+    assert len(pair) == 40
     sources: tuple[Source, ...] = ("auto", "cache", "download")
     for source in sources:
         found = find(tmp_path, mirror.url, source=source)
@@ -373,13 +374,14 @@ def test_if_all_mirrors_fail_the_bundled_digits_are_used(
 
 def test_the_bundled_digits(cache_with_bundled: Path) -> None:
     files = spans.resolve_span(str(cache_with_bundled / "bundled-5000"), None)
-    images, labels = idx.read_pair(files.train_images, files.train_labels)
-    assert files.eval_images is None
-    assert Digits(images, labels).fingerprint() == (
-        "f2d41eba20edeebf6583cb4580db1ebde2c265f6f4bfd235fdf29d1e547013b7"
+    [pair] = scan(files.paths)
+    found = Fingerprint()
+    found.add(pair.keys, pair.labels)
+    assert found.hexdigest() == (
+        "bebbf8c611110103ee955feb2a5b2e2caec98f20285081c73c2777a3be09346a"
     ), "the same order everywhere"
-    assert np.bincount(labels).tolist() == [500] * 10
-    assert min(len(set(part)) for part in np.split(labels, 100)) > 5, "digits are mixed"
+    assert np.bincount(pair.labels).tolist() == [500] * 10
+    assert min(len(set(part)) for part in np.split(pair.labels, 100)) > 5, "digits are mixed"
 
 
 def test_the_bundled_digits_are_among_the_real_ones(
@@ -388,7 +390,7 @@ def test_the_bundled_digits_are_among_the_real_ones(
     def read(folder: Path) -> Iterator[tuple[bytes, int]]:
         files = spans.resolve_span(str(folder), None)
         for image, label in zip(
-            *idx.read_pair(files.train_images, files.train_labels), strict=True
+            idx.read_images(files.train_images), idx.read_labels(files.train_labels), strict=True
         ):
             yield image.tobytes(), int(label)
 

@@ -1,5 +1,8 @@
-"""The hold-out of a span that has no files of its own to evaluate on."""
+"""Which digits belong to which split, and the shards in which they are read."""
 
+import gzip
+import pickle
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -7,9 +10,10 @@ import numpy as np
 import pytest
 
 from mnist import idx
-from mnist.digits import Digits
-from mnist.spans import resolve_span
-from mnist.splits import EVAL, TRAIN, SplitError, load_splits
+from mnist.digits import Digits, forget_scans, image_keys
+from mnist.spans import SpanError, resolve_span
+from mnist.splits import EVAL, TRAIN, SplitError, join_spans, load_splits
+from mnist.windows import resolve_window
 
 PAIR = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 
@@ -119,13 +123,69 @@ def test_too_few_to_divide(tmp_path: Path, digits: tuple, count: int, share: flo
         written(tmp_path / "a", digits[0][:count], digits[1][:count], share)
 
 
-def test_the_fingerprint_follows_pixels_labels_and_order(digits: tuple) -> None:
-    images, labels = digits[0][:10], digits[1][:10]
-    fingerprint = Digits(images, labels).fingerprint()
-    assert fingerprint == Digits(images.copy(), labels.copy()).fingerprint()
-    others = [
-        Digits(images[::-1].copy(), labels),
-        Digits(images, (labels + 1) % 10),
-        Digits(images[:9], labels[:9]),
+@pytest.fixture
+def two_spans(tmp_path: Path, digits: tuple, write_span) -> Path:
+    """Span 1 with eval files; span 2 without, compressed, and with ten digits of span 1."""
+    images, labels = digits
+    write_span(tmp_path / "span-1", images[:300], labels[:300], train=200)
+    rows = np.r_[300:500, 0:10, 500]
+    write_span(tmp_path / "span-2", images[rows], labels[rows], train=210)
+    for name in PAIR:
+        path = tmp_path / "span-2" / name
+        path.with_name(f"{name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    for path in (tmp_path / "span-2").glob("t10k-*"):
+        path.unlink()
+    return tmp_path
+
+
+@pytest.mark.parametrize("size", [1, 37, 200, 1000])
+@pytest.mark.parametrize("name", [TRAIN, EVAL])
+def test_shards_hold_the_digits_of_the_split_in_order(
+    two_spans: Path, name: str, size: int
+) -> None:
+    split = join_spans(resolve_window(str(two_spans), window="all"), 0.3).splits[name]
+    shards = [split.shard(range(start, start + size)) for start in range(0, len(split), size)]
+    found = [
+        row
+        for shard in shards
+        for digits in pickle.loads(pickle.dumps(shard)).chunks()
+        for row in rows(digits)
     ]
-    assert len({fingerprint, *(other.fingerprint() for other in others)}) == 4
+    expected = split.read()
+    assert found == rows(expected)
+    assert split.label_counts().tolist() == np.bincount(expected.labels, minlength=10).tolist()
+    np.testing.assert_array_equal(split.keys, image_keys(expected.images))
+
+
+def test_a_shard_reads_its_own_rows_and_sees_a_change_of_them(
+    tmp_path: Path, digits: tuple
+) -> None:
+    written(tmp_path / "a", digits[0][:100], digits[1][:100])
+    split = join_spans(resolve_window(str(tmp_path / "a")), 0.1).splits[TRAIN]
+    half = len(split) // 2
+    ends = ((0, half), (half, len(split)))
+    first, second = (split.shard(range(*end), "the folder") for end in ends)
+    path = tmp_path / "a" / PAIR[0]
+    content = path.read_bytes()
+    path.write_bytes(content[: -10 * 784] + bytes(10 * 784))
+    assert len(list(first.chunks())) == 1
+    with pytest.raises(SpanError) as caught:
+        list(second.chunks())
+    assert caught.value.where == "the folder"
+
+
+def test_a_shard_is_read_in_chunks(tmp_path: Path) -> None:
+    """40,000 digits are 31 MB, and a chunk of 4,096 is 3."""
+    images = np.random.default_rng(3).integers(0, 256, (40_000, 28, 28), np.uint8)
+    (tmp_path / "a").mkdir()
+    idx.write_images(str(tmp_path / "a" / PAIR[0]), images)
+    idx.write_labels(str(tmp_path / "a" / PAIR[1]), np.zeros(40_000, np.uint8))
+    del images
+    tracemalloc.start()
+    split = join_spans(resolve_window(str(tmp_path / "a")), 0.1).splits[TRAIN]
+    assert sum(map(len, split.shard(range(len(split))).chunks())) == len(split)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    forget_scans()
+    assert peak < 16 << 20

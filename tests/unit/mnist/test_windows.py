@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnist import quarantine
-from mnist.digits import forget_digits
+from mnist.digits import forget_scans
 from mnist.idx import IdxError
 from mnist.spans import MAX_SPAN, SpanError, content_fingerprint, resolve_span
 from mnist.splits import join_spans
@@ -52,7 +52,7 @@ def set_clock(monkeypatch) -> Callable[[float], None]:
 @pytest.fixture(autouse=True)
 def _empty_memory() -> Iterator[None]:
     yield
-    forget_digits()
+    forget_scans()
 
 
 def numbers(found: Window) -> list[int]:
@@ -288,11 +288,10 @@ def test_a_window_is_opened_again_without_reading_it(spans):
 
 def test_digits_that_changed_since_the_window_was_resolved_are_refused(spans):
     found = resolve_window(str(spans))
-    forget_digits()
+    forget_scans()
     assert len(join_spans(found, 0.1).splits["train"]) == 40
     labels = (spans / "span-5" / LABELS).read_bytes()
     (spans / "span-5" / LABELS).write_bytes(labels[:-1] + bytes([9 - labels[-1]]))
-    join_spans.cache_clear()
     with pytest.raises(SpanError):
         join_spans(found, 0.1)
 
@@ -325,7 +324,10 @@ def test_on_an_object_store(spans, s3_bucket):
     with pytest.raises(SpanError):
         resolve_window(address, settle_seconds=600)
     found = resolve_window(address, window="rolling:2")
-    assert found.content == resolve_window(str(spans), window="rolling:2").content
+    local = resolve_window(str(spans), window="rolling:2")
+    assert found.content == local.content
+    train, same = (join_spans(window, 0.1).splits["train"] for window in (found, local))
+    np.testing.assert_array_equal(train.read().images, same.read().images)
     record = f"{s3_bucket}/serving/quarantine.json"
     quarantine.quarantine(record, {5: (found.spans[-1].fingerprint, "dark")}, run="r")
     assert numbers(resolve_window(address, quarantine=quarantine.read_quarantine(record))) == [2]
@@ -334,8 +336,9 @@ def test_on_an_object_store(spans, s3_bucket):
 def test_the_order_of_digits_follows_the_spans(spans, digits):
     joined = join_spans(resolve_window(str(spans), window="all"), 0.1)
     rows = np.concatenate([np.arange(100 * n, 100 * n + 40) for n in (1, 2, 5)])
-    np.testing.assert_array_equal(joined.splits["train"].images, digits[0][rows])
-    np.testing.assert_array_equal(joined.splits["train"].labels, digits[1][rows])
+    train = joined.splits["train"].read()
+    np.testing.assert_array_equal(train.images, digits[0][rows])
+    np.testing.assert_array_equal(train.labels, digits[1][rows])
     assert [(each.span, each.train, each.eval) for each in joined.counts] == [
         (1, 40, 20),
         (2, 40, 20),
@@ -358,7 +361,9 @@ def test_each_picture_is_trained_on_once_and_never_where_it_is_held_out(
     window = resolve_window(str(tmp_path), window="all")
     joined = join_spans(window, 0.1)
     assert [each.dropped for each in joined.counts] == [0, 13 + 4]
-    splits = {name: {i.tobytes() for i in part.images} for name, part in joined.splits.items()}
+    splits = {
+        name: {i.tobytes() for i in part.read().images} for name, part in joined.splits.items()
+    }
     assert len(splits["train"]) == len(joined.splits["train"]) == 80 + 56
     assert not splits["train"] & (splits["eval"] | splits["test"])
     assert sum(sum(each.labels) for each in joined.counts) == 80 + 56 + 20 + 20

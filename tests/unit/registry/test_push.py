@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -189,3 +190,18 @@ def test_a_killed_push_leaves_whole_versions_only(base, model):
     assert all(read_record(folder) and is_intact(folder) for folder in folders)
     push(model, base)
     assert leftovers(base) == []
+
+
+@pytest.mark.parametrize("umask", [0, 0o077])
+def test_servers_read_a_version_and_others_write_nothing(base, model, umask):
+    before = os.umask(umask)
+    try:
+        version = push(model, base)
+    finally:
+        os.umask(before)
+    folder = base / str(version)
+    modes = {
+        path.is_dir(): stat.S_IMODE(path.stat().st_mode)
+        for path in (base.parent, base, folder, *folder.rglob("*"))
+    }
+    assert modes == {True: 0o755, False: 0o644}

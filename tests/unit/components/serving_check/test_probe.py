@@ -11,11 +11,13 @@ from tensorflow_serving.apis import prediction_log_pb2
 from components.serving_check import probe
 from components.serving_check.probe import ContractError, check
 from models.gan.export import export_generator, write_warm_up
+from models.gan.image_mark import ImageMark
 from models.gan.networks import build_generator
 from models.gan.settings import TrainSettings
 from registry.layout import WARM_UP_REQUESTS
 
 SETTINGS = TrainSettings(latent_dim=8)
+MARK = ImageMark({}).add
 
 
 class Broken(tf.Module):
@@ -48,9 +50,7 @@ class Broken(tf.Module):
         return {"image": image, "digit": digit}
 
     def serving_default(self, seed, digit):
-        drawn = self.generate_pixels(seed, digit)
-        encoded = tf.map_fn(tf.io.encode_png, drawn["image"], fn_output_signature=tf.string)
-        return {"image_bytes": encoded, "digit": drawn["digit"]}
+        return marked_images(self.generate_pixels(seed, digit), seed)
 
     def from_latent(self, latent, digit):
         digit = self.checked(digit)
@@ -64,6 +64,21 @@ class Broken(tf.Module):
         tf.saved_model.save(self, str(folder), signatures=self.functions)
         write_warm_up(self.functions, SETTINGS, str(folder / WARM_UP_REQUESTS))
         return str(folder)
+
+
+def marked_images(drawn, seed, mark=MARK):
+    """What `serving_default` gives for what `generate_pixels` gives."""
+    encoded = tf.map_fn(tf.io.encode_png, drawn["image"], fn_output_signature=tf.string)
+    return {"image_bytes": mark(encoded, seed, drawn["digit"]), "digit": drawn["digit"]}
+
+
+def images(mark):
+    """A `serving_default` with another function of (files, seed, digit) in place of the mark."""
+
+    def replaced(module):
+        return lambda seed, digit: marked_images(module.generate_pixels(seed, digit), seed, mark)
+
+    return "serving_default", replaced
 
 
 def pixels(change):
@@ -95,14 +110,12 @@ BREACHES = {
     "PNG of row 0 differs from generate_pixels": pixels(
         lambda module, drawn, seed, digit: drawn | {"image": drawn["image"] + 1}
     ),
-    "serving_default gives no PNG in row 0": (
-        "serving_default",
-        lambda module: (
-            lambda seed, digit: (
-                module.serving_default(seed, digit)
-                | {"image_bytes": tf.fill([tf.size(seed)], "no image")}
-            )
-        ),
+    "serving_default gives no PNG in row 0": images(
+        lambda files, seed, digit: tf.fill([tf.size(seed)], "no image")
+    ),
+    "PNG of row 0 has no mark of a generated image": images(lambda files, seed, digit: files),
+    "PNG of row 0 names another seed or digit": images(
+        lambda files, seed, digit: ImageMark({}).add(files, seed + 1, digit)
     ),
     "from_latent leaves the range": (
         "from_latent",
@@ -159,9 +172,7 @@ def test_an_image_that_depends_on_its_batch_is_refused(tmp_path):
         return drawn | {"image": drawn["image"] + tf.cast(tf.size(seed), tf.uint8)}
 
     def encoded(seed, digit):
-        drawn = uneven(seed, digit)
-        images = tf.map_fn(tf.io.encode_png, drawn["image"], fn_output_signature=tf.string)
-        return {"image_bytes": images, "digit": drawn["digit"]}
+        return marked_images(uneven(seed, digit), seed)
 
     broken = Broken(generate_pixels=uneven, serving_default=encoded)
     with pytest.raises(ContractError, match="image of seed 0, digit -1 depends on its batch"):

@@ -119,9 +119,33 @@ def test_an_address_where_nobody_listens_is_refused_at_once(tmp_path) -> None:
                 check_addresses(beam(*flink, f"'--flink_master={wrong}'"))
     with pytest.raises(BeamError, match=f"--flink_master=http://127.0.0.1:{port}/"):
         check_addresses(used)
+    processes = ["--environment_type=PROCESS", f"--environment_options=process_command={jar}"]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        master = f"--flink_master=http://127.0.0.1:{server.getsockname()[1]}"
+        started = beam("--runner=FlinkRunner", master, *processes)
+        with pytest.raises(BeamError, match="process_command"):
+            check_addresses(started)
+        jar.chmod(0o755)
+        check_addresses(started)
     pool = ("--environment_type=EXTERNAL", f"--environment_config=127.0.0.1:{port}")
     with pytest.raises(BeamError, match="--environment_config"):
         check_addresses(beam("--runner=PortableRunner", *pool))
+
+
+@pytest.mark.parametrize(
+    ("flags", "warns", "keeps_workers"),
+    [
+        ((), False, False),
+        (("--runner=PortableRunner", *POOL), True, False),
+        (("--runner=SparkRunner", "--environment_type=PROCESS"), False, True),
+        (("--runner=FlinkRunner", "--environment_type=LOOPBACK"), False, False),
+    ],
+)
+def test_workers_are_kept_and_a_pool_is_warned_of(flags, warns, keeps_workers) -> None:
+    settings = beam(*flags)
+    assert bool(settings.notice()) is warns
+    parsed = options.PipelineOptions(settings.arguments()).view_as(options.PortableOptions)
+    assert bool(parsed.environment_cache_millis) is keeps_workers
 
 
 def compiled(*assignments: str) -> dict[str, list[str]]:
