@@ -15,8 +15,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 from typing import IO, NamedTuple
 
@@ -108,7 +109,7 @@ class Supervision:
     seconds: float | None = None
     wait_seconds: float = WAIT_SECONDS
     grace_seconds: float = GRACE_SECONDS
-    _stopping: threading.Event = field(default_factory=threading.Event)
+    _stopped_by: str = ""
     _process: subprocess.Popen[bytes] | None = None
 
     def run(self) -> Ended:
@@ -118,12 +119,12 @@ class Supervision:
             ended = self._attempt()
             if ended.status and attempt > 1:
                 ended = Ended(ended.status, f"{ended.error} (attempt {attempt} of {attempts})")
-            is_final = ended.status in (0, BAD_USAGE) or self._stopping.is_set()
-            if is_final or attempt == attempts:
+            is_final = ended.status in (0, BAD_USAGE) or attempt == attempts
+            if is_final or self._stopped_by:
                 return ended
             wait = _wait(attempt, self.wait_seconds)
             print(f"failed: {ended.error}; the next in {wait:g} s", file=sys.stderr)
-            if self._stopping.wait(wait):
+            if not self._pause(wait):
                 return ended
             attempt += 1
 
@@ -131,7 +132,7 @@ class Supervision:
         # In a group of its own, so that none of its processes outlives it.
         process = subprocess.Popen(self.command, stderr=subprocess.PIPE, start_new_session=True)
         self._process = process
-        if self._stopping.is_set():
+        if self._stopped_by:
             process.terminate()
         tail: collections.deque[str] = collections.deque(maxlen=30)
         relay = threading.Thread(target=_relay, args=(process.stderr, tail), daemon=True)
@@ -141,7 +142,9 @@ class Supervision:
             os.killpg(process.pid, signal.SIGKILL)
         relay.join(_RELAY_SECONDS)
         status, last = process.returncode, _last_error(tail)
-        if is_late:
+        if self._stopped_by:
+            reason = f"stopped by {self._stopped_by}: {last}"
+        elif is_late:
             reason = f"no end in {self.seconds:g} s (timeout_seconds)"
         elif status >= 0:
             reason = last or f"exit status {status}"
@@ -151,6 +154,13 @@ class Supervision:
         if status < 0:
             status = 128 - status
         return Ended(status, mask_secrets(reason)[:_LONGEST_TEXT]) if status else Ended(0)
+
+    def _pause(self, seconds: float) -> bool:
+        """Waits, and returns whether no signal came; a handler must not meet a lock of a wait."""
+        end = time.monotonic() + seconds
+        while not self._stopped_by and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.2))
+        return not self._stopped_by
 
     def _wait_for(self, process: subprocess.Popen[bytes]) -> bool:
         """Waits for the end of an attempt; returns whether it was stopped for taking too long."""
@@ -168,7 +178,7 @@ class Supervision:
 
     def pass_on(self, number: int, frame: FrameType | None = None) -> None:
         """Handles a signal: the attempt gets it too, and is the last."""
-        self._stopping.set()
+        self._stopped_by = signal.Signals(number).name
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(number)
 

@@ -2,8 +2,8 @@
 
 Only the spec's file is used, nothing of the pipeline, so that what passes here is what a cluster
 gets. `driver.py`, `launcher.py` and `metadata.py` do what the backend's parts of those names do.
-What differs from a cluster: there are no images, resources, retries and caches, tasks run one after
-the other, and a volume is a folder whose path stands in parameters in place of the path where it
+What differs from a cluster: there are no images, resources and lost pods, tasks run one after the
+other, and a volume is a folder whose path stands in parameters in place of the path where it
 would be mounted, since mounting needs root. Secrets are variables of this machine's environment.
 """
 

@@ -111,7 +111,7 @@ def test_sigterm_is_passed_on_and_ends_the_attempts(supervision, tmp_path):
         supervised.pass_on(signal.SIGTERM)
 
     threading.Thread(target=stop).start()
-    assert supervised.run() == (STOPPED, "kept")
+    assert supervised.run() == (STOPPED, "stopped by SIGTERM: kept")
     assert attempts(tmp_path) == 1
 
 
