@@ -21,7 +21,7 @@ class Baseline:
 
     Attributes:
       status: `none`, `measured`, `unloadable`, or `unchanged` if it has the candidate's weights
-        and signatures and generates its images.
+        and signatures and generates the same images.
       message: the status in a sentence.
       version: number of the version; None if nothing is served.
       path: its folder or URI.

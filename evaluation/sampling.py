@@ -18,6 +18,7 @@ ANY_DIGIT = -1
 # The labels of the images that reports show: ten rows of 0 to 9.
 GRID_LABELS = np.arange(100) % 10
 _BATCH = 1000
+_UNREADABLE = (OSError, ValueError, TypeError, RuntimeError, LookupError, tf.errors.OpError)
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # a checkpoint's description of itself
 
 
@@ -51,8 +52,8 @@ class Generator:
     """An exported generator, called in batches.
 
     Attributes:
-      identity: SHA-256 over its weights and signatures, hexadecimal. Exports of the same network
-        have the same identity, although their files differ.
+      identity: SHA-256 over its weights, signatures and first PNG images, hexadecimal. Exports of
+        the same network have the same identity, although their files differ.
       conditional: whether it generates images of a given label.
     """
 
@@ -68,7 +69,7 @@ class Generator:
                 # The signatures live as long as the object they were loaded from.
                 self._model = tf.saved_model.load(place)
                 self.identity = _identity(place, self._model.signatures)
-            except (OSError, ValueError, RuntimeError, LookupError, tf.errors.OpError) as error:
+            except _UNREADABLE as error:
                 raise GeneratorError(_first_line(error), model_dir) from None
         self._name = model_dir
         self._require("generate_pixels")
@@ -181,6 +182,11 @@ def _identity(model_dir: str, signatures: Mapping[str, Any]) -> str:
         for specs in (signature.structured_input_signature[1], signature.structured_outputs):
             found = [(key, spec.dtype, spec.shape) for key, spec in sorted(specs.items())]
             digest.update(f"{name} {found} ".encode())
+    drawing = signatures.get("serving_default")
+    if drawing is not None and "image_bytes" in drawing.structured_outputs:
+        seeds = tf.range(10, dtype=tf.int64)
+        drawn = drawing(seed=seeds, digit=tf.fill([10], tf.constant(ANY_DIGIT, tf.int64)))
+        digest.update(b"".join(drawn["image_bytes"].numpy()))
     return digest.hexdigest()
 
 

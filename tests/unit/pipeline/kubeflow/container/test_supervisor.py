@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import psutil
 import pytest
@@ -40,7 +41,7 @@ def supervision(tmp_path):
     def made(code: str, retries: int = 2, seconds: float | None = None) -> Supervision:
         prelude = PRELUDE.format(path=str(tmp_path / "attempts"))
         command = [sys.executable, "-c", prelude + code]
-        return Supervision(command, retries, seconds, wait_seconds=0.01, grace_seconds=0.5)
+        return Supervision(command, retries, seconds, wait_seconds=0.01, grace_seconds=10)
 
     return made
 
@@ -66,21 +67,23 @@ def test_a_failed_attempt_is_followed_by_another(supervision, tmp_path, failure)
 
 
 def test_an_attempt_that_takes_too_long_is_followed_by_another(supervision, tmp_path):
-    assert supervision("if attempt == 1: time.sleep(60)", seconds=1.0).run().status == 0
+    assert supervision("if attempt == 1: time.sleep(60)", seconds=5.0).run().status == 0
     assert attempts(tmp_path) == 2
 
 
 def test_an_attempt_that_takes_too_long_may_save_its_state(supervision, tmp_path):
     saved = tmp_path / "saved"
     code = f"signal.signal(signal.SIGTERM, lambda *_: (open({str(saved)!r}, 'w'), fail(143)))\n"
-    ended = supervision(code + "time.sleep(60)", retries=0, seconds=1.0).run()
+    ended = supervision(code + "time.sleep(60)", retries=0, seconds=4.0).run()
     assert (ended.status, saved.exists()) == (143, True)
     assert "timeout_seconds" in ended.error
 
 
 def test_an_attempt_that_ignores_sigterm_is_killed(supervision):
     code = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)"
-    assert supervision(code, retries=0, seconds=0.5).run().status == 128 + signal.SIGKILL
+    supervised = supervision(code, retries=0, seconds=4.0)
+    supervised.grace_seconds = 0.5
+    assert supervised.run().status == 128 + signal.SIGKILL
 
 
 def test_the_last_attempt_gives_status_and_error(supervision, tmp_path):
@@ -100,28 +103,39 @@ def test_without_retries_there_is_one_attempt(supervision, tmp_path):
     assert attempts(tmp_path) == 1
 
 
-def test_sigterm_is_passed_on_and_ends_the_attempts(supervision, tmp_path):
-    code = "signal.signal(signal.SIGTERM, lambda *_: fail(143, 'stopped: kept'))\ntime.sleep(60)"
-    supervised = supervision(code)
+def soon(condition: Callable[[], bool], action: Callable[[], None]) -> None:
+    """Does something in another thread as soon as something is true."""
 
-    def stop() -> None:
-        while not (tmp_path / "attempts").exists():
+    def wait() -> None:
+        while not condition():
             time.sleep(0.01)
-        time.sleep(0.3)
-        supervised.pass_on(signal.SIGTERM)
+        action()
 
-    threading.Thread(target=stop).start()
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def test_sigterm_is_passed_on_and_ends_the_attempts(supervision, tmp_path):
+    ready = tmp_path / "ready"
+    code = "signal.signal(signal.SIGTERM, lambda *_: fail(143, 'stopped: kept'))\n"
+    supervised = supervision(f"{code}open({str(ready)!r}, 'w')\ntime.sleep(60)")
+    soon(ready.exists, lambda: supervised.pass_on(signal.SIGTERM))
     assert supervised.run() == (STOPPED, "stopped by SIGTERM: kept")
     assert attempts(tmp_path) == 1
 
 
-def test_sigterm_ends_the_wait_for_the_next_attempt(supervision, tmp_path):
+def test_sigterm_ends_the_wait_for_the_next_attempt(supervision, tmp_path, capfd):
     supervised = supervision("fail(1)")
     supervised.wait_seconds = 60.0
-    threading.Timer(1.0, supervised.pass_on, (signal.SIGTERM,)).start()
+    shown: list[str] = []
+
+    def waits() -> bool:
+        shown.append(capfd.readouterr().err)
+        return "the next in 60 s" in "".join(shown)
+
     started = time.monotonic()
+    soon(waits, lambda: supervised.pass_on(signal.SIGTERM))
     assert supervised.run().status == 1
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 60
     assert attempts(tmp_path) == 1
 
 

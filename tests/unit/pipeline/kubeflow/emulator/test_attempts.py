@@ -86,7 +86,7 @@ def pod(tmp_path: Path, task: str, name: str) -> str:
 def test_each_failure_is_retried_and_forgotten(rehearsed, tmp_path):
     builder = SpecBuilder()
     for name, code in FAILURES.items():
-        add(builder, name, code, 5.0, tmp_path)
+        add(builder, name, code, 6.0 if name == "Late" else 60.0, tmp_path)
     results, message = rehearsed(builder)
     assert {name: result.outcome for name, result in results.items()} == dict.fromkeys(
         [*FAILURES, "report-outcome"], "succeeded"
@@ -101,7 +101,7 @@ def test_each_failure_is_retried_and_forgotten(rehearsed, tmp_path):
 def test_the_last_error_is_in_result_webhook_and_termination_log(rehearsed, tmp_path):
     builder = SpecBuilder()
     code = "print('error: no room at s3://me:secret@b', file=sys.stderr); sys.exit(1)"
-    add(builder, "Trainer", code, 5.0, tmp_path)
+    add(builder, "Trainer", code, 60.0, tmp_path)
     results, message = rehearsed(builder)
     error = "Trainer: no room at s3://***@b (attempt 3 of 3)"
     assert results["Trainer"].outcome == "failed"
@@ -115,7 +115,7 @@ def test_a_task_whose_pod_was_killed_is_named_in_the_webhook(rehearsed, tmp_path
     """By the kernel, for memory: nobody in the pod is left to say so."""
     builder = SpecBuilder()
     code = "os.kill(os.getppid(), signal.SIGKILL); time.sleep(0.5)\nsys.exit(1)"
-    add(builder, "Trainer", code, 5.0, tmp_path)
+    add(builder, "Trainer", code, 60.0, tmp_path)
     results, message = rehearsed(builder)
     assert results["Trainer"].outcome == "failed"
     assert message["error"].startswith("Trainer: its pod ended")
