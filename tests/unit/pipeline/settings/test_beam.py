@@ -138,6 +138,7 @@ def test_an_address_where_nobody_listens_is_refused_at_once(tmp_path) -> None:
         ((), False, False),
         (("--runner=PortableRunner", *POOL), True, False),
         (("--runner=SparkRunner", "--environment_type=PROCESS"), False, True),
+        (("--runner=FlinkRunner", "--environment_type=DOCKER", IMAGE), False, True),
         (("--runner=FlinkRunner", "--environment_type=LOOPBACK"), False, False),
     ],
 )
