@@ -24,7 +24,9 @@ def task_paths(run: Any) -> Mapping[str, tuple[str, ...]]:
         for name, task in component["dag"].get("tasks", {}).items():
             label = task.get("componentRef", {}).get("name")
             inner = spec.get("components", {}).get(label, {})
-            if "dag" in inner:
+            if "strategy" in task.get("triggerPolicy", {}):  # an exit task is a hook of another
+                yield (*path, f"{task['dependentTasks'][0]}.onExit", name)
+            elif "dag" in inner:
                 yield from below(inner, (*path, name))
             else:
                 yield (*path, name)

@@ -205,8 +205,8 @@ def _last_error(tail: Sequence[str]) -> str:
     for index in reversed(range(len(lines))):
         start, separator, what = lines[index].partition(": ")
         if separator and start in ("error", "stopped"):
-            details = [line.strip() for line in lines[index + 1 :] if line.startswith("  ")]
-            return "; ".join([what, *details])
+            details = [line for line in lines[index + 1 :] if line.startswith("  ")]
+            return "; ".join([what, *(line.strip().removeprefix("- ") for line in details)])
     return lines[-1].strip() if lines else ""
 
 

@@ -298,6 +298,8 @@ def test_status_shows_a_failed_tasks_last_error_and_what_has_not_started(stand_i
     workflow, tasks = recorded["workflow"], recorded["tasks"]
     inner = {name: {"componentRef": {"name": "leaf"}} for name in tasks}
     outer = {name: {"componentRef": {"name": name}} for name in ("pipeline", "report-outcome")}
+    trigger = {"triggerPolicy": {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}}
+    outer["report-outcome"] |= {"dependentTasks": ["pipeline"], **trigger}
     components = {"pipeline": {"dag": {"tasks": inner}}, "report-outcome": {}, "leaf": {}}
     child = api.PipelineTaskDetailChildTask
     details = [
@@ -320,8 +322,12 @@ def test_status_shows_a_failed_tasks_last_error_and_what_has_not_started(stand_i
     [error] = lines[13:]
     assert error.startswith("MnistExampleGen: components.mnist_example_gen.idx.IdxError: '/mnt/")
     assert error.endswith("Replace it with a complete copy of the original file.")
-    stand_in.logs.clear()
-    assert "MnistExampleGen: no log" in _call("status", run).stdout
+    stand_in.logs = {f"{workflow}-1228831173": "cannot connect\n"}
+    for detail in details:
+        detail.state = "FAILED" if detail.display_name == "report-outcome" else detail.state
+    shown = _call("status", run).stdout
+    assert "MnistExampleGen: no log" in shown
+    assert "report-outcome: cannot connect" in shown
 
 
 def test_status_says_that_a_pod_has_not_started(stand_in: StandIn) -> None:

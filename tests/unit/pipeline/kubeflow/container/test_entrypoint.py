@@ -136,7 +136,9 @@ def record(output: dict) -> None:
     MetadataStore().record_artifact("A", "model", message.artifacts["model"].artifacts[0])
 
 
-_scalars = st.text(max_size=5) | st.floats(allow_nan=False, allow_infinity=False)
+# The backend keeps six decimals.
+_numbers = st.floats(allow_nan=False, allow_infinity=False).map(lambda value: round(value, 6))
+_scalars = st.text(max_size=5) | _numbers
 _values = st.recursive(
     _scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner),

@@ -93,8 +93,9 @@ def test_the_last_attempt_gives_status_and_error(supervision, tmp_path):
 
 
 def test_a_mistake_of_the_user_is_not_retried(supervision, tmp_path):
-    ended = supervision("fail(2, 'error: bad data\\n  where: here\\n  fix: mend it')").run()
-    assert ended == (BAD_USAGE, "bad data; where: here; fix: mend it")
+    text = "error: bad data\n  - span 2: empty\n  where: here\n  fix: repair it"
+    ended = supervision(f"fail(2, {text!r})").run()
+    assert ended == (BAD_USAGE, "bad data; span 2: empty; where: here; fix: repair it")
     assert attempts(tmp_path) == 1
 
 
