@@ -316,7 +316,7 @@ FAULTS = {
     "all versions deleted": Fault(lost("{base}"), {"serve": (2,), "rollback": (2,)}),
     "database garbage": Fault(database(lambda good: os.urandom(9_999)), {"gc": (2,)}),
     "database cut off": Fault(database(lambda good: good[: len(good) // 2]), {"gc": (2,)}),
-    "database empty": Fault(database(lambda good: b""), {"gc": (2,)}),
+    "database empty": Fault(database(lambda good: b"")),
     "database deleted": Fault(database(lambda good: None)),
     "database locked for 5 s": Fault(database_held()),
     "hot journal of the database": Fault(hot_journal()),
