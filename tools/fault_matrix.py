@@ -182,13 +182,13 @@ def models(cell: Cell) -> set[str]:
     return {fingerprint(read_files(address)) for address in addresses}
 
 
-def half_written(cell: Cell) -> list[str]:
+def half_written(cell: Cell) -> set[str]:
     """What no command leaves behind."""
     names = [path.name for path in (*cell.out.glob("*"), *cell.serving.glob("*"))]
     # `storage.atomic_file` writes to `.<name>.<32 hexadecimal digits>`.
     partial = [path.name for path in cell.out.rglob(f".*.{'[0-9a-f]' * 32}")]
-    found = [name for name in names if name.startswith(TEMPORARY) and name != ".incoming-x"]
-    return [*found, *partial, *map(str, cell.temporary.glob("*"))]
+    found = [name for name in names if name.startswith(TEMPORARY)]
+    return {*found, *partial, *map(str, cell.temporary.glob("*"))}
 
 
 def try_cell(work: Path, name: str, command: str) -> tuple[str, list[str]]:
@@ -202,7 +202,7 @@ def try_cell(work: Path, name: str, command: str) -> tuple[str, list[str]]:
     shutil.copytree(work / "kept", cell.disk, symlinks=True, dirs_exist_ok=True)
     all_models, all_runs = models(cell), runs_in(cell.out)
     with fault.make(cell):
-        before = contents(cell)
+        before, made = contents(cell), half_written(cell)
         ended = call(cell)
         problems = [*ended.problems(fault.allowed(command))]
         after = contents(cell)
@@ -211,15 +211,17 @@ def try_cell(work: Path, name: str, command: str) -> tuple[str, list[str]]:
         if is_through and newest_version(cell.serving) != max(after, default=None):
             problems.append("what is served is not intact")
         if cell.signal is None:
-            problems += [f"left: {path}" for path in half_written(cell)]
+            problems += [f"left: {path}" for path in half_written(cell) - made]
     shutil.rmtree(cell.temporary)
-    problems += [*cell.problems, *call_again(work, cell, all_models, all_runs)]
+    problems += [*cell.problems, *call_again(work, cell, all_models, all_runs, made)]
     if problems:
         print(name, command, *problems, ended, sep="\n", file=sys.stderr, flush=True)
     return str(ended.status if ended.status >= 0 else 128 - ended.status), problems
 
 
-def call_again(work: Path, cell: Cell, models_: set[str], runs: set[str]) -> Iterator[str]:
+def call_again(
+    work: Path, cell: Cell, models_: set[str], runs: set[str], made: set[str]
+) -> Iterator[str]:
     """Calls the command without the fault; yields what is wrong then.
 
     Folders with the content that they had at first end as without a fault.
@@ -230,7 +232,7 @@ def call_again(work: Path, cell: Cell, models_: set[str], runs: set[str]) -> Ite
     again = Cell(work, cell.command)
     ended = call(again)
     yield from (f"then: {each}" for each in ended.problems((0,)))
-    yield from (f"left at the end: {path}" for path in half_written(again))
+    yield from (f"left at the end: {path}" for path in half_written(again) - made)
     if not models_ <= models(again):
         yield "a model is lost"
     if cell.keeps_runs and not runs <= runs_in(again.out):

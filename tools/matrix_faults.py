@@ -321,12 +321,8 @@ FAULTS = {
     "database locked for 5 s": Fault(database_held()),
     "hot journal of the database": Fault(hot_journal()),
     "disk full": Fault(full(), {"run": (1, 2), "rollback": (2,)}),
-    "read-only output folder": Fault(
-        read_only(), {"run": (2,), "retrain": (2,), "rollback": (2,), "gc": (2,)}
-    ),
-    "output folder in use": Fault(
-        locked("out/.lock", 900), {"run": (2,), "retrain": (2,), "gc": (2,)}
-    ),
+    "read-only output folder": Fault(read_only(), {"run": (2,), "rollback": (2,), "gc": (2,)}),
+    "output folder in use": Fault(locked("out/.lock", 900), {"run": (2,), "gc": (2,)}),
     "push in progress for 5 s": Fault(locked("{base}/.push.lock", _HELD_SECONDS)),
     "SIGTERM": Fault(
         signaled(signal.SIGTERM),
