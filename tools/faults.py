@@ -15,7 +15,6 @@ import glob
 import json
 import os
 import re
-import shlex
 import shutil
 import struct
 import subprocess
@@ -51,23 +50,6 @@ SETTINGS = (
 )
 DISK = "size=512m"
 FIRST_RUN = "an empty folder"
-# By name: environment, and what the shell does with the output.
-SURROUNDINGS = {
-    "service links of Kubernetes": ({"MNIST_GAN_SERVING_PORT": "tcp://10.96.14.7:8501"}, ""),
-    "a proxy of an unknown scheme": ({"http_proxy": "foo://x", "HTTPS_PROXY": "foo://x"}, ""),
-    "a SOCKS proxy": ({"ALL_PROXY": "socks5://127.0.0.1:9"}, ""),
-    "no certificates": ({"SSL_CERT_FILE": "/no/such.pem"}, ""),
-    "a webhook that is down": ({"RETRAIN_WEBHOOK_URL": "http://127.0.0.1:9/"}, ""),
-    "metrics nowhere": ({"MNIST_GAN_METRICS__TEXTFILE": "/proc/no/a.prom"}, ""),
-    "locale C": ({"LC_ALL": "C", "PYTHONUTF8": "0"}, ""),
-    "an unknown locale": ({"LC_ALL": "de_DE.ISO-8859-1"}, ""),
-    "ASCII output": ({"PYTHONIOENCODING": "ascii"}, ""),
-    "another backend of Keras": ({"KERAS_BACKEND": "torch"}, ""),
-    "TMPDIR that is not there": ({"TMPDIR": "/nowhere"}, ""),
-    "no standard streams": ({}, "<&- >&- 2>&-"),
-    "full standard output": ({}, "> /dev/full"),
-    "no reader": ({}, "| true"),
-}
 MARK = "MNIST_GAN_FAULTS_UNSHARED"
 _GOING_DOWN, _WITHOUT_LOG = 0x8004587D, struct.pack("I", 2)  # linux/fs.h
 
@@ -356,21 +338,6 @@ def read_only_folders(world: World, nodes: list[str]) -> Iterator[Row]:
     yield finish(world, "read-only", "the folder of the served model", disturbed, unmount)
 
 
-def damaged_databases(world: World, nodes: list[str]) -> Iterator[Row]:
-    """With no new data, so that only the damage is a reason to run."""
-    for name, damage in (
-        ("garbage", lambda path: path.write_bytes(os.urandom(50_000))),
-        ("cut off", lambda path: os.truncate(path, path.stat().st_size // 2)),
-        ("empty", lambda path: os.truncate(path, 0)),
-        ("deleted", Path.unlink),
-    ):
-        world.start_from("after")
-        damage(world.out / "metadata.sqlite")
-        disturbed = make_pass(world.arguments)
-        count = len(world.versions())
-        yield finish(world, "database", name, disturbed, versions=count)
-
-
 def vanishing_data(world: World, nodes: list[str]) -> Iterator[Row]:
     """The data folder is renamed before a pass, and while nodes work."""
     away = world.data.with_name("away")
@@ -483,38 +450,6 @@ def clocks(world: World, nodes: list[str]) -> Iterator[Row]:
         yield finish(world, "clock two days back", where, done)
 
 
-def surroundings(world: World, nodes: list[str]) -> Iterator[Row]:
-    """Runs every command in spoiled surroundings; each must end as in good ones."""
-    options = ["--output-dir", str(world.out)]
-    commands = [
-        *(world.arguments, ["status", *options], ["models", *options], ["gc", *options]),
-        *(["rollback", "--reason", "a fault", *options], ["report", *options]),
-    ]
-    for name, (environment, redirection) in SURROUNDINGS.items():
-        world.start_from("after")
-        said, ended, started = "", {}, time.monotonic()
-        for command in commands:
-            program = shlex.join([sys.executable, str(ROOT / "local_runner.py"), *command])
-            done = subprocess.run(
-                ["bash", "-c", f"set -o pipefail; umask 077; {program} {redirection}"],
-                env={**os.environ, **environment},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-            )
-            said, ended[command[0]] = said + done.stdout, done.returncode
-        worst = max(ended.values())
-        row = finish(
-            *(world, "surroundings", name, Pass(worst, said, time.monotonic() - started)),
-            versions=3,  # the rollback's
-        )
-        row.problems += [
-            f"{command}: status {status}" for command, status in ended.items() if status
-        ]
-        yield row
-
-
 def start(arguments: list[str], output, more: Mapping[str, str] | None = None) -> subprocess.Popen:
     """The command itself, not a fork of this process."""
     program = [sys.executable, str(ROOT / "local_runner.py"), *arguments]
@@ -527,12 +462,10 @@ FAULTS: dict[str, Callable[[World, list[str]], Iterator[Row]]] = {
     "power": power_cuts,
     "disk": full_disks,
     "read-only": read_only_folders,
-    "database": damaged_databases,
     "data": vanishing_data,
     "model": altered_models,
     "schedulers": two_schedulers,
     "clock": clocks,
-    "surroundings": surroundings,
 }
 
 

@@ -6,6 +6,7 @@ a call again only where the database says `ABORTED`, which a lost connection doe
 
 import os
 import sqlite3
+import stat
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,8 +60,14 @@ class Database:
         return f"{parts.path.strip('/')} at {parts.hostname}:{port} ({parts.scheme})"
 
     def exists(self) -> bool:
-        """Whether there may be runs in it; a server is not asked."""
-        return self.url is not None or self.file.exists()
+        """Whether there may be runs in it: an empty file holds none, and a server is not asked."""
+        if self.url is not None:
+            return True
+        try:
+            status = self.file.lstat()
+        except FileNotFoundError:
+            return False
+        return status.st_size > 0 or not stat.S_ISREG(status.st_mode)
 
     def connection(self, *, create: bool = False) -> metadata_store_pb2.ConnectionConfig:
         """The one connection, with the password of a server: not for a log.

@@ -5,7 +5,6 @@ Needs neither TFX nor TensorFlow.
 
 import datetime
 import os
-import stat
 from pathlib import Path
 
 from pipeline.local import history
@@ -92,19 +91,11 @@ def _why_lost(paths: OutputPaths) -> str:
     database = paths.database
     if database.url is not None:
         return ""
-    if _is_gone(database.file):
+    if not database.exists():
         described = paths.artifacts.is_dir() and any(paths.artifacts.iterdir())
         return f"the database {database} is gone" if described else ""
     found = database.damage()
     return f"the database {database} is damaged ({found})" if found else ""
-
-
-def _is_gone(file: Path) -> bool:
-    try:
-        status = file.lstat()
-    except FileNotFoundError:
-        return True
-    return stat.S_ISREG(status.st_mode) and not status.st_size
 
 
 def _set_aside(paths: OutputPaths) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from recorder import CACHED, COMPLETE, RUNNING, Recorder
 
-from pipeline.local.history import new_pushes, read_runs
+from pipeline.local.history import last_run, new_pushes, read_runs
 from pipeline.local.metadata import Database
 from registry.rollback import roll_back
 
@@ -65,3 +65,10 @@ def test_a_push_is_of_the_first_run_that_has_the_version_on_record(recorder, tmp
     )
     assert new_pushes(database, runs) == {"run 0", "run 3"}
     assert new_pushes(database, runs[:2]) == set()
+
+
+def test_an_empty_file_has_no_runs_and_stays_empty(tmp_path: Path) -> None:
+    database = Database(tmp_path / "metadata.sqlite")
+    database.file.touch()
+    assert last_run(database, "Pusher") is None
+    assert database.file.stat().st_size == 0
