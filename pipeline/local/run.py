@@ -194,10 +194,10 @@ def _new_log(directory: Path) -> Path:
 
 
 def _short(path: Path) -> str:
-    """Relative to the working directory where that is shorter."""
+    """Relative to the working directory if the path is in it; a removed one holds nothing."""
     try:
         return str(path.relative_to(Path.cwd()))
-    except ValueError:
+    except (ValueError, FileNotFoundError):
         return str(path)
 
 
