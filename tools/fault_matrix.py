@@ -38,7 +38,7 @@ from registry.integrity import digests, fingerprint, intact_versions, read_files
 from registry.layout import newest_version, version_address
 from storage import files_in, read
 
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 900.0
 MOST_LINES = 5
 # Names of what a command removes before it ends; a push that was killed leaves the first two.
 TEMPORARY = (".incoming-", ".removed-", ".lock-holder", "metadata.sqlite-journal")
@@ -156,7 +156,7 @@ def draw(process: subprocess.Popen, port: int) -> bool:
     """Asks a server for a digit until it answers or ends, or patience does."""
     url = f"http://127.0.0.1:{port}/v1/models/mnist_gan:predict"
     row = {"instances": [{"seed": 1, "digit": 7}]}
-    ends = time.monotonic() + PATIENCE_SECONDS / 3
+    ends = time.monotonic() + PATIENCE_SECONDS
     while process.poll() is None and time.monotonic() < ends:
         with suppress(httpx.HTTPError):
             if httpx.post(url, json=row, trust_env=False, timeout=30).status_code == 200:
