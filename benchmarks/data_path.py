@@ -9,7 +9,7 @@ ImportExampleGen, StatisticsGen, SchemaGen, ExampleValidator, on examples that h
 pipeline, without imports, and the memory is the process's peak.
 
 With `--made`: MnistExampleGen alone on so many made digits in one uncompressed file, by one process
-and by two, of this checkout and, to compare, of another. The peak is that of the largest process.
+and by two; with `--against`, by another checkout as well. The peak is the largest process's.
 The records have to be the same.
 """
 

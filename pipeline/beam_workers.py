@@ -1,6 +1,6 @@
-"""Beam's worker processes: those of a node, and `python -m pipeline.beam_workers` on an engine.
+"""Beam's worker processes on this machine, and `python -m pipeline.beam_workers` on an engine.
 
-The workers of a node are those of `--direct_running_mode=multi_processing`. On an engine,
+On this machine they belong to `--direct_running_mode=multi_processing`. On an engine,
 `--environment_type=PROCESS` starts a command on its machines, which Beam's images have and pip does
 not: this module, as a program, is that command.
 """

@@ -42,8 +42,8 @@ class Executor(tfx_pusher.Executor):
             `data_blessing`.
           output_dict: `pushed_model`, one PushedModel, which receives a copy of the version.
           exec_properties: `push_destination`, a PushDestination as JSON; optionally
-            `custom_config`, JSON whose `settings` are those of PushSettings, and `run_id`, which is
-            the orchestrator's otherwise.
+            `custom_config`, JSON with `settings`, the fields of PushSettings, and `run_id`, by
+            default the orchestrator's.
 
         Raises:
           RegistryError: when the version differs from the model.

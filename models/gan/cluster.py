@@ -1,4 +1,4 @@
-"""The processes that train together: their addresses, and waiting until each of them answers."""
+"""The processes that train together: their addresses, and waiting until each one answers."""
 
 import json
 import logging

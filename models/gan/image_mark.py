@@ -2,8 +2,8 @@
 
 The XMP packet has IPTC's `DigitalSourceType` with the value `trainedAlgorithmicMedia`
 (https://cv.iptc.org/newscodes/digitalsourcetype/), which readers of image metadata know. The text
-chunks name the generator, and the seed and digit that draw the image again. Chunks are those of the
-PNG specification, third edition, sections 5.3, 11.3.3.2 (`tEXt`) and 11.3.3.4 (`iTXt`).
+chunks name the generator, and the seed and digit that draw the image again. The
+chunks follow the PNG specification, third edition, 5.3, 11.3.3.2 (`tEXt`) and 11.3.3.4 (`iTXt`).
 """
 
 import struct
@@ -45,7 +45,7 @@ class ImageMark:
         chunks = [_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + _XMP.encode())]
         chunks += [_chunk(b"tEXt", _text(name, text)) for name, text in texts.items()]
         self._constant = b"".join(chunks)
-        # Of both chunks at once: rows are the bits of the two texts, columns those of the two CRCs.
+        # For both chunks at once: a row per bit of the texts, a column per bit of the CRCs.
         weights = np.zeros([8 * (_SEED_BYTES + _DIGIT_BYTES), 2 * 32], np.float32)
         weights[: 8 * _SEED_BYTES, :32], seed_constant = _crc_map("seed", _SEED_BYTES)
         weights[8 * _SEED_BYTES :, 32:], digit_constant = _crc_map("digit", _DIGIT_BYTES)

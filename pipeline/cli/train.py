@@ -50,7 +50,7 @@ def train(
 ) -> None:
     """Train the GAN on the train split of a data folder, together with other workers.
 
-    They are those of $TF_CONFIG or of a TrainJob of Kubeflow Trainer (mlPolicy.jax).
+    $TF_CONFIG or a TrainJob of Kubeflow Trainer (mlPolicy.jax) names the workers.
 
     Exit status: 0 trained, now or before, 1 failed, 2 the command could not start as it was called,
     143 stopped by SIGTERM with a checkpoint: the same command resumes.

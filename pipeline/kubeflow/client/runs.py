@@ -174,7 +174,7 @@ def waiting_pods(run: Any) -> int:
 
 
 def outcome_of(cluster: Cluster, run: Any) -> tuple[str, int]:
-    """What came of a run that succeeded, and the exit status for it.
+    """The outcome of a run that succeeded, and the exit status for it.
 
     It is what `GeneratorEvaluator` and `Pusher` logged; a run without these, or whose logs are
     gone, has succeeded and no more.
