@@ -15,7 +15,7 @@ from mnist import idx
 from mnist.spans import SpanError, join_digests
 
 _KEY_TYPE = "<u8"
-_kept: dict[str, "tuple[Pair, ...]"] = {}
+_kept: dict[tuple[str, ...], "tuple[Pair, ...]"] = {}  # by fingerprint and paths
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,9 @@ def scan(paths: Sequence[str], fingerprint: str = "") -> tuple[Pair, ...]:
         IdxError: A file is not what it should be.
         SpanError: The files have another fingerprint by now.
     """
-    if fingerprint in _kept:
-        return _kept[fingerprint]
+    kept = _kept.get((fingerprint, *paths))
+    if kept:
+        return kept
     digests = [hashlib.sha256() for _ in paths]
     pairs = []
     for row in range(0, len(paths), 2):
@@ -128,7 +129,7 @@ def changed_while_read(where: str) -> SpanError:
 
 def keep_scan(paths: Sequence[str], fingerprint: str) -> None:
     """Scans pairs of IDX files and keeps the result for `scan`; raises as it does."""
-    _kept[fingerprint] = scan(paths, fingerprint)
+    _kept[(fingerprint, *paths)] = scan(paths, fingerprint)
 
 
 def forget_scans() -> None:

@@ -1,6 +1,7 @@
 """The scan of a span's files, and what it keeps of each digit."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -46,3 +47,13 @@ def test_a_kept_scan_answers_for_files_that_are_gone(span_dir: Path) -> None:
     forget_scans()
     with pytest.raises(IdxError):
         scan(paths, known)
+
+
+def test_a_kept_scan_does_not_answer_for_a_copy_in_another_folder(
+    span_dir: Path, tmp_path: Path
+) -> None:
+    kept = resolve_span(str(span_dir), 1).paths
+    keep_scan(kept, fingerprint_files(kept))
+    copy = resolve_span(str(shutil.copytree(span_dir, tmp_path / "copy")), 1).paths
+    assert scan(copy, fingerprint_files(copy))[0].images_path == copy[0]
+    forget_scans()

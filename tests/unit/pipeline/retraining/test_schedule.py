@@ -164,7 +164,7 @@ for _ in range({rounds}):
 
 
 def test_sigterm_is_heeded_at_whatever_moment_of_the_wait_it_comes():
-    program = WAITS.format(root=str(ROOT), rounds=3000)
+    program = WAITS.format(root=str(ROOT), rounds=1000)
     process = subprocess.Popen(
         [sys.executable, "-c", program],
         stdout=subprocess.PIPE,

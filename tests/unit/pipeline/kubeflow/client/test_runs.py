@@ -432,8 +432,12 @@ def test_a_users_mistake_changes_nothing(
     assert stand_in.changes() == []
 
 
+def test_a_closed_port_is_one_message() -> None:
+    _refused(_call("status", "--host", "http://127.0.0.1:1"), "where: http://127.0.0.1:1")
+
+
 @pytest.mark.parametrize("arguments", [["status"], ["schedules"], ["unschedule", "nightly"]])
-def test_no_host_a_closed_port_and_a_refusal_are_one_message(
+def test_no_host_and_a_refusal_are_one_message(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     stand_in.authorization = "Bearer right"
@@ -441,7 +445,6 @@ def test_no_host_a_closed_port_and_a_refusal_are_one_message(
     result = _call(*arguments)
     _refused(result, f"where: {stand_in.url}")
     assert "wrong-secret" not in result.output
-    _refused(_call(*arguments, "--host", "http://127.0.0.1:1"), "where: http://127.0.0.1:1")
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     _refused(_call(*arguments), "where: --host")
