@@ -47,7 +47,7 @@ def run(spec: dict, span_dir: Path, tmp_path: Path, **options) -> dict[str, Task
     [
         (["MnistExampleGen"], {}, "system.Artifact"),  # the output that the driver adds
         (["MnistExampleGen", "StatisticsGen"], {"publish_logs": False}, "NoneType"),
-        (["MnistExampleGen"], {"publish_logs": False}, "scheme 'minio'"),
+        (["MnistExampleGen"], {"publish_logs": False}, "minio://"),
         # The node goes to the store itself, whose keys only the launcher has.
         (["MnistExampleGen"], {"publish_logs": False, "store": "s3"}, "locate credentials"),
     ],
