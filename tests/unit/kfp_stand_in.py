@@ -21,6 +21,27 @@ from urllib.parse import parse_qs, unquote_plus, urlsplit
 import kfp.client
 import kfp_server_api as api
 
+# A pipeline that the backend takes.
+SPEC = """
+schemaVersion: 2.1.0
+sdkVersion: tfx-1.16.0
+pipelineInfo: {name: digits}
+deploymentSpec:
+  executors:
+    exec-say: {container: {image: busybox:1, command: [echo], args: [hello]}}
+components:
+  comp-say: {executorLabel: exec-say}
+root:
+  inputDefinitions:
+    parameters:
+      span: {parameterType: NUMBER_INTEGER, defaultValue: -1.0}
+      data: {parameterType: STRING}
+  dag:
+    tasks:
+      Say: {taskInfo: {name: Say}, componentRef: {name: comp-say}}
+      Train: {taskInfo: {name: Train}, componentRef: {name: comp-say}, dependentTasks: [Say]}
+"""
+
 _BASE = "/apis/v2beta1/"
 _JSON = api.ApiClient()
 

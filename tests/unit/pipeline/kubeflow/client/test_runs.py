@@ -12,7 +12,7 @@ import pytest
 import typer
 import yaml
 from click.testing import Result
-from kfp_stand_in import Fault, Request, StandIn, serving
+from kfp_stand_in import SPEC, Fault, Request, StandIn, serving
 from typer.testing import CliRunner
 
 from pipeline.cli.errors import Group
@@ -22,25 +22,6 @@ from pipeline.kubeflow.client.cluster import Cluster, RetryPolicy
 from pipeline.kubeflow.client.failures import node_id
 
 ROOT = "minio://mlpipeline/digits"
-SPEC = """
-schemaVersion: 2.1.0
-sdkVersion: tfx-1.16.0
-pipelineInfo: {name: digits}
-deploymentSpec:
-  executors:
-    exec-say: {container: {image: busybox:1, command: [echo], args: [hello]}}
-components:
-  comp-say: {executorLabel: exec-say}
-root:
-  inputDefinitions:
-    parameters:
-      span: {parameterType: NUMBER_INTEGER, defaultValue: -1.0}
-      data: {parameterType: STRING}
-  dag:
-    tasks:
-      Say: {taskInfo: {name: Say}, componentRef: {name: comp-say}}
-      Train: {taskInfo: {name: Train}, componentRef: {name: comp-say}, dependentTasks: [Say]}
-"""
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kfp_server_api import V2beta1Run
+from kfp_stand_in import SPEC as RUNNABLE_SPEC
 from kfp_stand_in import Fault, Request, StandIn, serving
 
 from pipeline.kubeflow.client.cluster import Cluster, ClusterError, RetryPolicy
@@ -434,9 +435,10 @@ def test_a_killed_process_is_finished_by_the_next_call(
     _replacing(stand_in)
     (old,) = stand_in.enabled(NAME)
     path = tmp_path / "pipeline.yaml"
-    path.write_text(yaml.safe_dump({**SPEC, "schemaVersion": "2.1.0"}))
+    path.write_text(RUNNABLE_SPEC)
     command = [sys.executable, "-c", _SCRIPT, "schedule", str(path), "--cron", "0 4 * * *"]
     command += ["--name", NAME, "--host", stand_in.url, "--pipeline-root", "minio://mlpipeline/x"]
+    command += ["--param", "data=gs://bucket/data"]
     environment = {**os.environ, "HOME": str(tmp_path)}
     root = Path(__file__).parents[5]
     with subprocess.Popen(command, cwd=root, env=environment) as process:
