@@ -12,6 +12,7 @@ is COMMAND's /tmp, and FOLDER/image.json what the image says of itself.
 """
 
 import argparse
+import functools
 import json
 import os
 import re
@@ -19,7 +20,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,22 +75,31 @@ def pairs(text: str, values: dict[str, str]) -> dict[str, str]:
     }
 
 
-def context(root: Path) -> Iterator[Path]:
+@functools.cache
+def context(root: Path) -> list[Path]:
     """The files that .dockerignore lets into the build, as paths below the root."""
-    rules = []
+    rules, opened = [], set()
     for line in (root / ".dockerignore").read_text().splitlines():
         if line and not line.startswith("#"):
-            pattern = re.escape(line.removeprefix("!")).replace(r"\*\*/", "(.*/)?")
-            rules.append((re.compile(pattern.replace(r"\*", "[^/]*")), line.startswith("!")))
-    for folder, _, names in os.walk(root):
-        for name in names:
-            path = Path(folder, name).relative_to(root)
-            kept = True
-            for pattern, keeps in rules:
-                if any(pattern.fullmatch(str(each)) for each in (path, *path.parents)):
-                    kept = keeps
-            if kept:
-                yield path
+            name = line.removeprefix("!")
+            pattern = re.escape(name).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*")
+            rules.append((re.compile(pattern), name != line))
+            if name != line:
+                opened |= set(Path(name).parents)
+
+    def is_kept(path: Path) -> bool:
+        kept = True
+        for pattern, keeps in rules:
+            if any(pattern.fullmatch(str(each)) for each in (path, *path.parents)):
+                kept = keeps
+        return kept
+
+    found = []
+    for folder, folders, names in os.walk(root):
+        below = Path(folder).relative_to(root)
+        folders[:] = [each for each in folders if is_kept(below / each) or below / each in opened]
+        found += [below / name for name in names if is_kept(below / name)]
+    return found
 
 
 class Builder:
