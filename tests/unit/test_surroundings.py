@@ -1,6 +1,7 @@
 """What a program inherits changes nothing, shown with real processes."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def environment(folder: Path, **changed: str) -> dict[str, str]:
 def test_output_that_cannot_be_written_changes_nothing(
     tmp_path: Path, redirection: str, changed: dict[str, str]
 ) -> None:
-    quoted = " ".join(program(tmp_path))
+    quoted = shlex.join(program(tmp_path))
     command = f"set -o pipefail; {quoted} 0 -v --help {redirection}"
     subprocess.run(["bash", "-c", command], env=environment(tmp_path, **changed), check=True)
     found = (tmp_path / "program.py.txt").read_text(encoding="utf-8")
@@ -94,7 +95,7 @@ def start(command: list[str], folder: Path, seconds: float = 60.0) -> subprocess
     ],
 )
 def test_a_command_ends_as_it_would(redirection: str, changed: dict[str, Any]) -> None:
-    command = f"set -o pipefail; {' '.join(CONFIG)} {redirection}"
+    command = f"set -o pipefail; {shlex.join(CONFIG)} {redirection}"
     subprocess.run(["bash", "-c", command], env={**os.environ, **changed}, check=True)
 
 
@@ -129,9 +130,8 @@ def test_keras_configuration_of_the_user_is_not_read(tmp_path: Path, config: str
 
 
 def test_a_run_without_a_place_for_temporary_files_does_not_start(tmp_path: Path) -> None:
-    command = (
-        f"{sys.executable} local_runner.py run --output-dir /mnt/out --set data.source=bundled"
-    )
+    options = ["--output-dir", "/mnt/out", "--set", "data.source=bundled"]
+    command = shlex.join([sys.executable, "local_runner.py", "run", *options])
     ended = run_read_only(tmp_path, command, has_tmp=False)
     assert ended.returncode == 2, ended.stderr
     assert "TMPDIR" in ended.stderr
