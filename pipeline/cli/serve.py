@@ -1,5 +1,6 @@
 """`local_runner.py serve` and `draw`: the server on the served versions, and one image."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -73,6 +74,7 @@ def draw(
     version = newest_intact_version(base)
     if version is None:
         raise UserError("no version is served", str(base), "run `python local_runner.py` first")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # as `serve` does
     import numpy as np
 
     from serving.loading import LoadedVersion
