@@ -49,6 +49,9 @@ class _WorkerHandler(worker_handlers.SubprocessSdkWorkerHandler):
 
     def start_worker(self) -> None:
         command = self._worker_command_line.decode()
+        # Beam does not quote the interpreter, whose path may have a space.
+        if command.startswith(sys.executable):
+            command = shlex.quote(sys.executable) + command.removeprefix(sys.executable)
         program = shlex.join([sys.executable, "-c", _DYING_WITH_ITS_NODE, command])
         self.worker = SubprocessSdkWorker(
             f"exec {program}".encode(), self.control_address, self.provision_info, self.worker_id

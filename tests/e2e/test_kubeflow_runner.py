@@ -210,7 +210,7 @@ def test_a_killed_training_resumes_in_a_run_on_an_s3_store_that_tells_a_webhook(
     message = request.get_json()
     assert (message["outcome"], message["version"], message["span"]) == ("pushed", version, 1)
     assert message["fid"] == card["metrics"]["fid"]["value"]
-    # Those of a training that is done are removed, and so are notes of failures.
+    # A training that ends removes its checkpoints, and the exit handler the notes of failures.
     assert storage.names_in(f"{s3_bucket}/checkpoints") == []
 
 

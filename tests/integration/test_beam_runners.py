@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -248,8 +249,18 @@ with beam.Pipeline(runner=runner, options=PipelineOptions(flags)) as pipeline:
 """
 
 
-def test_no_worker_process_outlives_its_node() -> None:
-    node = subprocess.Popen([sys.executable, "-c", NODE], cwd=ROOT, stdout=subprocess.PIPE)
+def test_no_worker_process_outlives_its_node(tmp_path: Path) -> None:
+    """By an interpreter whose path has a space, which Beam does not quote."""
+    python = tmp_path / "a b" / "python"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    packages = os.pathsep.join([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
+    node = subprocess.Popen(
+        [python, "-c", NODE],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": packages},
+        stdout=subprocess.PIPE,
+    )
     assert node.stdout is not None
     worker = int(node.stdout.readline())
     os.kill(worker, 0)

@@ -87,4 +87,4 @@ def _of_arguments(component: Any, container: Any) -> Iterator[str]:
     for word in (*container.command, *container.args):
         for placeholder in _PLACEHOLDER.findall(word):
             if placeholder not in known:
-                yield f"the launcher leaves {placeholder} in an argument as it stands"
+                yield f"the launcher does not fill {placeholder} in an argument"

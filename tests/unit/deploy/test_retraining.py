@@ -111,9 +111,12 @@ def test_a_service_that_was_stopped_or_blessed_nothing_has_not_failed():
 def test_systemd_takes_the_units(tmp_path):
     if shutil.which("systemd-analyze") is None:
         pytest.skip("there is no systemd-analyze (Debian: apt-get install systemd)")
+    checkout = tmp_path / "a b"
+    (checkout / ".venv/bin").mkdir(parents=True)
+    (checkout / ".venv/bin/python").symlink_to(sys.executable)
     for unit in UNITS:
-        text = unit.read_text().replace("/opt/mnist-gan-tfx/.venv/bin/python", sys.executable)
-        (tmp_path / unit.name).write_text(text.replace("/opt/mnist-gan-tfx", str(ROOT)))
+        text = unit.read_text().replace("/opt/mnist-gan-tfx", str(checkout))
+        (tmp_path / unit.name).write_text(text)
     done = subprocess.run(
         ["systemd-analyze", "verify", *(str(tmp_path / unit.name) for unit in UNITS)],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Which processes train together, and waiting until each of them answers."""
+"""Which processes train together, and waiting until each one answers."""
 
 import json
 import socket

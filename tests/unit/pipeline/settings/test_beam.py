@@ -175,14 +175,14 @@ def test_workers_elsewhere_need_a_store_that_they_can_read() -> None:
 @pytest.mark.parametrize("leave_gs", [True, False])
 def test_a_node_with_workers_elsewhere_keeps_the_stores_addresses(monkeypatch, leave_gs) -> None:
     monkeypatch.delenv("KFP_LOCAL_ROOT", raising=False)
-    uri = "gs://bucket/root/run/MnistExampleGen/examples"
+    uri = "gs://bucket/place/run/MnistExampleGen/examples"
     place = uri if leave_gs else uri.replace("gs://", "/gcs/")
     given = {"outputs": {"artifacts": {"examples": {"artifacts": [{"uri": uri}]}}}}
-    given["outputs"]["outputFile"] = "/gcs/bucket/root/run/output_metadata.json"
+    given["outputs"]["outputFile"] = "/gcs/bucket/place/run/output_metadata.json"
     uris = entrypoint.prepare(given, {}, leave_gs)
     [artifact] = given["outputs"]["artifacts"]["examples"]["artifacts"]
     assert artifact["uri"] == place
-    assert given["outputs"]["outputFile"] == "/gcs/bucket/root/run/output_metadata.json"
+    assert given["outputs"]["outputFile"] == "/gcs/bucket/place/run/output_metadata.json"
     output = {"artifacts": {"examples": {"artifacts": [{"uri": place, "metadata": {}}]}}}
     assert entrypoint.finish(output, uris, leave_gs)["artifacts"]["examples"]["artifacts"] == [
         {"uri": uri, "metadata": {}}

@@ -78,7 +78,7 @@ def test_vertex_takes_the_job(spec) -> None:
     job_args = custom_config(spec)["ai_platform_training_args"]
     assert job_args.pop("project") == "my-project"
     model = standard_artifacts.Model()
-    model.uri = "/gcs/b/root/run/Trainer/model"
+    model.uri = "/gcs/b/place/run/Trainer/model"
     # Without its constructor, which asks for credentials.
     client = object.__new__(training_clients.VertexJobClient)
     made = client.create_training_job(
