@@ -11,11 +11,15 @@ second, the ratio of gRPC to REST, p50 and p99. Both kinds of clients send reque
 and look only for the end of an answer (see serving_clients.py); the share of a core that they take
 from the server is printed.
 
+marks: clients over REST, in turn, of a generator with random weights whose images are marked, and
+of one whose images are not. Images per second and their ratio. No pushed version is used.
+
 What faults do to the server is for tools/serve_attacks.py and tools/serve_soak.py to show.
 """
 
 import argparse
 import asyncio
+import contextlib
 import os
 import shutil
 import statistics
@@ -24,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -119,6 +124,45 @@ def compare_apis(version: Path, arguments: argparse.Namespace) -> None:
             )
 
 
+def compare_marks(version: Path, arguments: argparse.Namespace) -> None:
+    """Prints images per second with the marks of `ImageMark` beside those without."""
+    from models.gan.image_mark import ImageMark
+
+    def unmarked(self: ImageMark, png: object, seed: object, digit: object) -> object:
+        return png
+
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        marked = export_untrained(Path(folder) / "marked")
+        with mock.patch.object(ImageMark, "add", unmarked):
+            bare = export_untrained(Path(folder) / "bare")
+        servers = {
+            kind: stack.enter_context(serving(models))
+            for kind, models in (("marked", marked), ("bare", bare))
+        }
+        print(f"{'rows':>4} {'round':>5} {'marked/s':>9} {'bare/s':>9} {'ratio':>6}")
+        for rows in ROWS:
+            ratios = []
+            for number in range(arguments.rounds + 1):
+                order = list(servers) if number % 2 else list(reversed(servers))
+                rate = {}
+                for each in order:
+                    server = servers[each]
+                    clients = rest_clients(server, rows)
+                    rate[each] = measure(
+                        server.rest_port, server, clients, BARE_CLIENTS[rows], rows, arguments
+                    ).rows
+                ratios.append(rate["marked"] / rate["bare"])
+                print(
+                    f"{rows:4} {name(number):>5} {rate['marked']:9.0f} {rate['bare']:9.0f} "
+                    f"{ratios[-1]:6.3f}",
+                    flush=True,
+                )
+            print(
+                f"{rows:4} rows a request, {BARE_CLIENTS[rows]} clients: median "
+                f"{statistics.median(ratios[1:]):.3f} of the images per second without marks"
+            )
+
+
 def measure(
     port: int,
     server: ServerProcess,
@@ -143,7 +187,7 @@ def details(seen: Load) -> str:
     return f"{seen.p50:.0f} {seen.p99:.0f} {seen.cpu:.2f}"
 
 
-PARTS = {"bare": compare_with_bare_loop, "apis": compare_apis}
+PARTS = {"bare": compare_with_bare_loop, "apis": compare_apis, "marks": compare_marks}
 
 
 def main() -> None:
