@@ -7,7 +7,7 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from pipeline.cli import config, data, gc, models, reports, retraining, run, serve
+from pipeline.cli import config, data, gc, lineage, models, reports, retraining, run, serve
 from pipeline.cli.errors import Group
 from surroundings import prepare
 
@@ -36,7 +36,7 @@ for command in (
     *(retraining.retrain, retraining.schedule),
     *(reports.status, reports.report, reports.compare),
     *(data.data, data.release),
-    *(models.models, models.rollback, models.retire),
+    *(models.models, models.rollback, models.retire, lineage.lineage),
     *(serve.serve, serve.draw, gc.gc, config.config),
 ):
     app.command()(command)

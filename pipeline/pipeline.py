@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow_data_validation as tfdv
 from tfx import v1 as tfx
@@ -93,6 +93,7 @@ def create_pipeline(
     window: RuntimeParameter | str | None = None,
     content: str = "",
     schema_file: str = SCHEMA_FILE,
+    recipe: dict[str, Any] | None = None,
     build_trainer: Callable[..., tfx.components.Trainer] = tfx.components.Trainer,
 ) -> tfx.dsl.Pipeline:
     """Builds the pipeline from ingestion to push.
@@ -113,6 +114,7 @@ def create_pipeline(
       content: the fingerprints of the spans that `window` names, as `Window.content` gives them;
         "" where ingestion finds the spans by itself.
       schema_file: path of the schema where the pipeline runs.
+      recipe: preset, and the settings that differ from it, which the model card records.
       build_trainer: takes the arguments of TFX's Trainer; where the GAN trains elsewhere.
     """
     data = create_data_nodes(
@@ -188,7 +190,10 @@ def create_pipeline(
         push_destination=tfx.proto.PushDestination(
             filesystem=tfx.proto.PushDestination.Filesystem(base_directory=serving_dir)
         ),
-        custom_config={"settings": settings.push.model_dump(mode="json")},
+        custom_config={
+            "settings": settings.push.model_dump(mode="json"),
+            **({"recipe": recipe} if recipe else {}),
+        },
     ).with_id("Pusher")
     return tfx.dsl.Pipeline(
         pipeline_name=settings.pipeline_name,

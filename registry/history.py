@@ -2,6 +2,7 @@
 
 import datetime
 import os
+import pwd
 from typing import Literal
 
 from pydantic import AwareDatetime
@@ -68,3 +69,11 @@ def left_by_rollback(base: str | os.PathLike[str], model: str) -> Event | None:
 def now() -> datetime.datetime:
     """The time in UTC, to the second."""
     return datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
+
+
+def user() -> str:
+    """The name of the user of this process; its number where it has no name, as in a container."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import storage
 from registry.errors import RegistryError
-from registry.history import now
+from registry.history import now, user
 from registry.integrity import digests
 from registry.layout import LARGEST_VERSION, PUSH_RECORD, version_dir, version_number
 from registry.records import PushRecord
@@ -100,6 +100,7 @@ def add_version(
             copy_of=copy_of,
             reason=reason,
             run=run,
+            user=user(),
         )
         written = {**contents, PUSH_RECORD: record.model_dump_json(indent=2).encode()}
         for path, content in written.items():

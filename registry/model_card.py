@@ -17,13 +17,16 @@ _LIMITS = (
 _TITLE = "MNIST digit generator"
 
 
-def card_files(evaluation: dict[str, Any] | None) -> dict[str, bytes]:
+def card_files(
+    evaluation: dict[str, Any] | None, recipe: dict[str, Any] | None = None
+) -> dict[str, bytes]:
     """`model_card.json` and `model_card.md`, content by path relative to the version.
 
     Args:
       evaluation: `evaluation.json` of the run that blessed the model; None where there is none.
+      recipe: `preset` of the run, and `changed`, its settings that differ; None if not known.
     """
-    card = _card(evaluation)
+    card = _card(evaluation) | {"recipe": recipe}
     return {
         MODEL_CARD: json.dumps(card, indent=2).encode(),
         MODEL_CARD_TEXT: _markdown(card).encode(),
@@ -41,9 +44,14 @@ def _card(evaluation: dict[str, Any] | None) -> dict[str, Any]:
         "created": about.get("created"),
         "data": about.get("data", {}),
         "metrics": (evaluation or {}).get("metrics", {}),
+        "verdict": (evaluation or {}).get("verdict"),
+        "checks": (evaluation or {}).get("checks"),
         "samples": (evaluation or {}).get("samples"),
         "baseline": (evaluation or {}).get("baseline"),
-        "settings": {name: about.get(name, {}) for name in ("train", "tuned", "evaluation")},
+        "settings": {
+            name: about.get(name, {}) for name in ("train", "tuned", "classifier", "evaluation")
+        },
+        "provenance": about.get("provenance", {}),
         "versions": about.get("versions", {}),
         "commit": about.get("commit"),
     }

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import storage
 from registry.errors import RegistryError
-from registry.history import now
+from registry.history import now, user
 from registry.integrity import digests
 from registry.layout import PUSH_RECORD, SAVED_MODEL, is_complete, store_numbers, version_address
 from registry.records import PushRecord
@@ -39,7 +39,12 @@ def add_to_store(base: str, contents: Mapping[str, bytes], model: str, run: str 
     _remove_abandoned(base)
     version = _claim(base)
     record = PushRecord(
-        version=version, pushed_at=now(), model_fingerprint=model, files=digests(contents), run=run
+        version=version,
+        pushed_at=now(),
+        model_fingerprint=model,
+        files=digests(contents),
+        run=run,
+        user=user(),
     )
     uploaded = {**contents, PUSH_RECORD: record.model_dump_json(indent=2).encode()}
     for path in sorted(uploaded, key=lambda path: path == SAVED_MODEL):

@@ -49,6 +49,7 @@ class PushRecord(Document):
         a run.
       reason: why it was pushed again; "" for a push by a run.
       run: id of the run that pushed it; "" where it is not known, or no run did.
+      user: name of the user who ran the push; "" in records of earlier releases.
     """
 
     version: int
@@ -58,6 +59,7 @@ class PushRecord(Document):
     copy_of: int | None = None
     reason: str = ""
     run: str = ""
+    user: str = ""
 
 
 class _Metric(Document):
@@ -104,12 +106,12 @@ def read_record(version: _Folder) -> PushRecord | None:
     Args:
       version: path or URI of the version's folder, or of a copy of it.
     """
-    return _read(PushRecord, version, PUSH_RECORD)
+    return read_document(PushRecord, version, PUSH_RECORD)
 
 
 def read_card(version: _Folder) -> ModelCard:
     """Reads the model card of a version's folder; an empty one where there is none that fits."""
-    return _read(ModelCard, version, MODEL_CARD) or ModelCard()
+    return read_document(ModelCard, version, MODEL_CARD) or ModelCard()
 
 
 def find_push(base: _Folder, run: str) -> int | None:
@@ -128,7 +130,7 @@ def find_push(base: _Folder, run: str) -> int | None:
 
 def data_fingerprints(version: _Folder) -> list[str] | None:
     """The fingerprints of the spans behind a version; None where it does not say."""
-    found = _read(_DataBehind, version, os.path.join(DATA_STATISTICS, STATISTICS_FILES[-1]))
+    found = read_document(_DataBehind, version, os.path.join(DATA_STATISTICS, STATISTICS_FILES[-1]))
     return [span.fingerprint for span in found.spans] if found else None
 
 
@@ -157,6 +159,7 @@ def parse(model: type[_Document], content: bytes | str) -> _Document | None:
         return None
 
 
-def _read(model: type[_Document], version: _Folder, path: str) -> _Document | None:
+def read_document(model: type[_Document], version: _Folder, path: str) -> _Document | None:
+    """Reads JSON in a version's folder; None where the file is missing or does not fit."""
     content = storage.read_if_there(os.path.join(os.fspath(version), path), _LARGEST_BYTES)
     return None if content is None else parse(model, content)

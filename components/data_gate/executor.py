@@ -1,5 +1,6 @@
 """Stops the run on data that is not what the schema says or too far from what is served."""
 
+import hashlib
 import json
 import logging
 import os
@@ -51,8 +52,8 @@ class Executor(base_executor.BaseExecutor):
         Args:
           input_dict: `examples`, `statistics`, `schema` and `anomalies`, one artifact each.
           output_dict: `blessing`, one DataBlessing. Its `data_blessing.json` has `span`,
-            `examples` (count by split), `spans`, `compared` and `version`, `verdicts` (distances
-            and label agreement by span) and `histograms`.
+            `examples` (count by split), `spans`, `schema_sha256`, `compared` and `version`,
+            `verdicts` (distances and label agreement by span) and `histograms`.
           exec_properties: `settings`, GateSettings as JSON; `serving_dir`; `quarantine`, path or
             URI of the record, "" for none.
 
@@ -167,6 +168,7 @@ def _document(
     verdicts: list[Verdict],
 ) -> dict[str, Any]:
     statistics, anomalies = artifacts["statistics"], artifacts["anomalies"]
+    schema = storage.read(os.path.join(artifacts["schema"].uri, "schema.pbtxt"))
     return {
         "span": spans[-1]["span"],
         "examples": {
@@ -174,6 +176,7 @@ def _document(
             for split in artifact_utils.decode_split_names(anomalies.split_names)
         },
         "spans": spans,
+        "schema_sha256": hashlib.sha256(schema).hexdigest(),
         "compared": served.message,
         "version": served.version,
         "verdicts": [verdict.as_json() for verdict in verdicts],

@@ -25,6 +25,8 @@ from models.digit_classifier.features import FeatureExtractor
 from models.gan.samples import encode_grid
 from models.gan.settings import TrainSettings
 from models.gan.tuning_settings import with_hyperparameters
+from registry.integrity import fingerprint, read_files
+from registry.lineage import read_start
 
 _progress_log = logging.getLogger("mnist_gan.progress")
 
@@ -62,11 +64,12 @@ class Executor(base_executor.BaseExecutor):
             if found
         }
         real = _read_real(input_dict["examples"])
+        classifier = path_utils.serving_model_path(artifacts["classifier"].uri)
         content, arrays = evaluate_model(
             path_utils.serving_model_path(artifacts["model"].uri),
             exec_properties.get("serving_dir") or "",
             real,
-            FeatureExtractor(path_utils.serving_model_path(artifacts["classifier"].uri)),
+            FeatureExtractor(classifier),
             settings,
             latent=(train | tuned).get("latent", "normal"),
         )
@@ -77,6 +80,10 @@ class Executor(base_executor.BaseExecutor):
             json.loads(exec_properties.get("classifier_settings") or "{}"),
             settings.model_dump(mode="json"),
         )
+        data = read_blessing(artifacts["data_blessing"]) if "data_blessing" in artifacts else None
+        content["about"]["provenance"] = _provenance(
+            artifacts["model"].uri, artifacts["classifier"].uri, data
+        )
         _write_evaluation(artifacts["evaluation"], content, arrays)
         _write_blessing(artifacts["blessing"], content)
         page = render_report(
@@ -85,7 +92,7 @@ class Executor(base_executor.BaseExecutor):
             _read_progress(artifacts["model_run"]),
             find_anomalies(artifacts["anomalies"]),
             run_id(self, exec_properties),
-            read_blessing(artifacts["data_blessing"]) if "data_blessing" in artifacts else None,
+            data,
         )
         _write(artifacts["report"], "report.html", page.encode())
 
@@ -112,6 +119,17 @@ def _describe_data(examples: Any, real: RealDigits) -> dict[str, Any]:
         "source": examples.get_string_custom_property("source"),
         "counts": counts,
         "fingerprint": examples.get_string_custom_property("train_fingerprint"),
+    }
+
+
+def _provenance(model: str, classifier: str, data: dict[str, Any] | None) -> dict[str, str | None]:
+    """Returns what the training started from, and fingerprints; None for what is not known."""
+    start = read_start(path_utils.serving_model_path(model))
+    files = read_files(path_utils.serving_model_path(classifier))
+    return {
+        "classifier_sha256": fingerprint(files),
+        "start": start.start if start else None,
+        "schema_sha256": (data or {}).get("schema_sha256"),
     }
 
 

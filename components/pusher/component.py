@@ -50,7 +50,7 @@ class AtomicPusher(tfx.components.Pusher):
           infra_blessing: without it the model counts as blessed.
           data_blessing: of DataGate; its statistics are pushed with the model, so that later data
             are compared with them.
-          custom_config: `settings`, the fields of PushSettings.
+          custom_config: `settings`, the fields of PushSettings; optionally `recipe`, for the card.
         """
         tfx.types.BaseComponent.__init__(
             self,

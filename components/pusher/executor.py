@@ -69,7 +69,8 @@ class Executor(tfx_pusher.Executor):
             version = push(
                 self.GetModelPath(input_dict),
                 base,
-                extra_files=card_files(evaluation) | _data_statistics(input_dict),
+                extra_files=card_files(evaluation, custom_config.get("recipe"))
+                | _data_statistics(input_dict),
                 keep_versions=settings.keep_versions,
                 run=run_id(self, exec_properties) or "",
             )

@@ -51,9 +51,27 @@ def render_report(
         data=data,
         anomalies=anomalies,
         run_id=run_id,
+        lineage=list(_lineage(evaluation, data)),
         command=reproduction_command(evaluation["about"], data),
         settings={key: _as_text(value) for key, value in _in_force(evaluation["about"])},
     )
+
+
+def _lineage(
+    evaluation: Mapping[str, Any], data: Mapping[str, Any] | None
+) -> Iterator[tuple[str, str]]:
+    """Yields what is known before the push; `local_runner.py lineage` shows all of it."""
+    about, unknown = evaluation["about"], "not recorded"
+    for span in data["spans"] if data else []:
+        yield f"span {span['span']}", span["fingerprint"]
+    yield "train split", about["data"]["fingerprint"]
+    provenance = about.get("provenance", {})
+    yield "schema", provenance.get("schema_sha256") or unknown
+    yield "classifier", provenance.get("classifier_sha256") or unknown
+    yield "started", provenance.get("start") or unknown
+    yield "commit", about["commit"] or unknown
+    compared = evaluation["baseline"]["version"]
+    yield "compared with", "no version" if compared is None else f"version {compared}"
 
 
 def reproduction_command(about: Mapping[str, Any], data: Mapping[str, Any] | None) -> str:

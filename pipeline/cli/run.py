@@ -1,5 +1,8 @@
 """`local_runner.py run`: one run of the pipeline on this machine."""
 
+import os
+import shlex
+import sys
 from typing import Annotated
 
 import typer
@@ -36,4 +39,28 @@ def run(
     ended = run_pipeline(resolved, from_node=from_node, use_cache=not no_cache, verbose=verbose)
     if ended.error:
         raise ended.error
+    if ended.run_id is not None and resolved.settings.log.format == "text":
+        for line in _next_commands(output_dir, is_served=not ended.outcome):
+            typer.echo(line)
     raise typer.Exit(ended.outcome)
+
+
+def _next_commands(output_dir: str | None, *, is_served: bool) -> list[str]:
+    """What a person wants after a run, with the interpreter and script that ran it."""
+    commands = {"report --open": "read the report"}
+    if is_served:
+        commands["serve"] = "serve it over REST and gRPC"
+        commands["draw 7 --seed 3 -o seven.png"] = "draw one digit"
+    caller = [_near(sys.executable), _near(sys.argv[0])]
+    chosen = [] if output_dir is None else ["--output-dir", output_dir]
+    lines = {
+        shlex.join([*caller, *shlex.split(each), *chosen]): commands[each] for each in commands
+    }
+    width = max(map(len, lines))
+    return ["", "Next:", *(f"  {line:<{width}}  # {why}" for line, why in lines.items())]
+
+
+def _near(path: str) -> str:
+    """The path from the working directory where it lies in it."""
+    near = os.path.relpath(path)
+    return path if near.startswith(os.pardir) else near

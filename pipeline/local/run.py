@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from errors import UserError, masked_traceback
 from evaluation.metric_table import METRICS
+from models.gan.settings import TrainSettings
 from pipeline.beam_errors import explain
 from pipeline.local import history
 from pipeline.local.console import RunConsole, quiet_terminal
@@ -123,6 +124,7 @@ def _run_alone(
     screen.print(f"[bold]MNIST GAN[/]  preset {resolved.preset}, span {spans}")
     screen.print(f"  data    {escape(source.description)}", soft_wrap=True, highlight=False)
     screen.print(f"  output  {escape(_short(paths.root))}", soft_wrap=True, highlight=False)
+    screen.print(f"  budget  {budget(resolved.settings.train)}", soft_wrap=True, highlight=False)
     for line in filter(None, [*window.notices(), resolved.settings.beam.notice()]):
         screen.print(f"  [yellow]![/] {escape(line)}", soft_wrap=True, highlight=False)
     if log_file:
@@ -170,6 +172,17 @@ def _run_alone(
         served_already = is_served and not is_new
         say("run ended", NOTHING_TO_DO if served_already else in_words(outcome), log=log_file)
         return Ended(outcome, run_id, is_new=is_new)
+
+
+def budget(train: TrainSettings) -> str:
+    """What a run takes; the other nodes were measured with the presets smoke and default."""
+    seconds = None if train.max_seconds is None else f"{train.max_seconds:g} s"
+    steps = None if train.max_steps is None else f"{train.max_steps:,} steps"
+    most = " or ".join(filter(None, (seconds, steps)))
+    return (
+        f"at most {most} of training, and a minute or two on two cores for the other nodes; "
+        "a generator that passes its checks is pushed, and each run leaves a report"
+    )
 
 
 def _say_nothing(event: str, message: str, level: str = "info", **more: object) -> None:

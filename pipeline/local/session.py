@@ -68,6 +68,7 @@ class Session:
             serving_root=str(paths.serving),
             checkpoint_root=str(paths.checkpoints),
             keep_checkpoints=True,
+            recipe=resolved.recipe(),
             metadata=paths.database.connection(create=True),
             beam_pipeline_args=resolved.settings.beam.arguments(),
         )

@@ -28,6 +28,8 @@ ENVIRONMENT_PREFIX = "MNIST_GAN_"
 DATA_DIR_VARIABLE = "MNIST_DATA_DIR"
 # A shell leaves the ~ of --output-dir=~/outputs as it is.
 _NEAR = 0.93  # of MNIST_GAN_TRAIN_SEED to MNIST_GAN_TRAIN__SEED; service links are below
+# What is trained and how it is decided; not where files lie.
+_OF_THE_MODEL = ("gate", "classifier", "tune", "train", "evaluation")
 _PATHS = ("output_dir", "data.dir", "data.cache_dir", "metrics.textfile")
 
 
@@ -59,6 +61,16 @@ class Resolved:
             field = find_field(key)
             assert field is not None
             yield key, value, self.origins.get(key, "default"), field
+
+    def recipe(self) -> dict[str, Any]:
+        """Returns `preset`, and `changed`: the settings of the model that differ from it."""
+        plain = dict(_leaves(resolve(self.preset, environ={}).settings, ""))
+        changed = {
+            key: value
+            for key, value in _leaves(self.settings, "")
+            if key.partition(".")[0] in _OF_THE_MODEL and value != plain[key]
+        }
+        return {"preset": self.preset, "changed": changed}
 
 
 def preset_names() -> list[str]:

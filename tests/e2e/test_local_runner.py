@@ -1,8 +1,10 @@
 """The local command line as a user meets it: real digits in, a served generator out."""
 
+import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,6 +20,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from local_runner import app
+from pipeline.settings.resolution import resolve
 from registry.records import read_record
 
 ROOT = Path(__file__).parents[2]
@@ -103,6 +106,12 @@ def test_a_first_run_pushes_a_generator(pushed, workspace):
     assert "5,000 real MNIST training digits" in pushed.stdout
     assert "Pushed " in pushed.stdout
     assert "FID " in pushed.stdout
+    most = resolve("smoke", environ={}).settings.train.max_steps
+    assert f"  budget  at most {most:,} steps of training" in pushed.stdout
+    _, _, follow = pushed.stdout.rpartition("\nNext:\n")
+    commands = [shlex.split(line, comments=True) for line in follow.splitlines()]
+    assert [each[2] for each in commands] == ["report", "serve", "draw"]
+    assert {each[-1] for each in commands} == {str(workspace / "outputs")}
     [version] = versions(workspace)
     assert version.name.isdecimal()
     assert read_record(version).version == int(version.name)
@@ -117,6 +126,27 @@ def test_a_first_run_pushes_a_generator(pushed, workspace):
         "class_means.npy",
         "data.json",
     }
+
+
+def test_lineage_needs_the_served_folder_alone(pushed, workspace, tmp_path):
+    shutil.copytree(workspace / "outputs" / "serving", tmp_path / "serving")
+    [version] = versions(workspace)
+    shown = in_process("lineage", version.name, "--json", "--output-dir", str(tmp_path))
+    assert shown.returncode == 0, shown.stderr
+    found = json.loads(shown.stdout)
+    assert (found["version"], found["state"]) == (int(version.name), "intact")
+    assert [span["train"] + span["eval"] for span in found["spans"]] == [5000]
+    schema = (ROOT / "pipeline" / "schema" / "schema.pbtxt").read_bytes()
+    assert found["provenance"]["schema_sha256"] == hashlib.sha256(schema).hexdigest()
+    assert re.fullmatch("[0-9a-f]{64}", found["provenance"]["classifier_sha256"])
+    assert found["recipe"] == {"preset": "smoke", "changed": {}}
+    assert found["start"] == {"start": "cold", "origin": None}
+    assert found["verdict"]["blessed"] is True
+    assert found["metrics"]["fid"]["interval"]
+    text = in_process("lineage", "--output-dir", str(tmp_path))
+    assert "not recorded" not in text.stdout
+    assert_refused(in_process("lineage", "5", "--output-dir", str(tmp_path)), "no version 5")
+    assert sorted(os.listdir(tmp_path)) == ["serving"]
 
 
 def test_models_shows_what_is_served(pushed, workspace):
@@ -292,7 +322,7 @@ def test_warm_starts_go_on_from_what_is_served_and_never_from_what_was_rejected(
     output = tmp_path / "out"
     arguments = [
         *("run", "--preset", "smoke", "--output-dir", str(output), "--data-dir", str(span_dir)),
-        *("--set", "train.warm_start=auto"),
+        *("--set", "train.warm_start=auto", "--set", "train.max_steps=120"),
     ]
 
     def start_of_last_training() -> str:
@@ -553,7 +583,7 @@ def test_a_killed_search_is_finished_by_the_next_run_and_feeds_the_trainer(tmp_p
     for setting in (
         *("classifier.min_accuracy=0", "classifier.steps=20", "train.latent_dim=1"),
         *("tune.enabled=true", "tune.seconds=null", "tune.steps=40", "tune.trials=3"),
-        "tune.parameters=[latent_dim]",
+        *("tune.parameters=[latent_dim]", "train.max_steps=120"),
     ):
         arguments += ["--set", setting]
     with open(tmp_path / "first.txt", "w") as log:
@@ -581,6 +611,7 @@ def test_a_model_is_evaluated_again_when_another_is_served(tmp_path, span_dir):
     arguments = ["run", "--preset", "smoke", "--output-dir", str(tmp_path / "out")]
     arguments += ["--data-dir", str(span_dir), "--set", "classifier.min_accuracy=0"]
     arguments += ["--set", "classifier.steps=20", "--set", "evaluation.tolerances.fid=null"]
+    arguments += ["--set", "train.max_steps=120"]
     other = [*arguments, "--set", "train.seed=7"]
     serving = tmp_path / "out" / "serving" / "mnist_gan"
     runs = [local_runner(*which) for which in (arguments, other, other, arguments, arguments)]

@@ -498,3 +498,12 @@ def test_a_value_that_costs_more_than_it_says_is_refused(value: str):
     with pytest.raises(ConfigError):
         resolve(environ={}, assignments=[f"data.mirrors={value}"])
     assert time.monotonic() - started < 5
+
+
+def test_a_recipe_is_what_differs_from_its_preset():
+    steps = resolve("smoke", environ={}).settings.train.max_steps
+    assignments = [f"train.max_steps={steps}", "data.span=3"]
+    same = resolve("smoke", environ={}, assignments=assignments)
+    assert same.recipe() == {"preset": "smoke", "changed": {}}
+    other = resolve("smoke", environ={"MNIST_GAN_TRAIN__MAX_STEPS": "20"}, assignments=[])
+    assert other.recipe() == {"preset": "smoke", "changed": {"train.max_steps": 20}}
