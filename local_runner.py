@@ -7,7 +7,18 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from pipeline.cli import config, data, gc, lineage, models, reports, retraining, run, serve
+from pipeline.cli import (
+    config,
+    data,
+    gc,
+    lineage,
+    models,
+    reports,
+    retraining,
+    run,
+    serve,
+    verify,
+)
 from pipeline.cli.errors import Group
 from surroundings import prepare
 
@@ -16,8 +27,8 @@ app = typer.Typer(
     help="Turns MNIST into a served digit generator, and keeps it fresh.\n\n"
     "Without a subcommand, runs the pipeline with the default preset.\n\n"
     "Exit status: 0 pushed, served already or nothing to do, 1 failed, 2 the command could not "
-    "start as it was called, 3 not blessed and so not pushed, 130 Ctrl-C, 143 stopped by SIGTERM "
-    "or SIGHUP: the same command resumes.",
+    "start as it was called, 3 not blessed and so not pushed (`verify`: not as blessed), "
+    "130 Ctrl-C, 143 stopped by SIGTERM or SIGHUP: the same command resumes.",
     add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -37,7 +48,7 @@ for command in (
     *(reports.status, reports.report, reports.compare),
     *(data.data, data.release),
     *(models.models, models.rollback, models.retire, lineage.lineage),
-    *(serve.serve, serve.draw, gc.gc, config.config),
+    *(serve.serve, serve.draw, verify.verify, gc.gc, config.config),
 ):
     app.command()(command)
 

@@ -17,6 +17,7 @@ from evaluation.decision import Check
 from evaluation.image_statistics import ReferenceStatistics, SampleStatistics
 from evaluation.metric_table import METRICS
 from evaluation.sampling import ANY_DIGIT, Samples
+from evaluation.verification import VerificationSet
 from metrics.labels import class_accuracy, class_shares, confusion_matrix
 from metrics.resampling import Estimate
 
@@ -91,6 +92,13 @@ def baseline_section(baseline: Baseline) -> dict[str, Any]:
         "path": baseline.path,
         "message": baseline.message,
     }
+
+
+def verification_section(candidate: SampleStatistics, first: VerificationSet) -> dict[str, Any]:
+    """Returns the metrics of the first samples, which a verification has to find again."""
+    count = len(first.digits)
+    metrics = first.measure(candidate.features[:count], candidate.logits[:count])
+    return {"samples": count, "metrics": metrics}
 
 
 def about_section(

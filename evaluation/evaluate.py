@@ -21,6 +21,7 @@ from evaluation.image_statistics import (
 from evaluation.measurement import difference, measure, with_ratios
 from evaluation.sampling import GRID_LABELS, Generator, Samples
 from evaluation.settings import EvaluationSettings
+from evaluation.verification import VerificationSet
 from metrics.labels import labels_in_shares
 from metrics.resampling import Estimate, half_samples
 
@@ -37,12 +38,14 @@ class Evaluation:
       checks: every bound that was checked.
       candidate: statistics of the candidate's samples.
       reference: statistics of the real images.
+      verification: the candidate's first samples.
     """
 
     document: dict[str, Any]
     checks: list[Check]
     candidate: SampleStatistics
     reference: ReferenceStatistics
+    verification: VerificationSet
 
 
 def evaluate_model(
@@ -53,7 +56,7 @@ def evaluate_model(
     settings: EvaluationSettings,
     *,
     latent: str,
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+) -> tuple[dict[str, Any], dict[str, np.ndarray], VerificationSet]:
     """Samples from a generator and from the served one, measures both, and decides.
 
     Args:
@@ -65,7 +68,8 @@ def evaluate_model(
       latent: `normal` or `uniform`, the distribution of the candidate's latents.
 
     Returns:
-      `evaluation.json` without `about`, and the arrays of `samples.npz`.
+      `evaluation.json` without `about`, the arrays of `samples.npz`, and what the candidate can be
+      verified with once it is served.
 
     Raises:
       GeneratorError: If the candidate does not fulfill the serving contract.
@@ -91,7 +95,7 @@ def evaluate_model(
     arrays = document.image_arrays(
         result.candidate, result.reference, grid, baseline, interpolation
     )
-    return result.document, arrays
+    return result.document, arrays, result.verification
 
 
 def evaluate(
@@ -125,6 +129,7 @@ def evaluate(
         *check_thresholds(estimates["candidate"], settings.thresholds),
         *check_baseline(differences, estimates["baseline"], settings.tolerances),
     ]
+    verification = VerificationSet.of(sets["candidate"], reference)
     content = {
         "schema_version": document.SCHEMA_VERSION,
         "verdict": document.verdict_section(checks),
@@ -136,8 +141,9 @@ def evaluate(
         "baseline": document.baseline_section(baseline),
         "samples": len(sets["candidate"].predicted),
         "seed": SEED,
+        "verification": document.verification_section(sets["candidate"], verification),
     }
-    return Evaluation(content, checks, sets["candidate"], reference)
+    return Evaluation(content, checks, sets["candidate"], reference, verification)
 
 
 def _all_statistics(

@@ -98,6 +98,26 @@ class Generator:
                 )
         return Samples(np.concatenate(images), labels if self.conditional else None)
 
+    def draw(self, digits: np.ndarray, seed: int) -> list[bytes]:
+        """Generates a PNG file for each digit, with consecutive seeds.
+
+        Args:
+          digits: int64 [n], -1 to 9.
+          seed: seed of the first image.
+
+        Raises:
+          GeneratorError: If `serving_default` is missing, or a call fails.
+        """
+        self._require("serving_default")
+        seeds = np.arange(seed, seed + len(digits), dtype=np.int64)
+        try:
+            output = self._model.signatures["serving_default"](
+                seed=tf.constant(seeds), digit=tf.constant(digits, tf.int64)
+            )
+            return output["image_bytes"].numpy().tolist()
+        except (LookupError, TypeError, ValueError, tf.errors.OpError) as error:
+            raise GeneratorError(_first_line(error), self._name) from None
+
     def interpolate(self, latent: str, seed: int, rows: int = 10, columns: int = 8) -> np.ndarray:
         """Generates images along paths between two latents, one path per row.
 

@@ -20,6 +20,8 @@ WARM_UP_REQUESTS = os.path.join("assets.extra", "tf_serving_warmup_requests")
 # The statistics of the data behind the model, with which new data are compared.
 DATA_STATISTICS = os.path.join("assets.extra", "data_statistics")
 STATISTICS_FILES = ("statistics.pb", "class_means.npy", "data.json")
+# The classifier and the samples with which a served version is verified.
+VERIFICATION = os.path.join("assets.extra", "verification")
 LARGEST_VERSION = 2**63 - 1
 
 

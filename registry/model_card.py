@@ -48,6 +48,7 @@ def _card(evaluation: dict[str, Any] | None) -> dict[str, Any]:
         "checks": (evaluation or {}).get("checks"),
         "samples": (evaluation or {}).get("samples"),
         "baseline": (evaluation or {}).get("baseline"),
+        "verification": (evaluation or {}).get("verification", {}),
         "settings": {
             name: about.get(name, {}) for name in ("train", "tuned", "classifier", "evaluation")
         },

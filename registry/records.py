@@ -71,6 +71,10 @@ class _Data(Document):
     fingerprint: str | None = None
 
 
+class _Verification(Document):
+    metrics: dict[str, float] = {}
+
+
 class ModelCard(Document):
     """What other parts of the product read in a model card; see `model_card.py` for all of it.
 
@@ -78,11 +82,13 @@ class ModelCard(Document):
       data: `span`, the newest that the model was trained on, and `fingerprint` of the train split.
       metrics: each metric's `value`, by name.
       settings: of the run that made the model, by section.
+      verification: `metrics` of the first samples, by name.
     """
 
     data: _Data = _Data()
     metrics: dict[str, _Metric] = {}
     settings: dict[str, dict[str, Any]] = {}
+    verification: _Verification = _Verification()
 
     def metric(self, name: str) -> float | None:
         """The value of a metric; None where it was not measured."""

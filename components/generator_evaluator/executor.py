@@ -20,6 +20,7 @@ from evaluation.evaluate import evaluate_model
 from evaluation.image_statistics import RealDigits
 from evaluation.report.render import render_report
 from evaluation.settings import EvaluationSettings
+from evaluation.verification import FOLDER
 from mnist.records import load_split
 from models.digit_classifier.features import FeatureExtractor
 from models.gan.samples import encode_grid
@@ -65,7 +66,7 @@ class Executor(base_executor.BaseExecutor):
         }
         real = _read_real(input_dict["examples"])
         classifier = path_utils.serving_model_path(artifacts["classifier"].uri)
-        content, arrays = evaluate_model(
+        content, arrays, verification = evaluate_model(
             path_utils.serving_model_path(artifacts["model"].uri),
             exec_properties.get("serving_dir") or "",
             real,
@@ -86,6 +87,7 @@ class Executor(base_executor.BaseExecutor):
         )
         _write_evaluation(artifacts["evaluation"], content, arrays)
         _write_blessing(artifacts["blessing"], content)
+        verification.write(os.path.join(artifacts["blessing"].uri, FOLDER), classifier)
         page = render_report(
             content,
             arrays,

@@ -13,8 +13,9 @@ from tfx.v1 import proto
 import storage
 from components.data_blessing import statistics_contents
 from components.run_id import run_id
+from evaluation.verification import FOLDER
 from registry.errors import RolledBackError
-from registry.layout import list_versions, version_address
+from registry.layout import VERIFICATION, list_versions, version_address
 from registry.model_card import card_files
 from registry.push import copy_version, push
 from registry.records import statistics_files
@@ -70,6 +71,7 @@ class Executor(tfx_pusher.Executor):
                 self.GetModelPath(input_dict),
                 base,
                 extra_files=card_files(evaluation, custom_config.get("recipe"))
+                | _verification(input_dict)
                 | _data_statistics(input_dict),
                 keep_versions=settings.keep_versions,
                 run=run_id(self, exec_properties) or "",
@@ -104,6 +106,16 @@ def _data_statistics(input_dict: dict[str, list[Any]]) -> dict[str, bytes]:
         path: content
         for blessing in input_dict.get("data_blessing") or []
         for path, content in statistics_files(statistics_contents(blessing)).items()
+    }
+
+
+def _verification(input_dict: dict[str, list[Any]]) -> dict[str, bytes]:
+    """What the version is verified with, by path relative to the version."""
+    folders = [os.path.join(each.uri, FOLDER) for each in input_dict.get("model_blessing") or []]
+    return {
+        os.path.join(VERIFICATION, path): storage.read(os.path.join(folder, path))
+        for folder in filter(storage.is_folder, folders)
+        for path in storage.files_in(folder)
     }
 
 

@@ -5,7 +5,7 @@
 | 0 | pushed, served already, or nothing to do |
 | 1 | failed: a node, a task, or a fault of the program |
 | 2 | the command could not start as it was called: usage, settings, data, a file |
-| 3 | the generator is not blessed, and so not pushed |
+| 3 | the generator is not blessed, and so not pushed; what is served is not what was blessed |
 | 130 | Ctrl-C |
 | 143 | stopped by SIGTERM; the same command resumes |
 

@@ -1,4 +1,4 @@
-"""The record of passes of retraining, `passes.jsonl` in the output folder: one line each."""
+"""The records of passes of retraining and of verifications in the output folder: a line each."""
 
 import datetime
 import json
@@ -11,12 +11,13 @@ from parsing import parse_json
 from pipeline.retraining.webhook import RunReport
 
 KEPT = 1000
-_NAME = "passes.jsonl"
+PASSES, VERIFICATIONS = "passes.jsonl", "verifications.jsonl"
 _LOCK = ".passes.lock"
 # A clock is set back by less. A pass further ahead was written down while the clock was wrong.
 _BELIEVABLE = datetime.timedelta(days=1)
 # Outcomes of a pass that are none of a run. What was stopped was not through: it is made again.
 NOTHING_TO_DO, NOT_STARTED, STOPPED = "nothing to do", "not started", "stopped"
+AS_BLESSED = "as blessed"  # of a verification
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,16 @@ class Pass:
         return self.at + datetime.timedelta(seconds=self.report.seconds or 0.0)
 
 
-def read_passes(root: Path) -> list[Pass]:
+def read_passes(root: Path, name: str = PASSES) -> list[Pass]:
     """The last passes in an output folder, at most `KEPT`, oldest first.
 
     A line that cannot be read, of another release say, is passed over.
     """
-    found = (_parse(line) for line in _lines(root))
+    found = (_parse(line) for line in _lines(root / name))
     return [each for each in found if each is not None]
 
 
-def add_pass(root: Path, new: Pass) -> None:
+def add_pass(root: Path, new: Pass, name: str = PASSES) -> None:
     """Writes a pass down; the file is whole at every moment. Makes the folder where it is missing.
 
     Raises:
@@ -50,8 +51,8 @@ def add_pass(root: Path, new: Pass) -> None:
     root.mkdir(parents=True, exist_ok=True)
     line = json.dumps({"at": new.at.isoformat(timespec="milliseconds"), **new.report.content()})
     with storage.locked(root / _LOCK):
-        lines = [*_lines(root), line][-KEPT:]
-        storage.write(str(root / _NAME), ("\n".join(lines) + "\n").encode())
+        lines = [*_lines(root / name), line][-KEPT:]
+        storage.write(str(root / name), ("\n".join(lines) + "\n").encode())
 
 
 def last_made(root: Path, now: datetime.datetime) -> datetime.datetime | None:
@@ -63,8 +64,8 @@ def last_made(root: Path, now: datetime.datetime) -> datetime.datetime | None:
     return next((end for end in reversed(ends) if end <= now + _BELIEVABLE), None)
 
 
-def _lines(root: Path) -> list[str]:
-    content = storage.read_if_there(str(root / _NAME)) or b""
+def _lines(file: Path) -> list[str]:
+    content = storage.read_if_there(str(file)) or b""
     return content.decode(errors="replace").splitlines()
 
 

@@ -10,7 +10,14 @@ from mnist.spans import SpanError, list_spans
 from pipeline.local import history
 from pipeline.local.paths import OutputPaths
 from pipeline.local.window import quarantine_file
-from pipeline.retraining.records import NOT_STARTED, NOTHING_TO_DO, STOPPED, read_passes
+from pipeline.retraining.records import (
+    AS_BLESSED,
+    NOT_STARTED,
+    NOTHING_TO_DO,
+    STOPPED,
+    VERIFICATIONS,
+    read_passes,
+)
 from pipeline.settings.sections import Settings
 from pipeline.side_work import run_aside
 from registry.layout import newest_version, version_dir
@@ -22,7 +29,7 @@ _PREFIX = "mnist_gan_"
 
 
 def export_metrics(settings: Settings) -> None:
-    """Writes what is known of passes, of the served version and of the data to `metrics.textfile`.
+    """Writes what is known of passes, versions, verifications and data to `metrics.textfile`.
 
     Does nothing where that is not set. The file is whole at every moment. What is not known is left
     out, so that no alert takes a 0 for it. A failure is reported and raises nothing.
@@ -56,6 +63,7 @@ def _write(path: Path, settings: Settings) -> None:
 def _gauges(settings: Settings) -> Iterator[tuple[str, str, float]]:
     yield from _pass_gauges(_output_paths(settings).root)
     yield from _served_gauges(_output_paths(settings).versions)
+    yield from _verification_gauges(_output_paths(settings).root)
     yield from _span_gauges(settings)
 
 
@@ -101,6 +109,21 @@ def _served_gauges(base: Path) -> Iterator[tuple[str, str, float]]:
         )
     if card.data.span is not None:
         yield "served_version_span", "Newest span that version was trained on", card.data.span
+
+
+def _verification_gauges(root: Path) -> Iterator[tuple[str, str, float]]:
+    verifications = read_passes(root, VERIFICATIONS)
+    if not verifications:
+        return
+    last, report = verifications[-1].ended, verifications[-1].report
+    yield "last_verification_timestamp_seconds", "When `verify` ended last", last.timestamp()
+    yield (
+        "last_verification_as_blessed",
+        "1 if the endpoint served what was blessed, 0 if not, or if that is not known",
+        report.outcome == AS_BLESSED,
+    )
+    if report.fid is not None:
+        yield "last_verification_fid", "FID of the images that the endpoint drew", report.fid
 
 
 def _span_gauges(settings: Settings) -> Iterator[tuple[str, str, float]]:

@@ -28,13 +28,16 @@ class RunReport:
     Attributes:
       outcome: `pushed`, `not blessed` or `failed`; locally also `nothing to do`, `not started`,
         where `reason` is what kept it from that, and `stopped` by a signal; on a cluster, where it
-        is not known why, `not pushed` in place of `not blessed`.
+        is not known why, `not pushed` in place of `not blessed`. Of a verification: `as blessed`,
+        `worse`, `no answer` or `not started`.
       reason: why there was a run, or why there was none.
       span: of the data; None where it is not known.
       run: its id; None when there was none, or it ended before it was recorded.
-      version: that is served now; None for none.
-      fid: of the run's generator; None when it was not measured or is not known.
-      failed: names of the metrics that kept the generator from being blessed.
+      version: that is served now, or should be; None for none.
+      fid: of the run's generator, or of the images that were verified; None when it was not
+        measured or is not known.
+      failed: names of the metrics that kept the generator from being blessed, or of what is not
+        as it was blessed.
       seconds: it took; None where it is not known.
       quarantined: spans that were found unfit by it.
       error: what failed and why; "" for nothing, or where it is not known.

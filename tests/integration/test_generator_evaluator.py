@@ -140,7 +140,7 @@ def test_what_is_written_of_a_first_generator(execute, pools):
     content = run.content
     assert set(content) == {
         *("schema_version", "verdict", "checks", "metrics", "classes", "baseline", "samples"),
-        *("seed", "about"),
+        *("seed", "verification", "about"),
     }
     assert content["baseline"]["status"] == "none"
     assert content["about"]["data"] == {

@@ -18,6 +18,7 @@ KSERVE = yaml.safe_load((DEPLOY / "kserve.yaml").read_text())
 TFJOB = list(yaml.safe_load_all((DEPLOY / "tfjob.yaml").read_text()))
 TRAIN_JOB = list(yaml.safe_load_all((DEPLOY / "trainjob.yaml").read_text()))
 RETRAIN = list(yaml.safe_load_all((DEPLOY / "kubernetes/retrain-cronjob.yaml").read_text()))
+VERIFY = list(yaml.safe_load_all((DEPLOY / "kubernetes/verify-cronjob.yaml").read_text()))
 # What an InferenceService adds to a pod and to its container: the Python models of kserve 0.21.0,
 # openapi_types of V1beta1ComponentExtensionSpec and V1beta1ModelSpec.
 OF_PREDICTOR = {
@@ -79,12 +80,21 @@ TEMPLATES = {
     "tfjob": tfjob_pod(),
     "trainjob": train_job()["spec"]["template"],
     "retrain": RETRAIN[0]["spec"]["jobTemplate"]["spec"]["template"],
+    "verify": VERIFY[0]["spec"]["jobTemplate"]["spec"]["template"],
 }
 
 
 @pytest.mark.parametrize("release", ["1.29", "1.33", "1.37"])
 def test_what_kubernetes_takes(release):
-    for manifest in [*SERVING, kserve_pod(), tfjob_pod(), *TFJOB[1:], train_job(), *RETRAIN]:
+    for manifest in [
+        *SERVING,
+        kserve_pod(),
+        tfjob_pod(),
+        *TFJOB[1:],
+        train_job(),
+        *RETRAIN,
+        *VERIFY,
+    ]:
         kubernetes_validate.validate(manifest, release, strict=True)
     spoiled = copy.deepcopy(SERVING[0])
     spoiled["spec"]["template"]["spec"]["containers"][0]["readinessprobe"] = {}
@@ -210,6 +220,7 @@ def test_servers_are_probed(name):
         ("tfjob", TFJOB, {2222}),
         ("trainjob", TRAIN_JOB, {2222}),
         ("retrain", RETRAIN, set()),
+        ("verify", VERIFY, set()),
     ],
 )
 def test_a_network_policy_opens_just_the_ports_of_its_pods(name, manifests, ports):

@@ -73,6 +73,24 @@ def test_each_command_is_one_that_there_is(command, tmp_path):
     assert json.loads(line)["outcome"] == "not started"
 
 
+def test_the_command_of_the_verification(tmp_path):
+    """Where no version was pushed it ends with 2, and writes that down."""
+    path = DEPLOY / "kubernetes" / "verify-cronjob.yaml"
+    job = next(yaml.safe_load_all(path.read_text()))["spec"]["jobTemplate"]["spec"]
+    [container] = job["template"]["spec"]["containers"]
+    program, *words = container["args"]
+    words = [word.replace("/mnt/mnist-gan", str(tmp_path)) for word in words]
+    assert program == "python"
+    done = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "there is no version" in done.stderr) == (2, True)
+    [line] = (tmp_path / "outputs" / "verifications.jsonl").read_text().splitlines()
+    assert json.loads(line)["outcome"] == "not started"
+    rules = {rule["action"]: rule for rule in job["podFailurePolicy"]["rules"]}
+    assert rules["FailJob"]["onExitCodes"]["values"] == [2, 3]
+
+
 def test_the_crontab_names_times_and_its_variables_are_settings():
     for fields, _ in crontab_lines():
         read_times(fields, None)

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from mnist.quarantine import quarantine, release
 from pipeline.cli.models import show_models
 from pipeline.local.paths import OutputPaths
-from pipeline.retraining.records import Pass, add_pass
+from pipeline.retraining.records import VERIFICATIONS, Pass, add_pass
 from pipeline.retraining.textfile import OUTCOMES, export_metrics
 from pipeline.retraining.webhook import RunReport
 from pipeline.settings.resolution import Resolved, resolve
@@ -127,6 +127,8 @@ def alerts() -> list[dict]:
 def test_alerts_speak_of_metrics_that_there_are(settings, served, tmp_path):
     (tmp_path / "data" / "span-1").mkdir(parents=True)
     write_pass(settings, 0, "pushed", fid=1.0)
+    verified = Pass(NIGHT, RunReport("as blessed", "", seconds=60.0, fid=2.5))
+    add_pass(tmp_path / "out", verified, VERIFICATIONS)
     known = {f"mnist_gan_{name}" for name in scrape(settings)}
     named = {name for rule in alerts() for name in re.findall(r"mnist_gan_\w+", rule["expr"])}
     assert named
@@ -149,6 +151,7 @@ CASES: list[tuple[dict[str, str], set[str]]] = [
             "last_pass_timestamp_seconds": "0+300x2880",
             "served_version": "7x2880",
             "served_version_pushed_timestamp_seconds": "0+300x2880",
+            "last_verification_as_blessed": "1x2880",
             "failed_passes": "0x2880",
             "spans_waiting": "0x2880",
             "spans_quarantined": "0x2880",
@@ -162,8 +165,10 @@ CASES: list[tuple[dict[str, str], set[str]]] = [
             "failed_passes": "2x2880",
             "spans_waiting": "1x2880",
             "spans_quarantined": "1x2880",
+            "last_verification_as_blessed": "0x2880",
         },
         {
+            "MnistGanNotAsBlessed",
             "MnistGanNothingServed",
             "MnistGanNoPass",
             "MnistGanPassesFail",

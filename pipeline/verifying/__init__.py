@@ -1,0 +1,1 @@
+"""Is what an endpoint serves what was blessed? `local_runner.py verify`."""
