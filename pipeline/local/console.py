@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
-from rich.status import Status
+from rich.spinner import Spinner
 
 from surroundings import text_output
 
@@ -27,15 +28,15 @@ class RunConsole(logging.Handler):
     def __init__(self, console: Console) -> None:
         super().__init__(logging.INFO)
         self.console = console
-        self._status: Status | None = None
+        self._line: Live | None = None
         self._node = ""
 
     def node_started(self, node_id: str, position: int, total: int) -> None:
         """See NodeListener."""
         self._node = f"{position:>2}/{total} {node_id}"
-        if self.console.is_terminal:
-            self._status = self.console.status(self._node)
-            self._status.start()
+        self._line = spinner_line(self.console, self._node)
+        if self._line is not None:
+            self._line.start()
         else:
             self.console.print(f"  {self._node} ...")
 
@@ -55,8 +56,8 @@ class RunConsole(logging.Handler):
         message = escape(record.getMessage())
         if record.levelno >= logging.WARNING:
             self.console.print(f"      [yellow]![/] {message}", highlight=False, soft_wrap=True)
-        elif self._status is not None:
-            self._status.update(f"{self._node}  [dim]{message}[/]")
+        elif self._line is not None:
+            self._line.update(_spinner(f"{self._node}  [dim]{message}[/]"))
         else:
             self.console.print(f"      {message}", highlight=False, soft_wrap=True)
 
@@ -73,9 +74,31 @@ class RunConsole(logging.Handler):
             logger.removeHandler(self)
 
     def _stop(self) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+        if self._line is not None:
+            self._line.stop()
+            self._line = None
+
+
+def spinner_line(console: Console, text: str) -> Live | None:
+    """Returns a line with a spinner; None where the output is no terminal, even with FORCE_COLOR.
+
+    Rich's own `status` replaces `sys.stdout` and `sys.stderr` while it spins. A log handler that a
+    library makes meanwhile keeps writing to the terminal, and not to the run's log.
+    """
+    if not console.file.isatty():
+        return None
+    return Live(
+        _spinner(text),
+        console=console,
+        refresh_per_second=12.5,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+
+
+def _spinner(text: str) -> Spinner:
+    return Spinner("dots", text, style="status.spinner")
 
 
 class DownloadLine:

@@ -18,7 +18,7 @@ from evaluation.metric_table import METRICS
 from models.gan.settings import TrainSettings
 from pipeline.beam_errors import explain
 from pipeline.local import history
-from pipeline.local.console import RunConsole, quiet_terminal
+from pipeline.local.console import RunConsole, quiet_terminal, spinner_line
 from pipeline.local.errors import RunFailedError, RunStoppedError, UsageError
 from pipeline.local.imports import quick_tfx_import
 from pipeline.local.json_log import JsonLog
@@ -135,7 +135,8 @@ def _run_alone(
         console.quiet = as_json
         listener = JsonLog(console.file, window.newest) if as_json else RunConsole(console)
         say = listener.say if isinstance(listener, JsonLog) else _say_nothing
-        with console.status("loading TensorFlow and TFX"), quick_tfx_import():
+        loading = spinner_line(console, "loading TensorFlow and TFX")
+        with loading or contextlib.nullcontext(), quick_tfx_import():
             # Only here, since it takes seconds.
             from pipeline.local.session import Session
         session = Session(
