@@ -31,13 +31,14 @@ class RunLog:
 
         Args:
           directory: receives TensorBoard's events, `samples/step-<n>.png` and `progress.jsonl`,
-            one JSON object per interval. A training that resumes in the same directory keeps the
-            lines up to its checkpoint.
+            one JSON object per interval and evaluation. A training that resumes in the same
+            directory keeps the lines up to its checkpoint.
           training: the training that reports its progress.
         """
         self._directory = directory
         self._training = training
         self._sampled_at: float | None = None
+        self._sampled_step: int | None = None
         self._last_validation: ValidationMetrics | None = None
         self._start = "cold"
         self._warned: set[str] = set()
@@ -56,7 +57,7 @@ class RunLog:
             self._lines.close()
 
     def record(self, progress: Progress) -> None:
-        """Logs and writes the progress, with a sample every `_SAMPLE_SECONDS`."""
+        """Logs and writes the progress; samples per evaluation and every `_SAMPLE_SECONDS`."""
         if self._start != progress.start:
             self._start = progress.start
             _log.info(f"start: {progress.start}")
@@ -65,16 +66,21 @@ class RunLog:
         self._lines.write(json.dumps(dataclasses.asdict(progress)) + "\n")
         self._lines.flush()
         self._warn_of_failures(progress)
+        evaluated = progress.validation is not self._last_validation
+        self._last_validation = progress.validation
         with self._events.as_default(step=progress.step):
-            self._write_scalars(progress)
+            self._write_scalars(progress, evaluated)
         if self._sampled_at is None:
             self._sampled_at = progress.seconds
-        if progress.seconds - self._sampled_at >= _SAMPLE_SECONDS:
+        if evaluated or progress.seconds - self._sampled_at >= _SAMPLE_SECONDS:
             self._sampled_at = progress.seconds
             self.sample(progress.step)
 
     def sample(self, step: int) -> None:
-        """Writes a grid of images by the averaged generator, one column per label."""
+        """Writes a grid of images by the averaged generator, one column per label, once a step."""
+        if step == self._sampled_step:
+            return
+        self._sampled_step = step
         png = encode_grid(self._training.generate(_SAMPLE_LABELS), columns=10)
         path = os.path.join(self._directory, "samples", f"step-{step:07d}.png")
         storage.write(path, png)
@@ -88,12 +94,11 @@ class RunLog:
         storage.write(path, b"".join(line for line in lines if _step(line) <= resumed_step))
         return tf.io.gfile.GFile(path, "a")
 
-    def _write_scalars(self, progress: Progress) -> None:
+    def _write_scalars(self, progress: Progress, evaluated: bool) -> None:
         for name, value in progress.scalars.items():
             tf.summary.scalar(name, value)
         tf.summary.scalar("steps_per_second", progress.steps_per_second)
-        if progress.validation and progress.validation is not self._last_validation:
-            self._last_validation = progress.validation
+        if progress.validation and evaluated:
             for name in ("fid", "variance_ratio", "conditional_accuracy"):
                 tf.summary.scalar(f"validation/{name}", getattr(progress.validation, name))
 

@@ -150,7 +150,9 @@ def prepare_training(
 
 
 def train(training: Training, checkpoints: Checkpoints | None = None) -> Iterator[Progress]:
-    """Trains until the budget is used or early stopping ends it, yielding progress at intervals.
+    """Trains until the budget is used or early stopping ends it.
+
+    Yields the progress at intervals and after each evaluation.
 
     At the end `training.best` is the averaged generator with the lowest validation FID or, without
     evaluations, the last one.
@@ -186,9 +188,11 @@ def train(training: Training, checkpoints: Checkpoints | None = None) -> Iterato
         )
 
         # Evaluate the averaged generator and keep the best one.
+        evaluated = False
         if training.validation and training.validation.is_due(fraction):
             _evaluate(training, training.validation, fraction)
             budget.reserved_seconds = training.validation.seconds
+            evaluated = True
         ended = fraction >= 1.0 or early_stopping.should_stop
 
         # Save a checkpoint.
@@ -200,7 +204,7 @@ def train(training: Training, checkpoints: Checkpoints | None = None) -> Iterato
             raise InterruptedTrainingError(f"training stopped at step {training.step}; {kept}")
 
         # Report progress.
-        if ended or report_interval.is_over():
+        if ended or evaluated or report_interval.is_over():
             steps_per_second = (training.step - reported_step) / report_interval.restart()
             reported_step = training.step
             progress = Progress(

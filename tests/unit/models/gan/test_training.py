@@ -112,6 +112,13 @@ def test_the_best_is_kept_and_not_the_last(make, quick: None) -> None:
     assert exported(training) == 4
 
 
+def test_each_evaluation_is_reported_at_its_step(make, quick: None) -> None:
+    recipe = {"max_steps": 8, "steps_per_execution": 1, "report_seconds": 3600, "evaluations": 4}
+    training = counting(make([5.0, 3.0, 4.0, 3.5], **recipe))
+    reported = [(progress.step, progress.validation.fid) for progress in train(training)]
+    assert reported == [(2, 5), (4, 3), (6, 4), (8, 3.5)]
+
+
 def test_the_best_has_the_batch_statistics_of_its_step(make, quick: None) -> None:
     training = make([1.0, 2.0], **EACH_CALL, max_steps=2, evaluations=2)
     list(train(training))
