@@ -213,7 +213,7 @@ def _locked(cache_dir: Path) -> Iterator[None]:
         raise DataSourceError(
             f"the cache folder cannot be used ({error})",
             where=str(cache_dir),
-            fix="free some space and check the permissions, or set data.cache_dir",
+            fix="free some space, check the permissions, or `--set data.cache_dir=FOLDER`",
         ) from error
 
 

@@ -22,6 +22,54 @@ die() {
 runs() { "$@" >/dev/null 2>&1; }
 version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || :; }
 
+# Keeps what a command says, which is shown only if it fails.
+try() { said=$("$@" 2>&1); }
+
+# Prints the last of the lines in said that match, from the match on; fails if there is none.
+tool_said() {
+    line=$(say "$said" | sed -nE "s/.*($1)/\1/p" | tail -n 1)
+    [ -n "$line" ] && say "$line" >&2
+}
+
+unconnected='failed to lookup|Temporary failure in name resolution|Name or service not known|'
+unconnected="${unconnected}Connection (refused|reset)|unreachable|No route to host|[Tt]imed out"
+
+# Ends because of a tool that failed: its telling line, then why and what mends it in one sentence.
+give_up() {
+    index=UV_DEFAULT_INDEX certificates=SSL_CERT_FILE
+    if ! runs "$uv" --version; then index=PIP_INDEX_URL certificates=PIP_CERT; fi
+    if tool_said '(cause|cp|mkdir): .*(No space left|quota exceeded)|\[Errno (28|122)\]'; then
+        why="the disk is full; free 4 GB (\`df -h\`) where $(pwd) is, and 3 GB where uv's cache is,"
+        why="$why if on another disk (\`export UV_CACHE_DIR=/FOLDER\` moves it)"
+    elif tool_said 'Failed to initialize cache.*'; then
+        why="uv cannot write its cache; \`export UV_CACHE_DIR='$(pwd)/.tools/cache'\`"
+    elif tool_said "command '[^']*' failed: No such file|cannot execute .cc1plus"; then
+        why="pyfarmhash comes as source and there is no C++ compiler;"
+        why="$why as root, \`apt-get install g++\` (Fedora: \`dnf install gcc-c++\`)"
+    elif tool_said 'Python.h: No such file'; then
+        why="pyfarmhash comes as source and Python's headers are missing;"
+        why="$why as root, \`apt-get install python3.10-dev\` (Fedora: \`dnf install python3.10-devel\`)"
+    elif tool_said 'invalid peer certificate|SSLError|SSLCertVerificationError'; then
+        why="the registry's certificate is not trusted; name a file with your network's certificates,"
+        why="$why \`export $certificates=/etc/ssl/certs/ca-certificates.crt\`"
+    elif tool_said "$unconnected"; then
+        why="no connection; connect this machine or name your proxy, \`export HTTPS_PROXY=http://HOST:PORT\`"
+    elif tool_said 'HTTP status .*|Because .* was not found in the package|No matching distribution'; then
+        why="the package registry does not have it; name another, \`export $index=https://HOST/simple\`"
+    else
+        say "$said" >&2
+        die "$1; the reason is above"
+    fi
+    die "$1: $why, and run this again."
+}
+
+# Not of another user, and not on a disk that is read-only.
+check_writable() {
+    [ -w . ] || die "cannot write to $(pwd): copy it, \`cp -r '$(pwd)' ~\`, and run this in the copy."
+    [ ! -e "$1" ] || [ -w "$1" ] ||
+        die "cannot write to $1: \`sudo chown -R \$(id -u) '$(pwd)/$1'\`, and run this again."
+}
+
 libc=$(getconf GNU_LIBC_VERSION 2>/dev/null || say 'a C library that is not glibc')
 has_new_glibc() {
     say "$libc" | awk '/^glibc/ { split($2, n, "."); new = n[1] > 2 || n[2] >= 39 } END { exit !new }'
@@ -32,14 +80,19 @@ find_uv() {
     for uv in uv "$(pwd)/.tools/bin/uv"; do
         if runs "$uv" --version; then return; fi
     done
+    check_writable .tools
     for maker in ${PYTHON:+"$PYTHON"} python3.13 python3.12 python3.11 python3.10 python3; do
-        runs "$maker" -m venv --clear .tools || continue
-        .tools/bin/python -m pip install -qq --disable-pip-version-check --require-hashes \
-            -r requirements/uv.txt || die "could not install uv; the reason is above"
-        return
+        runs "$maker" -c '' || continue
+        if try "$maker" -m venv --clear .tools; then
+            try .tools/bin/python -m pip install -qq --disable-pip-version-check --require-hashes \
+                -r requirements/uv.txt || give_up "could not install uv"
+            return
+        fi
+        # venv does not say that the disk is full.
+        try mkdir -p .tools && try cp requirements/base.txt .tools || give_up "could not make .tools"
     done
-    die "no uv, and no Python that can install it. Install uv, or Python with its venv module" \
-        "(Debian: apt-get install python3-venv), and run this again."
+    die "no uv, and no Python with its venv module, which can install it: as root," \
+        "\`apt-get install python3-venv\` (Fedora: \`dnf install python3\`), and run this again."
 }
 
 # uv does not read pip's configuration; who has no uv may have told pip of a registry.
@@ -59,8 +112,9 @@ has_headers() {
 sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))'
 }
 
+# Prints its path, or why there is none.
 fetch_version() {
-    runs "$uv" python install --quiet "$1" || return 1
+    try "$uv" python install "$1" || { say "$said" && return 1; }
     candidate=$("$uv" python find --python-preference only-managed "$1" 2>/dev/null)
     [ "$(version "$candidate")" = "$1" ] && say "$candidate"
 }
@@ -79,7 +133,8 @@ find_version() {
         bare=${bare:-$candidate}
     done
     [ -n "$bare" ] || return 1
-    fetch_version "$1" || say "$bare" # uv may have pyfarmhash from before
+    fetched=$(fetch_version "$1") || fetched=$bare
+    say "$fetched" # the bare one may do: uv may have pyfarmhash from before
 }
 
 # Sets python, and the stack that it has.
@@ -95,14 +150,14 @@ find_python() {
                 stack=$(stack_of "$each")
                 return
             fi
+            said=$python
         done
     done
-    first=${versions# }
-    first=${first%% *}
-    die "no Python found of version$(say " $versions" | sed 's/  */ /g; s/ \(3[^ ]*\)$/ or \1/')" \
-        "(this system has $libc; Python 3.11 to 3.13 need glibc 2.39). Install one" \
-        "(\`uv python install $first\`, \`pyenv install $first\` or, where the system has it," \
-        "\`apt-get install python$first\`), or set PYTHON to its path, and run this again."
+    set -- $versions
+    tool_said 'cause: .*|error: .*' || :
+    die "no Python $(say "$*" | sed 's/ /, /g; s/, \([^,]*\)$/ or \1/') here (with $libc; 3.11 to 3.13 need" \
+        "glibc 2.39), and uv cannot download it: connect this machine, or \`pyenv install $1\`, or" \
+        "name one, \`export PYTHON=/PATH/TO/python$1\`, and run this again."
 }
 
 stack_of() {
@@ -190,13 +245,9 @@ install() {
     # The locks are complete, so nothing is resolved (--no-deps). Build tools of packages that come
     # as source are held to the locked versions too. Bytecode is compiled here, on all cores: left
     # to the first import it takes longer, and with PYTHONDONTWRITEBYTECODE it is lost each time.
-    "$uv" pip install --quiet --python .venv/bin/python --no-deps --require-hashes \
-        --build-constraints "$folder/base.txt" --compile-bytecode "$@" && return
-    hint=
-    if [ "$stack" = py310 ]; then
-        hint=" pyfarmhash comes as source and needs a C++ compiler and Python's headers; Debian: g++, python3.10-dev."
-    fi
-    die "could not install the packages; the reason is above. (No network?$hint)"
+    try "$uv" pip install --quiet --python .venv/bin/python --no-deps --require-hashes \
+        --build-constraints "$folder/base.txt" --compile-bytecode "$@" ||
+        give_up "could not install the packages"
 }
 
 want=${1:-run}
@@ -228,6 +279,7 @@ if runs command -v flock; then
 fi
 
 started=$(date +%s)
+check_writable .venv
 find_uv
 follow_pip
 if can_grow; then
@@ -242,7 +294,7 @@ else
     say "Making .venv of the stack $stack ($why) with $python: $locks ..."
     rm -f .venv/.stamp
     rm -rf .venv
-    "$uv" venv --quiet --no-project --python "$python" .venv
+    try "$uv" venv --quiet --no-project --python "$python" .venv || give_up "could not make .venv"
 fi
 install
 stamp >.venv/.stamp.new

@@ -18,6 +18,13 @@ def lineage(
         int | None, typer.Argument(show_default="the one being served", min=0)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    open_lineage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|URL",
+            help="Also send it as an OpenLineage event: a line of FILE, or to the server at URL.",
+        ),
+    ] = None,
     output_dir: OutputDir = None,
 ) -> None:
     """Show where a version is from: data, schema, code, settings, parent, verdict, push.
@@ -31,6 +38,10 @@ def lineage(
 
     base = OutputPaths.of(resolve_options(output_dir=output_dir).settings).versions
     found = read_lineage(base, version)
+    if open_lineage is not None:
+        from registry.openlineage import send
+
+        send(found, base, open_lineage)
     typer.echo(found.model_dump_json(indent=2) if as_json else "\n".join(_lines(found)))
 
 

@@ -146,6 +146,8 @@ def test_lineage_needs_the_served_folder_alone(pushed, workspace, tmp_path):
     text = in_process("lineage", "--output-dir", str(tmp_path))
     assert "not recorded" not in text.stdout
     assert_refused(in_process("lineage", "5", "--output-dir", str(tmp_path)), "no version 5")
+    full = in_process("lineage", "--open-lineage", "/dev/full", "--output-dir", str(tmp_path))
+    assert_refused(full, "No space left", status=1)
     assert sorted(os.listdir(tmp_path)) == ["serving"]
 
 

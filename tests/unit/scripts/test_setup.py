@@ -1,7 +1,9 @@
 """Which stack, Python and uv the set-up takes, with stand-ins for what machines have."""
 
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,8 @@ class Machine:
         self.project = folder / "a project"
         self.path = folder / "bin"
         self.path.mkdir()
-        for name in ("sh", "dirname", "awk", "grep", "sed", "tail", "cat", "pwd", "mkdir", "chmod"):
+        tools = "sh dirname awk grep sed tail cat pwd mkdir chmod date rm cp"
+        for name in tools.split():
             (self.path / name).symlink_to(shutil.which(name))
         (self.project / "scripts").mkdir(parents=True)
         shutil.copy(ROOT / "scripts/setup.sh", self.project / "scripts")
@@ -43,7 +46,7 @@ class Machine:
         self.has(
             "uv",
             f"""case "$*" in
-            "python install --quiet {version}") exit 0 ;;
+            "python install {version}") exit 0 ;;
             "python find --python-preference only-managed {version}") echo {managed} ;;
             --version) exit 0 ;;
             *) exit 1 ;;
@@ -58,6 +61,25 @@ class Machine:
             text=True,
             check=False,
         )
+
+    def set_up_on(self, device: str, folder: str) -> subprocess.CompletedProcess[str]:
+        """Looks for a uv with another file system on a folder of the project."""
+        place = self.project / folder
+        place.mkdir(exist_ok=True)
+        as_root = ["--user", "--map-root-user"] if os.geteuid() else []
+        unshare = [shutil.which("unshare"), *as_root, "--mount"]
+        if subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:
+            pytest.skip("no mount namespaces here")
+        mount = f"{shutil.which('mount')} {device} '{place}'"
+        done = subprocess.run(
+            [*unshare, "sh", "-ec", f"{mount}; exec '{self.project}/scripts/setup.sh' uv"],
+            env={"PATH": str(self.path), "HOME": str(self.path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        return done
 
     def takes(self, **variables: str) -> list[str]:
         done = self.set_up("python", **variables)
@@ -116,7 +138,9 @@ def test_a_python_that_pyfarmhash_can_be_built_with_comes_first(machine):
 def test_uv_brings_a_python_where_there_is_none(machine, glibc, version):
     machine.has_glibc(glibc)
     machine.has_python("3.9")
-    assert f"install {version}" in machine.refuses()
+    refusal = machine.refuses()
+    assert f"no Python {'3.13, 3.12, 3.11 or ' if version == '3.13' else ''}3.10 here" in refusal
+    assert f"pyenv install {version}" in refusal
     machine.has_uv_with(version)
     assert machine.takes()[1] == f"managed{version}"
 
@@ -165,3 +189,90 @@ def test_uv_is_installed_where_there_is_none(machine):
     assert "--require-hashes -r requirements/uv.txt" in (machine.project / "arguments").read_text()
     (machine.path / "python3").unlink()
     assert machine.set_up("uv").stdout.strip() == str(own / "uv"), "kept for the next time"
+
+
+# What uv 0.13 and pip 25 said on bare systems, and what mends it.
+DNS = "failed to lookup address information: Temporary failure in name resolution"
+FULL = "failed to copy file from /a/b to /c/d: No space left on device (os error 28)"
+UV_FAILURES = [
+    (f"error: Failed to fetch: https://x/y/\n  cause: dns error\n  cause: {DNS}", "HTTPS_PROXY="),
+    ("  cause: tcp connect error\n  cause: Connection refused (os error 111)", "HTTPS_PROXY="),
+    (f"error: Failed to install: x.whl (x==1.0)\n  cause: {FULL}", "the disk is full"),
+    ("  cause: invalid peer certificate: UnknownIssuer", "export SSL_CERT_FILE="),
+    ("  cause: Because x was not found in the package registry and", "export UV_DEFAULT_INDEX="),
+    ("  cause: HTTP status client error (403 Forbidden) for url", "export UV_DEFAULT_INDEX="),
+    ("   error: command 'g++' failed: No such file or directory", "apt-get install g++"),
+    ("fatal error: Python.h: No such file or directory", "apt-get install python3.10-dev"),
+    ("error: Failed to initialize cache at `/no/uv`\n  cause: Permission", "export UV_CACHE_DIR="),
+]
+
+
+@pytest.mark.parametrize(("words", "remedy"), UV_FAILURES)
+def test_packages_that_cannot_be_installed(machine, words, remedy):
+    machine.has_glibc("2.41")
+    machine.has_python("3.13")
+    (machine.path / "words").write_text(f"{words}\n\nhint: Consider another flag\n")
+    machine.has("uv", f'[ "$1" != pip ] || {{ cat "{machine.path}/words" >&2; exit 1; }}')
+    done = machine.set_up()
+    assert done.returncode == 1
+    shown, sentence = done.stderr.splitlines()
+    assert shown in words
+    assert sentence.startswith("setup: could not install the packages: ")
+    assert remedy in sentence
+    assert not (machine.project / ".venv/.stamp").exists()
+
+
+def test_words_that_are_unknown_are_shown_whole(machine):
+    machine.has_glibc("2.41")
+    machine.has_python("3.13")
+    machine.has("uv", '[ "$1" != pip ] || { echo one >&2; echo two; exit 3; }')
+    expected = ["one", "two", "setup: could not install the packages; the reason is above"]
+    assert machine.set_up().stderr.splitlines() == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (
+            "WARNING: Retrying after 'Failed: [Errno -3] Temporary failure in name resolution'",
+            "HTTPS",
+        ),
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left", "full"),
+        (
+            "WARNING: Retrying after 'SSLError(136, '[X509: NO_CERTIFICATE_OR_CRL_FOUND]')",
+            "PIP_CERT=",
+        ),
+        ("ERROR: Could not find a version", "PIP_INDEX_URL="),
+    ],
+)
+def test_uv_that_cannot_be_installed(machine, words, remedy):
+    machine.has("uv", "exit 1")
+    (machine.path / "words").write_text(f"{words}\nERROR: No matching distribution found for uv\n")
+    pip = machine.has("pip", f'cat "{machine.path}/words" >&2; exit 1')
+    machine.has(
+        "python3",
+        f'mkdir -p .tools/bin; cat "{pip}" >.tools/bin/python; chmod +x .tools/bin/python',
+    )
+    done = machine.set_up("uv")
+    assert (done.returncode, done.stdout) == (1, "")
+    _, sentence = done.stderr.splitlines()
+    assert sentence.startswith("setup: could not install uv: ")
+    assert remedy in sentence
+
+
+def test_a_disk_too_small_for_the_tools(machine):
+    """The real venv, which hides the reason."""
+    machine.has("uv", "exit 1")
+    (machine.path / "python3").symlink_to(sys.executable)
+    shutil.copytree(ROOT / "requirements", machine.project / "requirements")
+    done = machine.set_up_on("-t tmpfs -o size=16k none", ".tools")
+    assert "setup: could not make .tools: the disk is full; " in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_to(machine):
+    machine.has("uv", "exit 1")
+    for folder, remedy in ((".", "`cp -r '"), (".tools", "`sudo chown -R $(id -u) '")):
+        (machine.project / folder).mkdir(exist_ok=True)
+        done = machine.set_up_on(f"--bind -o ro '{machine.project / folder}'", folder)
+        assert done.stderr.startswith("setup: cannot write to ")
+        assert remedy in done.stderr
