@@ -4,8 +4,9 @@
 
 Both train on the train split for the same wall-clock time, graph building included and measuring
 excluded, each in a process of its own whose peak memory is its own. At the marked times 10,000
-digits of each (of ours, 1,000 a digit) are measured against the test split by the features of one
-classifier. The floor is the median of five draws of as many real training digits. At the end
+digits of each (of ours, 1,000 a digit) are measured against the test split by the features of the
+pipeline's classifier, and by those of an independent network (judge_network.py), which no training
+sees. The floor of each is the median of five draws of as many real training digits. At the end
 follow the two-sample test against the test split and the classification accuracy score, each
 beside that of real training digits.
 
@@ -91,7 +92,9 @@ def digits_to_ask(arguments, train) -> np.ndarray:
 def train_ours(arguments):
     """Yields (seconds, real digits seen, function that draws) ever again."""
     from models.gan import training as gan_training
+    from surroundings import use_each_core
 
+    use_each_core()  # as a run does
     settings = read_settings(arguments, max_seconds=arguments.seconds, seed=arguments.seed).train
     train, _ = load_digits(arguments.data_dir)
     digits = draw_digits(train, arguments.digits, arguments.seed)
@@ -180,45 +183,81 @@ def time_in_turn(plain, dataset, our_rate, arguments) -> list[dict]:
 # What the main process does.
 
 
+class Features:
+    """The features of one network: the FID to the test split, and the floor of real digits."""
+
+    def __init__(self, network, train, test, samples: int) -> None:
+        from metrics.frechet import fit_gaussian, gaussian_distance
+        from metrics.manifold import real_manifold
+
+        self._network = network
+        features, logits = self.extract(test[0])
+        self.accuracy = float((logits.argmax(axis=1) == test[1]).mean())
+        reference = fit_gaussian(features)
+        self._distance = lambda features: gaussian_distance(fit_gaussian(features), reference)
+        self._manifold = real_manifold(features)
+        random = np.random.default_rng(0)
+        count = min(samples, len(train[1]))
+        self.draws = [random.permutation(len(train[1]))[:count] for _ in range(FLOOR_DRAWS)]
+        self.floors = [self._distance(self.extract(train[0][rows])[0]) for rows in self.draws]
+        self.floor = statistics.median(self.floors)
+
+    def extract(self, images):
+        return self._network.predict(images, batch_size=1000, verbose=0)
+
+    def measure(self, features) -> dict:
+        from metrics.manifold import overlap
+
+        found, rows = overlap(features, self._manifold), np.arange(len(features))
+        fid = self._distance(features)
+        return {
+            "fid": fid,
+            "fid_ratio": fid / self.floor,
+            "precision": found.precision(rows),
+            "recall": found.recall(rows),
+            "coverage": found.coverage(rows),
+        }
+
+
 class Measures:
-    """Figures of merit by one classifier, trained here on the train split."""
+    """Figures of merit by networks that are trained here on the train split."""
 
     def __init__(self, arguments) -> None:
-        from metrics.frechet import fit_gaussian, gaussian_distance
-        from models.digit_classifier.training import ClassifierTrainer, accuracy
+        from judge_network import train_judge
+
+        from models.digit_classifier.training import ClassifierTrainer
 
         self.settings = read_settings(arguments)
         self.train, self.test = load_digits(arguments.data_dir)
         trainer = ClassifierTrainer(*self.train, steps=self.settings.classifier.steps)
-        self._classifier = trainer.fit(lambda *progress: None)
-        self._reference = fit_gaussian(self._extract(self.test[0])[0])
-        self._distance = lambda features: gaussian_distance(fit_gaussian(features), self._reference)
-        random = np.random.default_rng(0)
-        count = min(arguments.samples, len(self.train[1]))
-        draws = [random.permutation(len(self.train[1]))[:count] for _ in range(FLOOR_DRAWS)]
-        floors = [self._distance(self._extract(self.train[0][rows])[0]) for rows in draws]
-        self.floor = statistics.median(floors)
-        self.real = [part[draws[0]] for part in self.train]
+        self._classifier, self._judge = (
+            Features(network, self.train, self.test, arguments.samples)
+            for network in (trainer.fit(lambda *progress: None), train_judge(*self.train))
+        )
+        self.floor = self._classifier.floor
+        self.real = [part[self._classifier.draws[0]] for part in self.train]
         self.about = {
-            "classifier_accuracy": accuracy(self._classifier, *self.test),
+            "classifier_accuracy": self._classifier.accuracy,
             "floor": self.floor,
-            "floors": floors,
+            "floors": self._classifier.floors,
+            "judge_accuracy": self._judge.accuracy,
+            "judge_floors": self._judge.floors,
+            "judge_of_real": self._judge.measure(self._judge.extract(self.real[0])[0]),
         }
-
-    def _extract(self, images):
-        return self._classifier.predict(images, batch_size=1000, verbose=0)
 
     def at_a_mark(self, images: np.ndarray, asked: np.ndarray | None) -> dict:
         from metrics.labels import class_shares, conditional_accuracy, confusion_matrix
 
-        features, logits = self._extract(images)
-        fid, shares = self._distance(features), class_shares(logits)
+        features, logits = self._classifier.extract(images)
+        judged, judged_logits = self._judge.extract(images)
+        shares = class_shares(logits)
         if asked is not None:  # of samples in which each digit is asked for as often
             counts = confusion_matrix(asked, logits)
             shares = (counts / counts.sum(axis=1, keepdims=True)).mean(axis=0)
         return {
-            "fid": fid,
-            "fid_ratio": fid / self.floor,
+            **self._classifier.measure(features),
+            "judge": self._judge.measure(judged),
+            "judge_accuracy": None if asked is None else conditional_accuracy(asked, judged_logits),
             "lowest_class_share": float(shares.min()),
             "highest_digit_share": float(shares.max()),
             "conditional_accuracy": None if asked is None else conditional_accuracy(asked, logits),
@@ -241,7 +280,7 @@ class Measures:
         """Median distance to the nearest of the digits, over that of the test split."""
         from metrics.distances import nearest_images
 
-        seen = self._extract(images)[1].argmax(axis=1)
+        seen = self._classifier.extract(images)[1].argmax(axis=1)
         ours, test = (
             np.median(nearest_images(pictures, labels, *digits).distances)
             for pictures, labels in ((images, seen), self.test)
@@ -279,10 +318,12 @@ def compare_trainings(measures: Measures, side: str, seed: int, arguments) -> di
 
 def print_moment(side: str, seed: int, moment: dict) -> None:
     shares = f"{moment['lowest_class_share']:6.1%} {moment['highest_digit_share']:6.1%}"
+    judge = moment["judge"]
+    overlaps = " ".join(f"{judge[key]:5.3f}" for key in ("precision", "recall", "coverage"))
     print(
         f"{SIDES[side]:15} {seed:>4} {moment['seconds']:6.1f} {moment['fid']:10.3f} "
         f"{moment['fid_ratio']:9.1f} {shares} {share(moment['conditional_accuracy']):>9} "
-        f"{moment['images'] / moment['seconds']:8.0f}",
+        f"{moment['images'] / moment['seconds']:8.0f} {judge['fid_ratio']:9.2f} {overlaps}",
         flush=True,
     )
 
@@ -349,8 +390,14 @@ def report_trainings(arguments) -> dict:
     measures = Measures(arguments)
     about = measures.about
     print(f"classifier {about['classifier_accuracy']:.2%} right on the test split")
-    print(f"floor {measures.floor:.4f}, {arguments.samples} samples\n")
-    print("                seed  seconds       FID FID/floor  least   most cond.acc. digits/s")
+    print(f"floor {measures.floor:.4f}, {arguments.samples} samples")
+    overlaps = ", ".join(f"{key} {value:.3f}" for key, value in about["judge_of_real"].items())
+    print(f"judge {about['judge_accuracy']:.2%} right; real training digits: {overlaps}\n")
+    print(
+        "                seed  seconds       FID FID/floor  least   most cond.acc. digits/s",
+        end=" ",
+    )
+    print("judge: FID/floor, precision, recall, coverage")
     runs = [
         compare_trainings(measures, side, seed, arguments)
         for seed in arguments.seeds

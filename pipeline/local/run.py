@@ -34,7 +34,7 @@ from pipeline.retraining.textfile import export_metrics
 from pipeline.settings.resolution import Resolved
 from pipeline.side_work import run_aside
 from registry.layout import newest_version, version_dir
-from surroundings import require_temporary_folder
+from surroundings import require_temporary_folder, use_each_core
 
 _BEAM_NODES = ("MnistExampleGen", "StatisticsGen")
 _FULL_DISK = re.compile("disk is full|No space left on device")
@@ -92,6 +92,7 @@ def run(
         `from_node`, the data cannot be read, or there is no place for temporary files.
     """
     require_temporary_folder()
+    use_each_core()
     nodes = node_names(resolved.settings)
     if from_node is not None and from_node not in nodes:
         raise UsageError(

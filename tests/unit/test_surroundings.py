@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from read_only_root import run_read_only
 
+from surroundings import use_each_core
+
 ROOT = Path(__file__).parents[2]
 CONFIG = [sys.executable, str(ROOT / "local_runner.py"), "config"]
 # Says that it is ready, then waits; at its end it writes what it was given, and a check mark.
@@ -137,3 +139,29 @@ def test_a_run_without_a_place_for_temporary_files_does_not_start(tmp_path: Path
     assert "TMPDIR" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("cores", "given", "expected"),
+    [
+        (2, {}, ("1", "2")),
+        (2, {"TF_NUM_INTRAOP_THREADS": "2"}, ("2", "2")),
+        (1, {}, (None, None)),
+        (4, {}, (None, None)),
+    ],
+)
+def test_two_cores_compute_an_operation_each(
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    given: dict[str, str],
+    expected: tuple[str | None, str | None],
+) -> None:
+    names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+    for name in names:
+        monkeypatch.setenv(name, "")  # so that it is as before after the test
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    use_each_core()
+    assert tuple(os.environ.get(name) for name in names) == expected
