@@ -3,8 +3,8 @@
 #
 #   MNIST_DATA_DIR=... benchmarks/gpu.sh [FOLDER]
 #
-# FOLDER, by default outputs/benchmark-gpu, gets the output and results.json of each part. TIME, in seconds, is that of
-# each training, 45 by default.
+# FOLDER, by default outputs/benchmark-gpu, gets the output and results.json of each part. Each training takes TIME
+# seconds, 45 by default.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 folder=$(realpath -m "${1:-outputs/benchmark-gpu}") python=.venv/bin/python

@@ -4,9 +4,9 @@
 
 Both train on the train split for the same wall-clock time, graph building included and measuring
 excluded, each in a process of its own whose peak memory is its own. At the marked times 10,000
-digits of each (of ours, 1,000 a digit) are measured against the test split by the features of the
-pipeline's classifier, and by those of an independent network (judge_network.py), which no training
-sees. The floor of each is the median of five draws of as many real training digits. At the end
+digits of each (of ours, 1,000 a digit) are measured against the test split in the features of the
+pipeline's classifier and of an independent network (judge_network.py), which no training sees. The
+floor of each is the median of five draws of as many real training digits. At the end
 follow the two-sample test against the test split and the classification accuracy score, each
 beside that of real training digits.
 

@@ -34,7 +34,7 @@ tool_said() {
 unconnected='failed to lookup|Temporary failure in name resolution|Name or service not known|'
 unconnected="${unconnected}Connection (refused|reset)|unreachable|No route to host|[Tt]imed out"
 
-# Ends because of a tool that failed: its telling line, then why and what mends it in one sentence.
+# Ends after a tool has failed: its telling line, then the reason and the remedy in one sentence.
 give_up() {
     index=UV_DEFAULT_INDEX certificates=SSL_CERT_FILE
     if ! runs "$uv" --version; then index=PIP_INDEX_URL certificates=PIP_CERT; fi

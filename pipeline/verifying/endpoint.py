@@ -39,7 +39,7 @@ class Drawn(NamedTuple):
 
     Attributes:
       files: n PNG files, or whatever the endpoint gives in their place.
-      digits: n labels of them, by the endpoint.
+      digits: n labels, as the endpoint gave them.
     """
 
     files: list[bytes]

@@ -191,7 +191,7 @@ def test_uv_is_installed_where_there_is_none(machine):
     assert machine.set_up("uv").stdout.strip() == str(own / "uv"), "kept for the next time"
 
 
-# What uv 0.13 and pip 25 said on bare systems, and what mends it.
+# What uv 0.13 and pip 25 said on bare systems, and the remedy.
 DNS = "failed to lookup address information: Temporary failure in name resolution"
 FULL = "failed to copy file from /a/b to /c/d: No space left on device (os error 28)"
 UV_FAILURES = [

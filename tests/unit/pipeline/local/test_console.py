@@ -1,4 +1,4 @@
-"""The lines of a run: on a terminal, in a pipe, and what stays out of them."""
+"""The lines of a run on a terminal and in a pipe, without the lines of loggers."""
 
 import io
 import logging
