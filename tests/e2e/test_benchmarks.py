@@ -16,9 +16,8 @@ PROGRAMS = sorted(
     for path in (ROOT / folder).glob("*.py")
     if "__main__" in path.read_text()
 )
-COMMANDS = sorted(
-    set(re.findall(r"`((?:benchmarks|tools)/[^`]+)`", (ROOT / "docs/benchmarks.md").read_text()))
-)
+NAMED = re.findall(r"`((?:benchmarks|tools)/[^`]+)`", (ROOT / "docs/benchmarks.md").read_text())
+COMMANDS = sorted({command for command in NAMED if command.split()[0] in PROGRAMS})
 # Each program as far as its arguments, in a fork of one process that has imported what takes long.
 RUN_PROGRAMS = """
 import argparse, json, os, runpy, sys
