@@ -32,6 +32,7 @@ from pipeline.kubeflow.container.failures import Notes
 from pipeline.kubeflow.container.store import container_root, local_path
 from pipeline.kubeflow.container.ui_outputs import fill_page_outputs
 from surroundings import prepare as prepare_process
+from surroundings import use_each_core
 
 _PACKAGE = "package://"
 
@@ -254,4 +255,5 @@ def _artifacts(place: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
 
 if __name__ == "__main__":
     given = prepare_process()
+    use_each_core()
     sys.exit(exit_status(lambda: main(given)))
