@@ -338,14 +338,14 @@ def print_ends(rows: list[dict]) -> None:
         low, high = row["two_sample_interval"]
         name = f"{SIDES.get(row['side'], row['side'])} {row.get('seed', '')}"
         test = f"{row['two_sample_accuracy']:.3f} [{low:.3f}, {high:.3f}]"
-        cells = f"{name:20} {test:23} {share(row['classification_accuracy']):>14}"
+        cells = f"{name:20} {test:23} {share(row['classification_accuracy_score']):>14}"
         if "moments" in row:
             last = row["moments"][-1]
             cells += f"  {last['images'] / last['seconds']:8.0f}  {row['peak_gib']:.2f} GiB"
         print(cells)
 
 
-def draw_curve(runs: list[dict], floor: float, path: Path) -> None:
+def draw_curve(runs: list[dict], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -358,11 +358,12 @@ def draw_curve(runs: list[dict], floor: float, path: Path) -> None:
         side, moments = run["side"], run["moments"]
         label = None if side in labelled else SIDES[side]
         labelled.add(side)
-        seconds, fids = ([moment[key] for moment in moments] for key in ("seconds", "fid"))
-        axes.plot(seconds, fids, "o-", color=colors[side], label=label, alpha=0.8)
-    axes.axhline(floor, color="black", linestyle="--", label="real training digits")
+        seconds = [moment["seconds"] for moment in moments]
+        ratios = [moment["judge"]["fid_ratio"] for moment in moments]
+        axes.plot(seconds, ratios, "o-", color=colors[side], label=label, alpha=0.8)
+    axes.axhline(1.0, color="black", linestyle="--", label="real training digits")
     axes.set(
-        yscale="log", xlabel="seconds of training", ylabel="Fréchet distance to the test split"
+        yscale="log", xlabel="seconds of training", ylabel="FID ratio in the independent network"
     )
     axes.grid(alpha=0.3, which="both")
     axes.legend()
@@ -408,7 +409,7 @@ def report_trainings(arguments) -> dict:
     print_ends([*runs, real])
     print("\nThe learning rate of ours falls in the second half of --seconds, here of", end=" ")
     print(f"{arguments.seconds:g} s; a shorter time gives better digits than its row above.")
-    draw_curve(runs, measures.floor, arguments.output / "curve.png")
+    draw_curve(runs, arguments.output / "curve.png")
     return {**about, "runs": runs, "real": real}
 
 
