@@ -41,7 +41,7 @@ format: ## Format the code and fix what can be fixed
 types: ## Check types
 	@scripts/setup.sh dev
 	@$(BIN)/mypy pipeline components evaluation metrics mnist models registry serving storage.py errors.py \
-		parsing.py surroundings.py local_runner.py kubeflow_runner.py
+		parsing.py surroundings.py local_runner.py kubeflow_runner.py benchmarks tools
 
 setup: ## Make .venv with everything for development
 	@scripts/setup.sh dev

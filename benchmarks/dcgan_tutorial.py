@@ -85,12 +85,12 @@ class DcganTutorial:
 
     def sample(self, count: int) -> np.ndarray:
         """Draws uint8 [count, 28, 28, 1], the same latents on every call; batches of 500."""
-        images = []
+        drawn = []
         for start in range(0, count, 500):
             noise = tf.random.stateless_normal([min(500, count - start), NOISE], [1, start])
             images = self.generator(noise, training=False).numpy() * 127.5 + 127.5
-            images.append(np.clip(np.round(images), 0, 255).astype(np.uint8))
-        return np.concatenate(images)
+            drawn.append(np.clip(np.round(images), 0, 255).astype(np.uint8))
+        return np.concatenate(drawn)
 
     @tf.function
     def _train_step(self, images: tf.Tensor) -> None:

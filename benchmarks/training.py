@@ -33,6 +33,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # Evaluation and training share it.
@@ -116,7 +117,8 @@ def train_dcgan(arguments):
 
 def run_training(arguments, training) -> None:
     """Trains, leaving samples and `moments.json` in the folder at each mark."""
-    folder, marks, moments = Path(arguments.folder), list(arguments.at), []
+    folder, marks = Path(arguments.folder), list(arguments.at)
+    moments: list[dict] = []
     for seconds, seen, draw in training(arguments):
         if not marks or seconds < marks[0]:
             continue
@@ -227,16 +229,19 @@ class Measures:
 
         from models.digit_classifier.training import ClassifierTrainer
 
-        self.settings = read_settings(arguments)
+        self.settings = read_settings(arguments, max_seconds=arguments.seconds)
         self.train, self.test = load_digits(arguments.data_dir)
         trainer = ClassifierTrainer(*self.train, steps=self.settings.classifier.steps)
         self._classifier, self._judge = (
             Features(network, self.train, self.test, arguments.samples)
-            for network in (trainer.fit(lambda *progress: None), train_judge(*self.train))
+            for network in (
+                trainer.fit(lambda *progress: None),
+                train_judge(*self.train, arguments.judge_steps),
+            )
         )
         self.floor = self._classifier.floor
         self.real = [part[self._classifier.draws[0]] for part in self.train]
-        self.about = {
+        self.about: dict[str, Any] = {
             "classifier_accuracy": self._classifier.accuracy,
             "floor": self.floor,
             "floors": self._classifier.floors,
@@ -444,6 +449,7 @@ def read_arguments() -> argparse.Namespace:
     add("--at", type=float, nargs="+", default=MARKS, help="times to measure at; the end is one")
     add("--seeds", type=int, nargs="+", default=[0])
     add("--samples", type=int, default=10_000, help="digits to measure")
+    add("--judge-steps", type=int, default=2400, help="of the independent network")
     add("--digits", type=int, metavar="N", help="train ours on so many only")
     add("--preset", default="default")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="another setting")

@@ -63,8 +63,8 @@ class Measure:
         def extract(images):
             return classifier.predict(images, batch_size=1000, verbose=0)
 
-        validation_set = ValidationSet(*held_out, extract)
-        self._labels = held_out[1]
+        images, self._labels = held_out
+        validation_set = ValidationSet(images, self._labels, extract)
         self._validation_set = validation_set
         self.floor = validation_set.evaluate(span[0][: len(self._labels)], self._labels).fid
 
@@ -120,10 +120,10 @@ def state_of(training, folder: str):
     """What a served version holds of its training, written and read as there."""
     from models.gan.warm_start import find_warm_start_state, write_final_state
 
-    version = os.path.join(folder, "1")
+    state = os.path.join(folder, "state")
     variables, lineage = training.gan.warm_start_variables(), training.warm_start.lineage
-    write_final_state(version, variables, training.step, lineage)
-    return find_warm_start_state("served", folder, variables)
+    write_final_state(state, variables, training.step, lineage)
+    return find_warm_start_state("served", (1, state), variables)
 
 
 def with_fresh_optimizers(start, training):
@@ -156,7 +156,7 @@ def compare(arguments) -> dict:
     fresh = prepare_training(settings.train, *second)
     with tempfile.TemporaryDirectory() as folder:
         start = state_of(served, folder)
-    runs = {"cold": (budget, None, {})}
+    runs: dict[str, tuple] = {"cold": (budget, None, {})}
     for rate in arguments.rates:
         share = rates_of(settings.train, rate)
         runs[f"warm, rate {rate:g}"] = (budget, start, share)

@@ -145,11 +145,11 @@ def call(cell: Cell) -> Ended:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
     status = process.wait()
-    printed, error = (path.read_text(errors="replace") for path in texts)
+    shown, problem = (path.read_text(errors="replace") for path in texts)
     for path in texts:
         path.unlink()
-    ended = Ended(status, printed, error, survivors(process.pid))
-    return ended if drawn or status else Ended(1, printed, f"{error}no digit", ended.left)
+    ended = Ended(status, shown, problem, survivors(process.pid))
+    return ended if drawn or status else Ended(1, shown, f"{problem}no digit", ended.left)
 
 
 def draw(process: subprocess.Popen, port: int) -> bool:

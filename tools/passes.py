@@ -242,11 +242,13 @@ for path in sys.stdin:
 
     def load(self, version: Path) -> str:
         """`loads`, or why it does not."""
+        assert self._process.stdin and self._process.stdout
         self._process.stdin.write(f"{version}\n")
         self._process.stdin.flush()
         return self._process.stdout.readline().strip()
 
     def end(self) -> None:
+        assert self._process.stdin
         self._process.stdin.close()
         self._process.wait()
 

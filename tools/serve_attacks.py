@@ -26,6 +26,7 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import multiprocessing
@@ -377,7 +378,7 @@ def measure_exits(models: Path, arguments: argparse.Namespace) -> int:
         "the first version loads": lambda: exit_while_loading(models, served=False),
     }
     for state, attack in SIGTERM_ATTACKS.items():
-        states[state] = lambda attack=attack: exit_under(models, attack, arguments)
+        states[state] = functools.partial(exit_under, models, attack, arguments)
     missed = 0
     print(f"\n{'state at SIGTERM':32} seconds to exit (at most {GRACE_SECONDS:g})")
     for state, measure in states.items():

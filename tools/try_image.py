@@ -218,7 +218,7 @@ class Builder:
         options = f"lowerdir={':'.join(lower)},upperdir={upper},workdir={work}"
         # util-linux 2.39 and later pass each option to the kernel by itself, in at most 256 bytes.
         whole = os.environ | {"LIBMOUNT_FORCE_MOUNT2": "always"}
-        mount = ["mount", "-t", "overlay", "overlay", "-o", options, root]
+        mount = ["mount", "-t", "overlay", "overlay", "-o", options, str(root)]
         subprocess.run(mount, env=whole, check=True)
         subprocess.run(["mount", "--rbind", "/dev", root / "dev"], check=True)
         subprocess.run(["mount", "-t", "proc", "proc", root / "proc"], check=True)

@@ -81,3 +81,27 @@ def test_each_documented_command_is_understood(
 ) -> None:
     status, output = results[command]
     assert status == 0, output
+
+
+@pytest.mark.slow
+def test_trainings_are_compared_to_the_end(span_dir: Path, tmp_path: Path) -> None:
+    """Both sides draw, are measured at each mark and at the end, and are written and plotted."""
+    options = "--preset smoke --set classifier.steps=20 --judge-steps 20 --seconds 4 --at 2"
+    options += " --samples 300 --only ours --only dcgan"
+    command = [sys.executable, ROOT / "benchmarks/training.py", *options.split()]
+    output = tmp_path / "output"
+    subprocess.run([*command, "--data-dir", span_dir, "--output", output], check=True)
+
+    results = json.loads((output / "results.json").read_text())
+    assert [run["side"] for run in results["runs"]] == ["ours", "dcgan"]
+    for run in results["runs"]:
+        assert len(run["moments"]) == 2
+        for moment in run["moments"]:
+            for measures in (moment, moment["judge"]):
+                assert measures["fid_ratio"] > 0
+                assert 0 <= measures["recall"] <= 1
+        assert 0 <= run["two_sample_accuracy"] <= 1
+    assert results["runs"][0]["moments"][-1]["conditional_accuracy"] is not None
+    assert results["runs"][1]["moments"][-1]["conditional_accuracy"] is None
+    assert 0 <= results["real"]["classification_accuracy_score"] <= 1
+    assert (output / "curve.png").read_bytes().startswith(b"\x89PNG")
