@@ -242,7 +242,8 @@ for path in sys.stdin:
 
     def load(self, version: Path) -> str:
         """`loads`, or why it does not."""
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.write(f"{version}\n")
         self._process.stdin.flush()
         return self._process.stdout.readline().strip()
