@@ -240,7 +240,7 @@ from pipeline.beam_workers import prepare_workers
 prepare_workers()
 def wait(number):
     import os, time
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())  # at once, since all workers write to one pipe
     time.sleep(600)
 flags = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
 runner = "apache_beam.runners.portability.fn_api_runner.fn_runner.FnApiRunner"
