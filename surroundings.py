@@ -56,8 +56,9 @@ def text_output(descriptor: int) -> TextIO:
 def use_each_core() -> None:
     """On two cores, lets TensorFlow compute two operations at a time, each on one core.
 
-    By default each is shared out over both cores, and in a training on batches of 16 they are too
-    small for that (docs/benchmarks.md, "Training speed"). To be called before TensorFlow computes.
+    By default each is shared out over both cores, and in a training on batches of 16 or 32 they
+    are too small for that (docs/benchmarks.md, "Training speed"). To be called before TensorFlow
+    computes.
     """
     if len(os.sched_getaffinity(0)) == 2:
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")

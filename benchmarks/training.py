@@ -137,7 +137,9 @@ def run_loops(arguments) -> None:
     from plain_loop import AlternatingGan, PlainGan, plain_dataset
 
     from models.gan import training as gan_training
+    from surroundings import use_each_core
 
+    use_each_core()  # as a run does
     settings = read_settings(arguments, max_seconds=864_000.0).train
     train, _ = load_digits(arguments.data_dir)
     training = gan_training.prepare_training(settings, *train)

@@ -40,7 +40,7 @@ class TrainSettings(BaseModel):
         False, description="same weights from every run on the same device; needs max_steps alone"
     )
     batch_size: int = Field(
-        16, ge=2, le=65_536, description="real images per update, over all replicas together"
+        32, ge=2, le=65_536, description="real images per update, over all replicas together"
     )
     steps_per_execution: int = Field(
         32, ge=1, le=10_000, description="updates per call from the host to the device, as in Keras"

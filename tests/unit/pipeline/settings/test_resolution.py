@@ -128,7 +128,7 @@ def test_the_last_layer_wins_and_is_recorded(layers: Sequence[bool]) -> None:
         options={KEY: (13, "--batch")} if option else {},
     )
     expected = [
-        (16, "preset default"),
+        (32, "preset default"),
         *([(256, "preset gpu")] if preset else []),
         *([(11, "environment MNIST_GAN_TRAIN__BATCH_SIZE")] if environment else []),
         *([(12, "--set")] if assigned else []),
